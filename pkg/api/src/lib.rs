@@ -1,0 +1,1 @@
+//! The Kubernetes API as data: resource table, schemas, codecs, defaulting, validation, patches, selectors, tables and OpenAPI. No I/O, no async.

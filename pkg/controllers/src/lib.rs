@@ -1,0 +1,1 @@
+//! The controller-manager's loops and their registry.

@@ -1,0 +1,1 @@
+//! Clients of the Container Runtime Interface and of containerd's own API.

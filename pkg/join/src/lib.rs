@@ -1,0 +1,1 @@
+//! Join tokens, CA pinning and TLS bootstrap.

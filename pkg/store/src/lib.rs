@@ -1,0 +1,1 @@
+//! Revisioned key-value store: the `Store` trait and its engines.
