@@ -1,0 +1,367 @@
+//! Work queues: a key is worked on by one worker at a time, however often it is added.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// First retry delay; doubles with every failure.
+const RETRY_MIN: Duration = Duration::from_millis(5);
+/// Longest retry delay. Upstream's is 1000 s, too long for people who wait for a repaired cluster.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// What a reconcile asks of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing more to do until the next event; forgets earlier failures.
+    Done,
+    /// Look again after this long; forgets earlier failures.
+    RequeueAfter(Duration),
+    /// Look again with exponential back-off.
+    Retry,
+}
+
+/// A deduplicating queue of keys with delays and per-key back-off, as client-go's workqueue.
+///
+/// Cloning shares the queue. Its size is bounded by the number of distinct keys.
+pub struct WorkQueue<T> {
+    inner: Arc<Inner<T>>,
+}
+
+impl<T> Clone for WorkQueue<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+struct Inner<T> {
+    state: Mutex<State<T>>,
+    ready: Notify,
+    delayed_changed: Notify,
+}
+
+struct State<T> {
+    queue: VecDeque<T>,
+    queued: HashSet<T>,
+    running: HashSet<T>,
+    /// Added again while running: queued when the run ends.
+    dirty: HashSet<T>,
+    delayed: BTreeMap<(Instant, u64), T>,
+    due: HashMap<T, (Instant, u64)>,
+    failures: HashMap<T, u32>,
+    sequence: u64,
+}
+
+impl<T: Clone + Eq + Hash> Default for WorkQueue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Clone + Eq + Hash> WorkQueue<T> {
+    pub fn new() -> Self {
+        let state = State {
+            queue: VecDeque::new(),
+            queued: HashSet::new(),
+            running: HashSet::new(),
+            dirty: HashSet::new(),
+            delayed: BTreeMap::new(),
+            due: HashMap::new(),
+            failures: HashMap::new(),
+            sequence: 0,
+        };
+        let inner = Inner { state: Mutex::new(state), ready: Notify::new(), delayed_changed: Notify::new() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Adds a key to be worked on as soon as a worker is free.
+    pub fn add(&self, key: T) {
+        if self.inner.state.lock().add(key) {
+            self.inner.ready.notify_one();
+        }
+    }
+
+    /// Adds a key after a delay. Of several delays for one key the earliest counts.
+    pub fn add_after(&self, key: T, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(key);
+        }
+        self.inner.state.lock().add_at(key, Instant::now() + delay);
+        self.inner.delayed_changed.notify_one();
+    }
+
+    /// Adds a key after its back-off, which doubles with each call until [`WorkQueue::forget`].
+    pub fn add_rate_limited(&self, key: T) {
+        let delay = {
+            let mut state = self.inner.state.lock();
+            let failures = state.failures.entry(key.clone()).or_insert(0);
+            let delay = RETRY_MIN.saturating_mul(1 << (*failures).min(16)).min(RETRY_MAX);
+            *failures = failures.saturating_add(1);
+            delay
+        };
+        self.add_after(key, delay);
+    }
+
+    /// Forgets a key's failures, so that its next back-off is the shortest.
+    pub fn forget(&self, key: &T) {
+        self.inner.state.lock().failures.remove(key);
+    }
+
+    /// Failures of the key since it was last forgotten.
+    pub fn failures(&self, key: &T) -> u32 {
+        self.inner.state.lock().failures.get(key).copied().unwrap_or(0)
+    }
+
+    /// Keys that wait for a worker; delayed ones are not counted.
+    pub fn len(&self) -> usize {
+        self.inner.state.lock().queue.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the next key. The caller must give it back with [`WorkQueue::done`].
+    ///
+    /// Cancel-safe: a key is taken only when the future completes.
+    pub async fn get(&self) -> T {
+        loop {
+            let notified = self.inner.ready.notified();
+            let next_due = {
+                let mut state = self.inner.state.lock();
+                state.promote(Instant::now());
+                if let Some(key) = state.take() {
+                    if !state.queue.is_empty() {
+                        self.inner.ready.notify_one();
+                    }
+                    return key;
+                }
+                state.delayed.keys().next().map(|(at, _)| *at)
+            };
+            let sleep = async {
+                match next_due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = notified => {}
+                () = self.inner.delayed_changed.notified() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    /// Ends the work on a key; it is queued again if it was added meanwhile.
+    pub fn done(&self, key: &T) {
+        let again = {
+            let mut state = self.inner.state.lock();
+            state.running.remove(key);
+            match state.dirty.take(key) {
+                Some(key) => state.add(key),
+                None => false,
+            }
+        };
+        if again {
+            self.inner.ready.notify_one();
+        }
+    }
+}
+
+impl<T: Clone + Eq + Hash> State<T> {
+    /// True if the key became ready to be taken.
+    fn add(&mut self, key: T) -> bool {
+        if let Some(at) = self.due.remove(&key) {
+            self.delayed.remove(&at);
+        }
+        if self.running.contains(&key) {
+            self.dirty.insert(key);
+            return false;
+        }
+        if !self.queued.insert(key.clone()) {
+            return false;
+        }
+        self.queue.push_back(key);
+        true
+    }
+
+    fn add_at(&mut self, key: T, at: Instant) {
+        match self.due.get(&key) {
+            Some(due) if due.0 <= at => return,
+            Some(due) => {
+                self.delayed.remove(due);
+            }
+            None => {}
+        }
+        self.sequence += 1;
+        let due = (at, self.sequence);
+        self.delayed.insert(due, key.clone());
+        self.due.insert(key, due);
+    }
+
+    fn promote(&mut self, now: Instant) {
+        while let Some(entry) = self.delayed.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let key = entry.remove();
+            self.add(key);
+        }
+    }
+
+    fn take(&mut self) -> Option<T> {
+        let key = self.queue.pop_front()?;
+        self.queued.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+}
+
+/// Runs `reconcile` for every key of the queue, at most `workers` at a time and one per key, until `shutdown`.
+///
+/// Runs in progress at shutdown are finished. A reconcile that fails is logged and retried with back-off; one that panics
+/// ends the whole call, which the caller's supervisor sees.
+pub async fn reconcile_all<T, F, Fut, E>(
+    name: &'static str,
+    queue: &WorkQueue<T>,
+    workers: usize,
+    shutdown: &CancellationToken,
+    reconcile: F,
+) where
+    T: Clone + Eq + Hash + Debug + Send + Sync + 'static,
+    F: Fn(T) -> Fut,
+    Fut: Future<Output = Result<Outcome, E>> + Send + 'static,
+    E: std::error::Error + Send + 'static,
+{
+    let mut running: JoinSet<(T, Result<Outcome, E>)> = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            key = queue.get(), if running.len() < workers => {
+                let run = reconcile(key.clone());
+                running.spawn(async move { (key, run.await) });
+            }
+            Some(ended) = running.join_next() => finish(name, queue, ended),
+        }
+    }
+    while let Some(ended) = running.join_next().await {
+        finish(name, queue, ended);
+    }
+}
+
+fn finish<T, E>(
+    name: &'static str,
+    queue: &WorkQueue<T>,
+    ended: Result<(T, Result<Outcome, E>), tokio::task::JoinError>,
+) where
+    T: Clone + Eq + Hash + Debug,
+    E: std::error::Error,
+{
+    let (key, result) = match ended {
+        Ok(ended) => ended,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => return,
+    };
+    match result {
+        Ok(Outcome::Done) => queue.forget(&key),
+        Ok(Outcome::RequeueAfter(delay)) => {
+            queue.forget(&key);
+            queue.add_after(key.clone(), delay);
+        }
+        Ok(Outcome::Retry) => queue.add_rate_limited(key.clone()),
+        Err(error) => {
+            if queue.failures(&key) < 4 {
+                tracing::debug!(controller = name, ?key, error = %Chain(&error), "reconcile failed, will retry");
+            } else {
+                tracing::warn!(controller = name, ?key, error = %Chain(&error), "reconcile keeps failing, will retry");
+            }
+            queue.add_rate_limited(key.clone());
+        }
+    }
+    queue.done(&key);
+}
+
+/// Prints an error with its sources.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_added_while_running_runs_once_more() {
+        let queue = WorkQueue::new();
+        queue.add("a");
+        queue.add("a");
+        let key = queue.get().await;
+        queue.add("a");
+        queue.add("a");
+        assert!(queue.is_empty());
+        queue.done(&key);
+        assert_eq!(queue.len(), 1);
+        let key = queue.get().await;
+        queue.done(&key);
+        assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_delay_counts_and_keys_come_when_due() {
+        let queue = WorkQueue::new();
+        let start = Instant::now();
+        queue.add_after("late", Duration::from_secs(9));
+        queue.add_after("soon", Duration::from_secs(5));
+        queue.add_after("soon", Duration::from_secs(2));
+        queue.add_after("soon", Duration::from_secs(7));
+        assert_eq!(queue.get().await, "soon");
+        assert_eq!(start.elapsed().as_secs(), 2);
+        assert_eq!(queue.get().await, "late");
+        assert_eq!(start.elapsed().as_secs(), 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_back_off_until_success() {
+        let queue = WorkQueue::new();
+        queue.add(1);
+        let shutdown = CancellationToken::new();
+        let runs = Arc::new(Mutex::new(Vec::new()));
+        let (seen, stop, start) = (Arc::clone(&runs), shutdown.clone(), Instant::now());
+        reconcile_all("test", &queue, 2, &shutdown, move |_key| {
+            let (seen, stop) = (Arc::clone(&seen), stop.clone());
+            async move {
+                let mut seen = seen.lock();
+                seen.push(start.elapsed());
+                if seen.len() < 4 {
+                    return Err(std::io::Error::other("no"));
+                }
+                stop.cancel();
+                Ok(Outcome::Done)
+            }
+        })
+        .await;
+        let times = runs.lock().clone();
+        assert_eq!(times.len(), 4);
+        assert!(times[3] - times[2] > times[2] - times[1]);
+        assert_eq!(queue.failures(&1), 0);
+    }
+}
