@@ -1,1 +1,63 @@
-fn main() {}
+//! The kube1 binary: command line, configuration, and assembly of a node's roles.
+//!
+//! Called under the name of a CNI plugin it is that plugin: containerd starts it so for every pod.
+
+mod check;
+mod cli;
+mod config_file;
+mod layout;
+mod logging;
+mod status;
+mod version;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use cli::{Cli, Command};
+use config_file::ConfigError;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = match config_file::parse(&args) {
+        Ok(cli) => cli,
+        Err(ConfigError::CommandLine(error)) => error.exit(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    logging::start(&cli.global);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Version => {
+            println!("kube1 {}", version::LONG);
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kube1", &mut script);
+            // A closed pipe is the reader's choice, not an error.
+            let _ = std::io::stdout().write_all(&script);
+            Ok(())
+        }
+        Command::Check(args) => check::run(&cli.global, &args),
+        Command::Status(args) => client_runtime()?.block_on(status::run(&cli.global, &args)),
+        _ => anyhow::bail!("this command needs parts that are not assembled in this build"),
+    }
+}
+
+/// A small runtime for commands that ask and print.
+fn client_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}

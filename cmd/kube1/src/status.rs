@@ -1,0 +1,50 @@
+//! `kube1 status`: what the components of the running node are doing, and until when its certificates are valid.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use kube1_supervisor::{ComponentState, NodeStatus, query_status};
+
+use crate::cli::{GlobalArgs, StatusArgs};
+use crate::layout::Layout;
+
+/// Prints the status; fails if the node is not running or a component is not ready.
+pub async fn run(global: &GlobalArgs, args: &StatusArgs) -> anyhow::Result<()> {
+    let layout = Layout::new(&global.data_dir);
+    let status = query_status(&layout.status_socket()).await?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&status).context("cannot print the status")?);
+    } else {
+        print_table(&status);
+    }
+    let failing: Vec<&str> =
+        status.components.iter().filter(|c| c.state != ComponentState::Ready).map(|c| c.name.as_str()).collect();
+    anyhow::ensure!(failing.is_empty(), "not ready: {}", failing.join(", "));
+    Ok(())
+}
+
+fn print_table(status: &NodeStatus) {
+    println!("kube1 {} ({}), node {}, process {}", status.version, status.role, status.node_name, status.pid);
+    println!("up {}\n", age(status.started));
+    let width = status.components.iter().map(|c| c.name.len()).max().unwrap_or(0).max(9);
+    println!("{:<width$}  {:<8}  {:>6}  RESTARTS", "COMPONENT", "STATE", "FOR");
+    for component in &status.components {
+        let state = format!("{:?}", component.state).to_lowercase();
+        println!("{:<width$}  {state:<8}  {:>6}  {}", component.name, age(component.since), component.restarts);
+        if let Some(error) = &component.last_error {
+            println!("{:<width$}  last failure: {error}", "");
+        }
+    }
+}
+
+/// How long ago, the way kubectl shows ages.
+fn age(since: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seconds = now.saturating_sub(since);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
