@@ -40,6 +40,23 @@ impl Layout {
         self.run().join("kube1.pid")
     }
 
+    /// Name of the cgroup that holds this node's pods, the same in every hierarchy. A hash of the path keeps several
+    /// nodes on one machine apart.
+    pub fn cgroup_name(&self) -> String {
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        for byte in self.root.as_os_str().as_encoded_bytes() {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        format!("kube1-{:08x}", hash >> 32)
+    }
+
+    /// The process that runs this node, if one does.
+    pub fn running_pid(&self) -> Option<i32> {
+        let pid: i32 = std::fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        name.starts_with("kube1").then_some(pid)
+    }
+
     /// Control-plane state.
     pub fn server(&self) -> PathBuf {
         self.root.join("server")
