@@ -1,1 +1,10 @@
-//! The Kubernetes API as data: resource table, schemas, codecs, defaulting, validation, patches, selectors, tables and OpenAPI. No I/O, no async.
+//! The Kubernetes API as data, without I/O: resources, schemas, codecs, defaults, validation, patches, selectors.
+
+pub mod field;
+pub mod codec;
+pub mod name;
+pub mod quantity;
+pub mod resource;
+pub mod schema;
+pub mod selector;
+pub mod status;

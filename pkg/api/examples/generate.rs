@@ -1,0 +1,203 @@
+//! Makes the tables in `src/data` from a folder of facts: `cargo run -p kube1-api --example generate -- FOLDER`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+type BoxError = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), BoxError> {
+    let facts = PathBuf::from(std::env::args().nth(1).ok_or("usage: generate FOLDER")?);
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/data");
+    let schema = read(&facts.join("schema.json"))?;
+    let discovery = read(&facts.join("discovery.json"))?;
+    let resources = resources(&discovery, &schema)?;
+    let types = types(&schema);
+    std::fs::write(out.join("types.json"), lines(&types)?)?;
+    std::fs::write(out.join("resources.json"), lines(&resources)?)?;
+    let defaults = read(&facts.join("defaults.json"))?;
+    std::fs::write(out.join("defaults.json"), lines(&default_rules(&defaults, &types))?)?;
+    std::fs::write(out.join("columns.json"), lines(&columns(&read(&facts.join("columns.json"))?))?)?;
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Value, BoxError> {
+    Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+}
+
+/// One row a line, so that changes can be read.
+fn lines(rows: &[Value]) -> Result<String, BoxError> {
+    let mut text = String::from("[\n");
+    for (index, row) in rows.iter().enumerate() {
+        let comma = if index + 1 == rows.len() { "" } else { "," };
+        writeln!(text, "{}{comma}", serde_json::to_string(row)?)?;
+    }
+    text.push_str("]\n");
+    Ok(text)
+}
+
+fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// Versions that are off by default are left out.
+fn is_wanted(name: &str) -> bool {
+    !name.contains("alpha") && !name.contains("beta") && !name.contains(".audit.")
+}
+
+fn types(schema: &Value) -> Vec<Value> {
+    let empty = Map::new();
+    let all = schema["types"].as_object().unwrap_or(&empty);
+    all.iter().filter(|(name, _)| is_wanted(name)).map(|(name, ty)| type_row(name, ty)).collect()
+}
+
+fn type_row(name: &str, ty: &Value) -> Value {
+    let mut row = Map::new();
+    row.insert("n".into(), name.into());
+    for (from, to) in [("encoding", "e"), ("typeMeta", "m"), ("mapType", "mt")] {
+        if !ty[from].is_null() {
+            row.insert(to.into(), ty[from].clone());
+        }
+    }
+    let empty = Map::new();
+    let fields = ty["fields"].as_object().unwrap_or(&empty);
+    let mut list: Vec<Value> = fields.iter().map(|(name, field)| field_row(name, field)).collect();
+    list.sort_by_key(|f| f["i"].as_u64());
+    row.insert("f".into(), list.into());
+    row.into()
+}
+
+fn field_row(name: &str, field: &Value) -> Value {
+    const KEYS: [(&str, &str); 19] = [
+        ("n", "i"),
+        ("t", "t"),
+        ("ref", "r"),
+        ("rep", "l"),
+        ("map", "k"),
+        ("via", "v"),
+        ("inline", "in"),
+        ("ptr", "p"),
+        ("req", "q"),
+        ("omitempty", "o"),
+        ("omitzero", "z"),
+        ("listType", "lt"),
+        ("listMapKeys", "lk"),
+        ("mapType", "mt"),
+        ("patchStrategy", "ps"),
+        ("patchMergeKey", "pk"),
+        ("default", "d"),
+        ("enum", "en"),
+        ("itemEnum", "ie"),
+    ];
+    let mut row = Map::new();
+    row.insert("n".into(), name.into());
+    for (from, to) in KEYS {
+        let value = &field[from];
+        if !value.is_null() && *value != json!(false) {
+            row.insert(to.into(), value.clone());
+        }
+    }
+    row.into()
+}
+
+fn resources(discovery: &Value, schema: &Value) -> Result<Vec<Value>, BoxError> {
+    let served: BTreeSet<&str> = strings(&discovery["servedByDefault"]).into_iter().collect();
+    let kinds = kinds(schema);
+    let mut rows = Vec::new();
+    for list in ["api", "apis"] {
+        for group in discovery[list]["items"].as_array().into_iter().flatten() {
+            let group_name = group["metadata"]["name"].as_str().unwrap_or_default();
+            for version in group["versions"].as_array().into_iter().flatten() {
+                let version_name = version["version"].as_str().ok_or("a version without name")?;
+                let api_version = if group_name.is_empty() {
+                    version_name.to_owned()
+                } else {
+                    format!("{group_name}/{version_name}")
+                };
+                if !served.contains(api_version.as_str()) {
+                    continue;
+                }
+                for resource in version["resources"].as_array().into_iter().flatten() {
+                    rows.push(resource_row(group_name, version_name, &api_version, resource, discovery, &kinds));
+                }
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn kinds(schema: &Value) -> BTreeMap<String, String> {
+    let mut kinds = BTreeMap::new();
+    for (name, ty) in schema["types"].as_object().into_iter().flatten() {
+        for gvk in ty["gvk"].as_array().into_iter().flatten() {
+            kinds.entry(strings(gvk).join("/")).or_insert(name.clone());
+        }
+    }
+    kinds
+}
+
+fn resource_row(
+    group: &str,
+    version: &str,
+    api_version: &str,
+    resource: &Value,
+    discovery: &Value,
+    kinds: &BTreeMap<String, String>,
+) -> Value {
+    let plural = resource["resource"].as_str().unwrap_or_default();
+    let kind = resource["responseKind"]["kind"].as_str().unwrap_or_default();
+    let priority = &discovery["priority"][api_version];
+    let subresources: Vec<Value> = resource["subresources"].as_array().into_iter().flatten().map(subresource_row).collect();
+    json!({
+        "group": group, "version": version, "plural": plural, "kind": kind,
+        "singular": resource["singularResource"].as_str().unwrap_or_default(), "namespaced": resource["scope"] == "Namespaced",
+        "short": strings(&resource["shortNames"]), "categories": strings(&resource["categories"]),
+        "verbs": strings(&resource["verbs"]), "subresources": subresources,
+        "type": kinds.get(&format!("{group}/{version}/{kind}")),
+        "hash": discovery["storageVersionHash"][format!("{api_version}/{plural}")].as_str().unwrap_or_default(),
+        "priority": [priority[0].as_i64().unwrap_or(1000), priority[1].as_i64().unwrap_or(15)],
+    })
+}
+
+fn subresource_row(subresource: &Value) -> Value {
+    let kind = &subresource["responseKind"];
+    json!({"name": subresource["subresource"], "verbs": strings(&subresource["verbs"]), "kind": kind["kind"],
+        "group": kind["group"].as_str().unwrap_or_default(), "version": kind["version"].as_str().unwrap_or_default()})
+}
+
+fn default_rules(defaults: &Value, types: &[Value]) -> Vec<Value> {
+    let known: BTreeSet<&str> = types.iter().filter_map(|t| t["n"].as_str()).collect();
+    let all = defaults.as_object().into_iter().flatten();
+    all.filter(|(name, _)| known.contains(name.as_str())).map(|(name, rules)| json!({"n": name, "r": rules})).collect()
+}
+
+fn columns(facts: &Value) -> Vec<Value> {
+    let all = facts["resources"].as_object();
+    let mut rows = Vec::new();
+    for (name, resource) in all.into_iter().flatten() {
+        let same = resource["sameAs"].as_str().map(|n| &facts["resources"][n]).unwrap_or(resource);
+        let list: Vec<Value> = same["columns"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|c| json!([c["name"], c["type"], c["format"].as_str().unwrap_or_default(), c["priority"], plain_cell(&c["cell"])]))
+            .collect();
+        rows.push(json!({"n": name, "c": list}));
+    }
+    rows
+}
+
+/// Cells that are a path, or a named function of one; all others are made by code.
+fn plain_cell(cell: &Value) -> String {
+    let text = cell.as_str().unwrap_or_default().trim_end_matches(" (integer cell)");
+    let path = text
+        .split_once('(')
+        .filter(|(function, rest)| matches!(*function, "age" | "labels" | "selector") && rest.ends_with(')'))
+        .map_or(text, |(_, rest)| rest.trim_end_matches(')'));
+    let path = path.strip_prefix("length of ").unwrap_or(path);
+    let path = path.split(" or <").next().unwrap_or(path);
+    let is_path = path.chars().all(|c| c.is_ascii_alphanumeric() || c == '.') && !path.is_empty();
+    if is_path { text.to_owned() } else { String::new() }
+}

@@ -1,0 +1,180 @@
+//! JSON: strict decoding that reports duplicates, and the canonical stored form.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::{Decoded, FieldValidation, tolerant};
+use crate::resource::Resource;
+use crate::status::Status;
+
+/// Decodes and checks an object of the resource.
+pub fn decode_json(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
+    let duplicates = RefCell::new(Vec::new());
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let seed = ValueSeed { path: String::new(), duplicates: &duplicates };
+    let value = seed
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?;
+    let duplicates: Vec<String> =
+        duplicates.into_inner().into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    tolerant::finish(resource, value, duplicates, validation)
+}
+
+/// The stored form: compact, apiVersion and kind first, all other members sorted.
+pub fn encode_canonical(value: &Value) -> Vec<u8> {
+    let Some(members) = value.as_object() else { return value.to_string().into_bytes() };
+    let mut bytes = Vec::with_capacity(512);
+    bytes.push(b'{');
+    let head = ["apiVersion", "kind"].into_iter().filter_map(|key| members.get(key).map(|v| (key, v)));
+    let rest = members.iter().filter(|(k, _)| *k != "apiVersion" && *k != "kind").map(|(k, v)| (k.as_str(), v));
+    for (index, (key, value)) in head.chain(rest).enumerate() {
+        if index > 0 {
+            bytes.push(b',');
+        }
+        // Writing a value to a vector cannot fail.
+        let _ = serde_json::to_writer(&mut bytes, key);
+        bytes.push(b':');
+        let _ = serde_json::to_writer(&mut bytes, value);
+    }
+    bytes.push(b'}');
+    bytes
+}
+
+/// Builds a value as serde_json does, keeping the paths of members that come twice.
+struct ValueSeed<'a> {
+    path: String,
+    duplicates: &'a RefCell<Vec<String>>,
+}
+
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ValueSeed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        loop {
+            let seed =
+                ValueSeed { path: format!("{}[{}]", self.path, list.len()), duplicates: self.duplicates };
+            match items.next_element_seed(seed)? {
+                Some(item) => list.push(item),
+                None => return Ok(Value::Array(list)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = members.next_key::<String>()? {
+            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            if map.contains_key(&key) {
+                self.duplicates.borrow_mut().push(path.clone());
+            }
+            let value = members.next_value_seed(ValueSeed { path, duplicates: self.duplicates })?;
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::ResourceTable;
+
+    fn decode(body: &str, validation: FieldValidation) -> Result<Decoded, Status> {
+        let pods = ResourceTable::builtin().get("", "v1", "pods").unwrap();
+        decode_json(&pods, body.as_bytes(), validation)
+    }
+
+    #[test]
+    fn unknown_and_duplicate_fields_are_reported() {
+        let body = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","name":"b"},"spec":{"containers":[{"name":"c","imag":"x"}]}}"#;
+        let decoded = decode(body, FieldValidation::Warn).unwrap();
+        assert_eq!(
+            decoded.warnings,
+            ["unknown field \"spec.containers[0].imag\"", "duplicate field \"metadata.name\""]
+        );
+        assert_eq!(decoded.value["spec"]["containers"], json!([{"name": "c"}]));
+        assert!(decode(body, FieldValidation::Ignore).unwrap().warnings.is_empty());
+        let error = decode(body, FieldValidation::Strict).unwrap_err();
+        assert_eq!(error.code(), 400);
+        assert_eq!(
+            error.message(),
+            "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \"spec.containers[0].imag\", duplicate field \"metadata.name\""
+        );
+    }
+
+    #[test]
+    fn wrong_types_and_kinds_are_refused() {
+        for body in [
+            r#"{"apiVersion":"v1","kind":"Pod","spec":{"hostNetwork":"yes"}}"#,
+            r#"{"apiVersion":"v1","kind":"Pod","spec":{"priority":1.5}}"#,
+            r#"{"apiVersion":"v1","kind":"Pod","spec":{"containers":{}}}"#,
+            r#"{"apiVersion":"v1","kind":"Service"}"#,
+            r#"{"apiVersion":"v2","kind":"Pod"}"#,
+            "[]",
+            "{",
+        ] {
+            assert_eq!(decode(body, FieldValidation::Ignore).unwrap_err().code(), 400, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_stored_form_begins_with_its_kind() {
+        let value = json!({"metadata": {"name": "a"}, "kind": "Pod", "apiVersion": "v1", "aaa": 1});
+        assert_eq!(
+            String::from_utf8(encode_canonical(&value)).unwrap(),
+            r#"{"apiVersion":"v1","kind":"Pod","aaa":1,"metadata":{"name":"a"}}"#
+        );
+    }
+}

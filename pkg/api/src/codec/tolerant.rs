@@ -1,0 +1,186 @@
+//! Checking a value against the field table: types, unknown members, canonical leaves.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::{Decoded, FieldValidation};
+use crate::resource::Resource;
+use crate::schema::{Scalar, Shape};
+use crate::status::Status;
+
+/// Checks an object of the resource that was not decoded from bytes, such as a patched one.
+pub fn check_value(resource: &Resource, value: Value, validation: FieldValidation) -> Result<Decoded, Status> {
+    finish(resource, value, Vec::new(), validation)
+}
+
+pub(super) fn finish(
+    resource: &Resource,
+    mut value: Value,
+    duplicates: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
+    check_kind(resource, &mut value)?;
+    let mut walk = Walk { path: String::new(), unknown: Vec::new() };
+    walk.value(resource.shape(), &mut value).map_err(|problem| {
+        Status::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {problem}",
+            resource.kind, resource.version, resource.kind
+        ))
+    })?;
+    let mut warnings: Vec<String> = walk.unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    warnings.extend(duplicates);
+    match validation {
+        FieldValidation::Strict if !warnings.is_empty() => Err(Status::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+            resource.kind,
+            resource.version,
+            resource.kind,
+            warnings.join(", ")
+        ))),
+        FieldValidation::Warn => Ok(Decoded { value, warnings }),
+        _ => Ok(Decoded { value, warnings: Vec::new() }),
+    }
+}
+
+/// The body must be of the endpoint's kind; a body that does not say is taken to be.
+fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), Status> {
+    let api_version = resource.api_version();
+    let Some(members) = value.as_object_mut() else {
+        return Err(Status::bad_request("the body of the request is not a JSON object"));
+    };
+    for (key, expected) in [("apiVersion", api_version.as_str()), ("kind", resource.kind.as_str())] {
+        match members.get(key) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if text.is_empty() || text == expected => {}
+            Some(Value::String(text)) if key == "apiVersion" => {
+                return Err(Status::bad_request(format!(
+                    "the API version in the data ({text}) does not match the expected API version ({api_version})"
+                )));
+            }
+            Some(other) => {
+                return Err(Status::bad_request(format!(
+                    "{other} is not the kind of this endpoint, which takes {} of {api_version}",
+                    resource.kind
+                )));
+            }
+        }
+        members.insert(key.into(), expected.into());
+    }
+    Ok(())
+}
+
+struct Walk {
+    path: String,
+    unknown: Vec<String>,
+}
+
+impl Walk {
+    /// Runs `inner` with a longer path.
+    fn below<T>(&mut self, step: &str, inner: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        if !step.starts_with('[') && length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(step);
+        let result = inner(self);
+        self.path.truncate(length);
+        result
+    }
+
+    fn wrong(&self, wanted: &str, value: &Value) -> String {
+        let found = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        format!("json: cannot unmarshal {found} into field {} of type {wanted}", self.path)
+    }
+
+    fn value(&mut self, shape: Shape, value: &mut Value) -> Result<(), String> {
+        if value.is_null() {
+            return Ok(());
+        }
+        match shape {
+            Shape::Any => Ok(()),
+            Shape::Scalar(scalar) => self.scalar(scalar, value),
+            Shape::Struct(_) => self.members(shape, value),
+            Shape::Map(field) => {
+                let wrong = self.wrong("map", value);
+                let members = value.as_object_mut().ok_or(wrong)?;
+                members.iter_mut().try_for_each(|(key, v)| self.below(key, |w| w.value(field.element(), v)))
+            }
+            Shape::List(_) | Shape::Strings => {
+                let wrong = self.wrong("list", value);
+                let items = value.as_array_mut().ok_or(wrong)?;
+                let mut indexed = items.iter_mut().enumerate();
+                indexed.try_for_each(|(i, v)| self.below(&format!("[{i}]"), |w| w.value(shape.item(), v)))
+            }
+        }
+    }
+
+    fn members(&mut self, shape: Shape, value: &mut Value) -> Result<(), String> {
+        let wrong = self.wrong("object", value);
+        let members = value.as_object_mut().ok_or(wrong)?;
+        let mut dropped = Vec::new();
+        for (key, member) in members.iter_mut() {
+            match shape.member(key) {
+                Some(inner) => self.below(key, |w| w.value(inner, member))?,
+                None => {
+                    self.below(key, |w| w.unknown.push(w.path.clone()));
+                    dropped.push(key.clone());
+                }
+            }
+        }
+        for key in dropped {
+            members.remove(&key);
+        }
+        // An explicit null is an absent member, except inside free-form values.
+        members.retain(|_, v| !v.is_null());
+        Ok(())
+    }
+
+    fn scalar(&self, scalar: Scalar, value: &mut Value) -> Result<(), String> {
+        let valid = match scalar {
+            Scalar::String => value.is_string(),
+            Scalar::Bool => value.is_boolean(),
+            Scalar::Int32 => value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
+            Scalar::Int64 => value.is_i64(),
+            Scalar::Double => value.is_number(),
+            Scalar::Bytes => value.as_str().is_some_and(|s| STANDARD.decode(s).is_ok()),
+            Scalar::IntOrString => value.is_string() || value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
+            Scalar::Quantity => return self.quantity(value),
+            Scalar::Time | Scalar::MicroTime => return self.time(scalar, value),
+            Scalar::Duration => value.is_string(),
+        };
+        if valid { Ok(()) } else { Err(self.wrong(&format!("{scalar:?}").to_lowercase(), value)) }
+    }
+
+    fn quantity(&self, value: &mut Value) -> Result<(), String> {
+        let text = match &*value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => return Err(self.wrong("quantity", value)),
+        };
+        let parsed = crate::quantity::Quantity::parse(&text)
+            .map_err(|e| format!("unable to parse quantity \"{text}\" of field {}: {e}", self.path))?;
+        *value = parsed.to_string().into();
+        Ok(())
+    }
+
+    fn time(&self, scalar: Scalar, value: &mut Value) -> Result<(), String> {
+        let wrong = self.wrong("time", value);
+        let text = value.as_str().ok_or_else(|| wrong.clone())?;
+        if text.is_empty() {
+            *value = Value::Null;
+            return Ok(());
+        }
+        let time: jiff::Timestamp = text.parse().map_err(|_| format!("parsing time \"{text}\" of field {}: not RFC 3339", self.path))?;
+        let format = if scalar == Scalar::Time { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S.%6fZ" };
+        *value = time.strftime(format).to_string().into();
+        Ok(())
+    }
+}

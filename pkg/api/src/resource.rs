@@ -1,0 +1,381 @@
+//! The resource table: one row for every resource of every served group version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::name::api_version;
+use crate::schema::{self, Shape, Type};
+
+/// A subresource of a row.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Subresource {
+    pub name: String,
+    pub verbs: Vec<String>,
+    /// Kind of its body; group and version are empty when they are the row's.
+    pub kind: String,
+    pub group: String,
+    pub version: String,
+}
+
+/// What names of a resource must look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameRule {
+    #[default]
+    DnsSubdomain,
+    DnsLabel,
+    PathSegment,
+}
+
+/// A row of the table.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    pub group: String,
+    pub version: String,
+    pub plural: String,
+    pub singular: String,
+    pub kind: String,
+    pub list_kind: String,
+    pub namespaced: bool,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub verbs: Vec<String>,
+    pub subresources: Vec<Subresource>,
+    /// Type of the objects in the field table; none for custom resources.
+    pub ty: Option<&'static Type>,
+    pub storage_hash: String,
+    pub group_priority: i64,
+    pub version_priority: i64,
+    /// Where objects are stored: group, version and plural of the row whose form is kept.
+    pub storage_group: String,
+    pub storage_version: String,
+    pub storage_plural: String,
+    /// PUT without resourceVersion is taken.
+    pub unconditional_update: bool,
+    pub put_creates: bool,
+    pub delete_returns_object: bool,
+    pub name_rule: NameRule,
+    /// Fields beside metadata.name and metadata.namespace that field selectors may name.
+    pub selectable_fields: Vec<&'static str>,
+    custom: bool,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    group: String,
+    version: String,
+    plural: String,
+    singular: String,
+    kind: String,
+    namespaced: bool,
+    short: Vec<String>,
+    categories: Vec<String>,
+    verbs: Vec<String>,
+    subresources: Vec<Subresource>,
+    #[serde(rename = "type")]
+    ty: Option<String>,
+    hash: String,
+    priority: (i64, i64),
+}
+
+impl Resource {
+    pub fn api_version(&self) -> String {
+        api_version(&self.group, &self.version)
+    }
+
+    pub fn is_custom(&self) -> bool {
+        self.custom
+    }
+
+    pub fn has_protobuf(&self) -> bool {
+        !self.custom
+    }
+
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.ty.map_or(Shape::Any, Type::shape)
+    }
+
+    /// Whether objects are kept in this row's own version.
+    pub fn is_storage_version(&self) -> bool {
+        self.group == self.storage_group && self.version == self.storage_version
+    }
+
+    /// Objects are kept, rather than only answered.
+    pub fn is_stored(&self) -> bool {
+        self.verbs.iter().any(|v| v == "get")
+    }
+
+    fn from_row(row: Row) -> Self {
+        let flags = flags(&row.group, &row.plural);
+        let (storage_group, storage_version) = match (row.group.as_str(), row.plural.as_str()) {
+            ("events.k8s.io", "events") => (String::new(), "v1".to_owned()),
+            ("autoscaling", _) => (row.group.clone(), "v2".to_owned()),
+            _ => (row.group.clone(), row.version.clone()),
+        };
+        Self {
+            list_kind: format!("{}List", row.kind),
+            ty: row.ty.as_deref().and_then(schema::find),
+            storage_plural: row.plural.clone(),
+            storage_group,
+            storage_version,
+            unconditional_update: !flags.conditional,
+            put_creates: flags.put_creates,
+            delete_returns_object: flags.returns_object,
+            name_rule: name_rule(&row.group, &row.plural),
+            selectable_fields: selectable_fields(&row.group, &row.plural).to_vec(),
+            group: row.group,
+            version: row.version,
+            plural: row.plural,
+            singular: row.singular,
+            kind: row.kind,
+            namespaced: row.namespaced,
+            short_names: row.short,
+            categories: row.categories,
+            verbs: row.verbs,
+            subresources: row.subresources,
+            storage_hash: row.hash,
+            group_priority: row.priority.0,
+            version_priority: row.priority.1,
+            custom: false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Flags {
+    conditional: bool,
+    put_creates: bool,
+    returns_object: bool,
+}
+
+fn flags(group: &str, plural: &str) -> Flags {
+    const RETURNS_OBJECT: [&str; 19] = [
+        "namespaces",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+        "csidrivers",
+        "csinodes",
+        "storageclasses",
+        "volumeattachments",
+        "volumeattributesclasses",
+        "deviceclasses",
+        "resourceclaims",
+        "resourceclaimtemplates",
+        "resourceslices",
+        "devicetaintrules",
+        "resourcepoolstatusrequests",
+    ];
+    let put_creates = group == "rbac.authorization.k8s.io"
+        || matches!(plural, "endpoints" | "events" | "limitranges" | "services" | "leases" | "runtimeclasses");
+    let conditional = matches!(group, "admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io" | "coordination.k8s.io" | "node.k8s.io")
+        || matches!(
+            plural,
+            "poddisruptionbudgets" | "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments" | "deviceclasses"
+        );
+    Flags { conditional, put_creates, returns_object: RETURNS_OBJECT.contains(&plural) }
+}
+
+fn name_rule(group: &str, plural: &str) -> NameRule {
+    match (group, plural) {
+        ("", "namespaces" | "services") | ("apps", "statefulsets") => NameRule::DnsLabel,
+        ("rbac.authorization.k8s.io", _) | ("certificates.k8s.io", "certificatesigningrequests") => {
+            NameRule::PathSegment
+        }
+        ("networking.k8s.io", "ipaddresses") | ("apiregistration.k8s.io", _) => NameRule::PathSegment,
+        _ => NameRule::DnsSubdomain,
+    }
+}
+
+fn selectable_fields(group: &str, plural: &str) -> &'static [&'static str] {
+    match (group, plural) {
+        ("", "events") => &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ("events.k8s.io", _) => &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ],
+        ("", "namespaces") => &["status.phase", "name"],
+        ("", "nodes") => &["spec.unschedulable"],
+        ("", "persistentvolumes") => &["name"],
+        ("", "pods") => &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+            "spec.host",
+        ],
+        ("", "replicationcontrollers") => &["status.replicas"],
+        ("", "secrets") => &["type"],
+        ("", "services") => &["spec.clusterIP", "spec.type"],
+        ("batch", "jobs") => &["status.successful"],
+        ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
+        ("resource.k8s.io", "resourceslices") => &["spec.nodeName", "spec.driver"],
+        _ => &[],
+    }
+}
+
+type Key = (String, String, String);
+
+/// All rows. Cheap to clone, so that a changed copy can replace it whole.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceTable {
+    /// By group, version, plural.
+    rows: BTreeMap<Key, Arc<Resource>>,
+}
+
+impl ResourceTable {
+    /// The built-in rows that are served by default.
+    pub fn builtin() -> Self {
+        let rows: Vec<Row> =
+            serde_json::from_str(include_str!("data/resources.json")).expect("the generated table is valid");
+        let mut table = Self::default();
+        for row in rows {
+            table.insert(Resource::from_row(row));
+        }
+        table
+    }
+
+    pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.rows.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
+    }
+
+    /// The row in whose version objects are stored.
+    pub fn stored(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.iter().find(|r| r.group == group && r.plural == plural && r.is_storage_version()).cloned()
+    }
+
+    /// The row of a kind.
+    pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<Arc<Resource>> {
+        self.iter().find(|r| r.group == group && r.version == version && r.kind == kind).cloned()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.rows.values()
+    }
+
+    pub fn insert(&mut self, resource: Resource) {
+        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+        self.rows.insert(key, Arc::new(resource));
+    }
+
+    pub fn remove(&mut self, group: &str, version: &str, plural: &str) {
+        self.rows.remove(&(group.to_owned(), version.to_owned(), plural.to_owned()));
+    }
+}
+
+/// What a custom resource's row is made of.
+#[derive(Clone, Debug, Default)]
+pub struct CustomResource {
+    pub group: String,
+    pub version: String,
+    pub storage_version: String,
+    pub plural: String,
+    pub singular: String,
+    pub kind: String,
+    pub list_kind: String,
+    pub namespaced: bool,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub status: bool,
+}
+
+impl From<CustomResource> for Resource {
+    fn from(custom: CustomResource) -> Self {
+        let verbs = |list: &[&str]| list.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>();
+        let subresources = if custom.status {
+            vec![Subresource {
+                name: "status".into(),
+                verbs: verbs(&["get", "patch", "update"]),
+                kind: custom.kind.clone(),
+                group: String::new(),
+                version: String::new(),
+            }]
+        } else {
+            Vec::new()
+        };
+        Self {
+            storage_group: custom.group.clone(),
+            storage_version: custom.storage_version,
+            storage_plural: custom.plural.clone(),
+            group: custom.group,
+            version: custom.version,
+            plural: custom.plural,
+            singular: custom.singular,
+            kind: custom.kind,
+            list_kind: custom.list_kind,
+            namespaced: custom.namespaced,
+            short_names: custom.short_names,
+            categories: custom.categories,
+            verbs: verbs(&["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]),
+            subresources,
+            ty: None,
+            storage_hash: String::new(),
+            group_priority: 1000,
+            version_priority: 100,
+            unconditional_update: false,
+            put_creates: false,
+            delete_returns_object: false,
+            name_rule: NameRule::DnsSubdomain,
+            selectable_fields: Vec::new(),
+            custom: true,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_rows_know_their_types_and_rules() {
+        let table = ResourceTable::builtin();
+        let pods = table.get("", "v1", "pods").unwrap();
+        assert!(pods.namespaced && pods.delete_returns_object && pods.has_status());
+        assert_eq!(pods.ty.unwrap().name, "io.k8s.api.core.v1.Pod");
+        let leases = table.get("coordination.k8s.io", "v1", "leases").unwrap();
+        assert!(leases.put_creates && !leases.unconditional_update);
+        assert_eq!(table.stored("autoscaling", "horizontalpodautoscalers").unwrap().version, "v2");
+        for row in table.iter().filter(|r| r.is_stored()) {
+            assert!(row.ty.is_some(), "{} has no type", row.plural);
+        }
+    }
+}

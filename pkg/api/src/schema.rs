@@ -1,0 +1,252 @@
+//! The field table of the built-in types.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+static TYPES: LazyLock<Types> = LazyLock::new(Types::load);
+
+struct Types {
+    list: Vec<Type>,
+    by_name: HashMap<&'static str, u16>,
+}
+
+/// A message type: a struct of fields, or something with a JSON form of its own.
+#[derive(Debug, Deserialize)]
+pub struct Type {
+    #[serde(rename = "n")]
+    pub name: &'static str,
+    /// Custom JSON form; empty for ordinary structs.
+    #[serde(rename = "e", default)]
+    encoding: &'static str,
+    /// apiVersion and kind are members in JSON.
+    #[serde(rename = "m", default)]
+    pub type_meta: bool,
+    #[serde(rename = "mt", default)]
+    pub map_type: &'static str,
+    /// In rising order of protobuf number.
+    #[serde(rename = "f", default)]
+    pub fields: Vec<Field>,
+    #[serde(skip)]
+    index: HashMap<&'static str, u16>,
+}
+
+/// A field of a struct.
+#[derive(Debug, Deserialize)]
+pub struct Field {
+    #[serde(rename = "n")]
+    pub name: &'static str,
+    #[serde(rename = "i", default)]
+    pub number: u32,
+    #[serde(rename = "t", default)]
+    pub proto: &'static str,
+    #[serde(rename = "r", default)]
+    pub reference: &'static str,
+    #[serde(rename = "l", default)]
+    pub repeated: bool,
+    #[serde(rename = "k", default)]
+    map_key: &'static str,
+    /// Inline messages that lead to this JSON member, outermost first.
+    #[serde(rename = "v", default)]
+    pub via: Vec<&'static str>,
+    /// The message's members are the parent's in JSON.
+    #[serde(rename = "in", default)]
+    pub inline: bool,
+    #[serde(rename = "p", default)]
+    pub pointer: bool,
+    #[serde(rename = "q", default)]
+    pub required: bool,
+    #[serde(rename = "o", default)]
+    pub omit_empty: bool,
+    #[serde(rename = "z", default)]
+    pub omit_zero: bool,
+    #[serde(rename = "lt", default)]
+    pub list_type: &'static str,
+    #[serde(rename = "lk", default)]
+    pub list_map_keys: Vec<&'static str>,
+    #[serde(rename = "mt", default)]
+    pub map_type: &'static str,
+    #[serde(rename = "ps", default)]
+    patch_strategy: &'static str,
+    #[serde(rename = "pk", default)]
+    pub patch_merge_key: &'static str,
+    #[serde(rename = "d", default)]
+    pub default: Option<Value>,
+    #[serde(rename = "en", default)]
+    pub values: Vec<&'static str>,
+    #[serde(rename = "ie", default)]
+    pub item_values: Vec<&'static str>,
+}
+
+/// JSON forms of leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scalar {
+    String,
+    Bool,
+    Int32,
+    Int64,
+    Double,
+    Bytes,
+    Quantity,
+    Time,
+    MicroTime,
+    Duration,
+    IntOrString,
+}
+
+/// A cheap view of what a value may look like.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    Scalar(Scalar),
+    Struct(&'static Type),
+    /// A list; the field tells how it merges.
+    List(&'static Field),
+    Map(&'static Field),
+    /// A list of strings with no field of its own (map values).
+    Strings,
+    /// Anything, kept as it is.
+    Any,
+}
+
+impl Types {
+    fn load() -> Self {
+        let mut list: Vec<Type> =
+            serde_json::from_str(include_str!("data/types.json")).expect("the generated table is valid");
+        for ty in &mut list {
+            ty.index = ty.fields.iter().enumerate().map(|(i, f)| (f.name, i as u16)).collect();
+        }
+        let by_name = list.iter().enumerate().map(|(i, t)| (t.name, i as u16)).collect();
+        Self { list, by_name }
+    }
+}
+
+/// A type by its full name.
+pub fn find(name: &str) -> Option<&'static Type> {
+    TYPES.by_name.get(name).map(|i| &TYPES.list[usize::from(*i)])
+}
+
+/// Every type.
+pub fn all() -> impl Iterator<Item = &'static Type> {
+    TYPES.list.iter()
+}
+
+impl Type {
+    /// A member by its JSON name.
+    pub fn field(&'static self, name: &str) -> Option<&'static Field> {
+        self.index.get(name).map(|i| &self.fields[usize::from(*i)]).filter(|f| !f.inline)
+    }
+
+    pub fn encoding(&self) -> &'static str {
+        self.encoding
+    }
+
+    pub fn shape(&'static self) -> Shape {
+        match self.encoding {
+            "" => Shape::Struct(self),
+            "quantity" => Shape::Scalar(Scalar::Quantity),
+            "time" => Shape::Scalar(Scalar::Time),
+            "microtime" => Shape::Scalar(Scalar::MicroTime),
+            "duration" => Shape::Scalar(Scalar::Duration),
+            "intorstring" => Shape::Scalar(Scalar::IntOrString),
+            "list" => Shape::Strings,
+            _ => Shape::Any,
+        }
+    }
+}
+
+impl Field {
+    pub fn shape(&'static self) -> Shape {
+        if self.repeated {
+            Shape::List(self)
+        } else if self.is_map() {
+            Shape::Map(self)
+        } else {
+            self.element()
+        }
+    }
+
+    /// Shape of an item of the list, of a value of the map, or of the field itself.
+    pub fn element(&'static self) -> Shape {
+        let scalar = match self.proto {
+            "string" => Scalar::String,
+            "bool" => Scalar::Bool,
+            "int32" => Scalar::Int32,
+            "int64" => Scalar::Int64,
+            "double" => Scalar::Double,
+            "bytes" => Scalar::Bytes,
+            _ => return find(self.reference).map_or(Shape::Any, Type::shape),
+        };
+        Shape::Scalar(scalar)
+    }
+
+    pub fn is_map(&self) -> bool {
+        !self.map_key.is_empty()
+    }
+
+    /// Whether strategic merge merges this list or struct rather than replacing it.
+    pub fn merges(&self) -> bool {
+        self.patch_strategy.split(',').any(|s| s == "merge")
+    }
+
+    pub fn retains_keys(&self) -> bool {
+        self.patch_strategy.split(',').any(|s| s == "retainKeys")
+    }
+}
+
+impl Shape {
+    /// The shape of a member; `None` when it is unknown.
+    pub fn member(self, name: &str) -> Option<Shape> {
+        match self {
+            Self::Struct(ty) => match ty.field(name) {
+                Some(field) => Some(field.shape()),
+                None if ty.type_meta && matches!(name, "apiVersion" | "kind") => Some(Self::Scalar(Scalar::String)),
+                None => None,
+            },
+            Self::Map(field) => Some(field.element()),
+            Self::Any => Some(Self::Any),
+            _ => None,
+        }
+    }
+
+    /// The field of a struct's member.
+    pub fn field(self, name: &str) -> Option<&'static Field> {
+        if let Self::Struct(ty) = self { ty.field(name) } else { None }
+    }
+
+    pub fn item(self) -> Shape {
+        match self {
+            Self::List(field) => field.element(),
+            Self::Strings => Self::Scalar(Scalar::String),
+            _ => Self::Any,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_describes_pods() {
+        let pod = find("io.k8s.api.core.v1.Pod").unwrap().shape();
+        let containers = pod.member("spec").unwrap().field("containers").unwrap();
+        assert_eq!((containers.list_type, &containers.list_map_keys[..]), ("map", &["name"][..]));
+        assert!(containers.merges() && containers.patch_merge_key == "name");
+        let volumes = pod.member("spec").unwrap().field("volumes").unwrap();
+        assert!(volumes.merges() && volumes.retains_keys());
+        assert!(volumes.element().member("configMap").is_some(), "members of inline messages are the parent's");
+        assert!(pod.member("kind").is_some() && pod.member("nothing").is_none());
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_type() {
+        for ty in all() {
+            for field in ty.fields.iter().filter(|f| f.proto == "message" && !f.reference.contains("beta") && !f.reference.contains("alpha")) {
+                assert!(find(field.reference).is_some(), "{}.{} -> {}", ty.name, field.name, field.reference);
+            }
+        }
+    }
+}
