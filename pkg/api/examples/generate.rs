@@ -149,7 +149,8 @@ fn resource_row(
     let plural = resource["resource"].as_str().unwrap_or_default();
     let kind = resource["responseKind"]["kind"].as_str().unwrap_or_default();
     let priority = &discovery["priority"][api_version];
-    let subresources: Vec<Value> = resource["subresources"].as_array().into_iter().flatten().map(subresource_row).collect();
+    let subresources: Vec<Value> =
+        resource["subresources"].as_array().into_iter().flatten().map(subresource_row).collect();
     json!({
         "group": group, "version": version, "plural": plural, "kind": kind,
         "singular": resource["singularResource"].as_str().unwrap_or_default(), "namespaced": resource["scope"] == "Namespaced",
@@ -182,7 +183,15 @@ fn columns(facts: &Value) -> Vec<Value> {
             .as_array()
             .into_iter()
             .flatten()
-            .map(|c| json!([c["name"], c["type"], c["format"].as_str().unwrap_or_default(), c["priority"], plain_cell(&c["cell"])]))
+            .map(|c| {
+                json!([
+                    c["name"],
+                    c["type"],
+                    c["format"].as_str().unwrap_or_default(),
+                    c["priority"],
+                    plain_cell(&c["cell"])
+                ])
+            })
             .collect();
         rows.push(json!({"n": name, "c": list}));
     }

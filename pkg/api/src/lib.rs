@@ -1,7 +1,7 @@
 //! The Kubernetes API as data, without I/O: resources, schemas, codecs, defaults, validation, patches, selectors.
 
-pub mod field;
 pub mod codec;
+pub mod field;
 pub mod name;
 pub mod quantity;
 pub mod resource;

@@ -20,19 +20,8 @@ enum Form {
 }
 
 const NANO: i128 = 1_000_000_000;
-const DECIMAL: [(&str, i32); 11] = [
-    ("n", -9),
-    ("u", -6),
-    ("m", -3),
-    ("", 0),
-    ("k", 3),
-    ("M", 6),
-    ("G", 9),
-    ("T", 12),
-    ("P", 15),
-    ("E", 18),
-    ("", 0),
-];
+const DECIMAL: [(&str, i32); 11] =
+    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18), ("", 0)];
 const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
 
 /// Text that is no quantity.
@@ -57,7 +46,8 @@ impl Quantity {
             return Err(QuantityError);
         }
         let mantissa: i128 = format!("0{whole}{fraction}").parse().map_err(|_| QuantityError)?;
-        let scaled = mantissa.checked_shl(0).and_then(|m| m.checked_mul(1_i128 << binary_shift)).ok_or(QuantityError)?;
+        let scaled =
+            mantissa.checked_shl(0).and_then(|m| m.checked_mul(1_i128 << binary_shift)).ok_or(QuantityError)?;
         let power = exponent + 9 - i32::try_from(fraction.len()).map_err(|_| QuantityError)?;
         let nanos = scale(scaled, power).ok_or(QuantityError)?;
         Ok(Self { nanos: if negative { -nanos } else { nanos }, form })
@@ -92,12 +82,18 @@ impl Quantity {
 
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        Self { nanos: self.nanos.saturating_add(other.nanos), form: if self.nanos == 0 { other.form } else { self.form } }
+        Self {
+            nanos: self.nanos.saturating_add(other.nanos),
+            form: if self.nanos == 0 { other.form } else { self.form },
+        }
     }
 
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
-        Self { nanos: self.nanos.saturating_sub(other.nanos), form: if self.nanos == 0 { other.form } else { self.form } }
+        Self {
+            nanos: self.nanos.saturating_sub(other.nanos),
+            form: if self.nanos == 0 { other.form } else { self.form },
+        }
     }
 
     /// The amount rounded up to thousandths.

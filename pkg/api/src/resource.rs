@@ -181,11 +181,22 @@ fn flags(group: &str, plural: &str) -> Flags {
     ];
     let put_creates = group == "rbac.authorization.k8s.io"
         || matches!(plural, "endpoints" | "events" | "limitranges" | "services" | "leases" | "runtimeclasses");
-    let conditional = matches!(group, "admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io" | "coordination.k8s.io" | "node.k8s.io")
-        || matches!(
-            plural,
-            "poddisruptionbudgets" | "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments" | "deviceclasses"
-        );
+    let conditional = matches!(
+        group,
+        "admissionregistration.k8s.io"
+            | "apiextensions.k8s.io"
+            | "apiregistration.k8s.io"
+            | "coordination.k8s.io"
+            | "node.k8s.io"
+    ) || matches!(
+        plural,
+        "poddisruptionbudgets"
+            | "csidrivers"
+            | "csinodes"
+            | "csistoragecapacities"
+            | "volumeattachments"
+            | "deviceclasses"
+    );
     Flags { conditional, put_creates, returns_object: RETURNS_OBJECT.contains(&plural) }
 }
 

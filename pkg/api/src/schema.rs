@@ -244,7 +244,11 @@ mod tests {
     #[test]
     fn every_reference_leads_to_a_type() {
         for ty in all() {
-            for field in ty.fields.iter().filter(|f| f.proto == "message" && !f.reference.contains("beta") && !f.reference.contains("alpha")) {
+            for field in ty
+                .fields
+                .iter()
+                .filter(|f| f.proto == "message" && !f.reference.contains("beta") && !f.reference.contains("alpha"))
+            {
                 assert!(find(field.reference).is_some(), "{}.{} -> {}", ty.name, field.name, field.reference);
             }
         }

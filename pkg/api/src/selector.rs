@@ -71,8 +71,7 @@ impl LabelSelector {
 
     /// Requires equality with every pair.
     pub fn equal<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let requirements =
-            pairs.into_iter().map(|(k, v)| Requirement::In(k.to_owned(), vec![v.to_owned()])).collect();
+        let requirements = pairs.into_iter().map(|(k, v)| Requirement::In(k.to_owned(), vec![v.to_owned()])).collect();
         Self { requirements }
     }
 
@@ -159,7 +158,11 @@ fn bad(term: &str) -> SelectorError {
 
 fn check_key(key: &str) -> Result<String, SelectorError> {
     let valid = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
-    if valid { Ok(key.to_owned()) } else { Err(SelectorError(format!("unable to parse requirement: <nil>: invalid label key \"{key}\""))) }
+    if valid {
+        Ok(key.to_owned())
+    } else {
+        Err(SelectorError(format!("unable to parse requirement: <nil>: invalid label key \"{key}\"")))
+    }
 }
 
 fn checked(values: Vec<String>) -> Result<Vec<String>, SelectorError> {
@@ -254,7 +257,11 @@ pub fn field_text(object: &Value, path: &str) -> String {
         other => other,
     };
     if alias == "source" {
-        return object["source"]["component"].as_str().or(object["reportingComponent"].as_str()).unwrap_or_default().into();
+        return object["source"]["component"]
+            .as_str()
+            .or(object["reportingComponent"].as_str())
+            .unwrap_or_default()
+            .into();
     }
     let value = alias.split('.').fold(object, |value, key| &value[key]);
     match value {

@@ -96,8 +96,7 @@ impl Status {
         let message = format!(
             "{resource} \"{name}\" already exists, the server was not able to generate a unique name for the object"
         );
-        let mut status =
-            Self::new(409, "AlreadyExists", message).about(&resource.group, &resource.resource, name);
+        let mut status = Self::new(409, "AlreadyExists", message).about(&resource.group, &resource.resource, name);
         status.inner.retry_after_seconds = retry_after_seconds;
         status
     }
@@ -137,8 +136,11 @@ impl Status {
     pub fn invalid(kind: &GroupKind, name: &str, errors: Vec<FieldError>) -> Self {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let text = if let [one] = &texts[..] { one.clone() } else { format!("[{}]", texts.join(", ")) };
-        let mut status = Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {text}"))
-            .about(&kind.group, &kind.kind, name);
+        let mut status = Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {text}")).about(
+            &kind.group,
+            &kind.kind,
+            name,
+        );
         status.inner.causes = errors
             .iter()
             .map(|e| Cause { reason: e.kind.reason().into(), message: e.body(), field: e.field.clone() })
@@ -219,8 +221,7 @@ impl Status {
     pub fn to_json(&self) -> Value {
         let inner = &self.inner;
         let mut details = Map::new();
-        for (key, value) in
-            [("name", &inner.name), ("group", &inner.group), ("kind", &inner.kind), ("uid", &inner.uid)]
+        for (key, value) in [("name", &inner.name), ("group", &inner.group), ("kind", &inner.kind), ("uid", &inner.uid)]
         {
             if !value.is_empty() {
                 details.insert(key.into(), value.clone().into());

@@ -100,8 +100,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         loop {
-            let seed =
-                ValueSeed { path: format!("{}[{}]", self.path, list.len()), duplicates: self.duplicates };
+            let seed = ValueSeed { path: format!("{}[{}]", self.path, list.len()), duplicates: self.duplicates };
             match items.next_element_seed(seed)? {
                 Some(item) => list.push(item),
                 None => return Ok(Value::Array(list)),

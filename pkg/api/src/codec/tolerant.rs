@@ -178,7 +178,8 @@ impl Walk {
             *value = Value::Null;
             return Ok(());
         }
-        let time: jiff::Timestamp = text.parse().map_err(|_| format!("parsing time \"{text}\" of field {}: not RFC 3339", self.path))?;
+        let time: jiff::Timestamp =
+            text.parse().map_err(|_| format!("parsing time \"{text}\" of field {}: not RFC 3339", self.path))?;
         let format = if scalar == Scalar::Time { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S.%6fZ" };
         *value = time.strftime(format).to_string().into();
         Ok(())
