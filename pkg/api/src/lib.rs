@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod field;
 pub mod name;
+pub mod patch;
 pub mod quantity;
 pub mod resource;
 pub mod schema;

@@ -190,6 +190,11 @@ impl Field {
         self.patch_strategy.split(',').any(|s| s == "merge")
     }
 
+    /// Whether strategic merge replaces this struct whole.
+    pub fn replaces(&self) -> bool {
+        self.patch_strategy.split(',').any(|s| s == "replace")
+    }
+
     pub fn retains_keys(&self) -> bool {
         self.patch_strategy.split(',').any(|s| s == "retainKeys")
     }

@@ -148,6 +148,11 @@ impl Status {
         status
     }
 
+    /// The request is well formed, but cannot be carried out on the object as it is.
+    pub fn unprocessable(cause: impl fmt::Display) -> Self {
+        Self::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {cause}"))
+    }
+
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let mut status = Self::new(429, "TooManyRequests", message);
         status.inner.retry_after_seconds = retry_after_seconds;

@@ -1,0 +1,91 @@
+//! The patch formats: JSON patch, merge patch, strategic merge patch.
+
+mod strategic;
+
+use serde_json::{Map, Value};
+
+use crate::status::Status;
+
+pub use strategic::strategic_merge_patch;
+
+const MAX_OPERATIONS: usize = 10_000;
+/// Bytes that the copy operations of one patch may add.
+const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
+
+/// Applies an RFC 6902 patch. A malformed patch answers 400, one that does not fit the object 422.
+pub fn json_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
+    let operations = patch.as_array().ok_or_else(|| Status::bad_request("a JSON patch is a list of operations"))?;
+    if operations.len() > MAX_OPERATIONS {
+        return Err(Status::too_large(format!(
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            operations.len()
+        )));
+    }
+    let patch: json_patch::Patch = serde::Deserialize::deserialize(patch)
+        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let mut patched = object.clone();
+    let mut copied = 0;
+    for operation in &patch.0 {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            copied += patched.pointer(copy.from.as_str()).map_or(0, |v| v.to_string().len());
+            if copied > MAX_COPIED_BYTES {
+                return Err(Status::unprocessable("the patch copies too much"));
+            }
+        }
+        json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation))
+            .map_err(|e| Status::unprocessable(e.to_string()))?;
+    }
+    Ok(patched)
+}
+
+/// Applies an RFC 7386 patch: null deletes, objects merge, everything else replaces.
+pub fn merge_patch(object: &Value, patch: &Value) -> Value {
+    let mut merged = object.clone();
+    merge(&mut merged, patch);
+    merged
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(members) = target else { return };
+    for (key, change) in changes {
+        if change.is_null() {
+            members.remove(key);
+        } else {
+            merge(members.entry(key.as_str()).or_insert(Value::Null), change);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_patches_tell_bad_ones_from_unfitting_ones() {
+        let object = json!({"spec": {"replicas": 1, "list": [1, 2]}});
+        let patch = json!([{"op": "replace", "path": "/spec/replicas", "value": 3}, {"op": "add", "path": "/spec/list/-", "value": 3}]);
+        assert_eq!(json_patch(&object, &patch).unwrap(), json!({"spec": {"replicas": 3, "list": [1, 2, 3]}}));
+        let code = |patch: Value| json_patch(&object, &patch).unwrap_err().code();
+        assert_eq!(code(json!([{"op": "test", "path": "/spec/replicas", "value": 2}])), 422);
+        assert_eq!(code(json!([{"op": "remove", "path": "/nothing/here"}])), 422);
+        assert_eq!(code(json!([{"op": "what", "path": "/spec"}])), 400);
+        assert_eq!(code(json!({"spec": {}})), 400);
+    }
+
+    #[test]
+    fn merge_patches_delete_by_null() {
+        let object = json!({"a": {"b": 1, "c": 2}, "list": [1, 2]});
+        let patch = json!({"a": {"b": null, "d": {"e": null, "f": 1}}, "list": [3]});
+        assert_eq!(merge_patch(&object, &patch), json!({"a": {"c": 2, "d": {"f": 1}}, "list": [3]}));
+    }
+}
