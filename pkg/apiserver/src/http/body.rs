@@ -1,0 +1,86 @@
+//! Bodies of requests and responses.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use kube1_api::status::Status;
+
+/// Any failure of a transport.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's body as the pipeline sees it, whatever transport it came by.
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Bytes that are produced while they are sent.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
+
+/// The largest request body that is read.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// A response's body: empty, shared bytes, a stream of bytes, or another server's answer passed on.
+pub enum ResponseBody {
+    Full(Bytes),
+    Stream(ByteStream),
+    Proxied(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl ResponseBody {
+    pub fn empty() -> Self {
+        Self::Full(Bytes::new())
+    }
+
+    pub fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
+        Self::Stream(Box::pin(stream))
+    }
+
+    /// The bytes of a body that is already complete.
+    pub fn full(&self) -> Option<&Bytes> {
+        if let Self::Full(bytes) = self { Some(bytes) } else { None }
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Stream(stream) => stream.as_mut().poll_next(cx).map(|item| item.map(|bytes| bytes.map(Frame::data))),
+            Self::Proxied(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Stream(_) => false,
+            Self::Proxied(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(_) => SizeHint::default(),
+            Self::Proxied(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Reads a request's whole body, up to [`MAX_BODY`].
+pub async fn read(body: RequestBody) -> Result<Bytes, Status> {
+    match http_body_util::Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
+            Err(Status::too_large(format!("limit is {MAX_BODY}")).with_prefix("Request entity is too large: "))
+        }
+        Err(e) => Err(Status::bad_request(format!("cannot read the body of the request: {e}"))),
+    }
+}

@@ -1,0 +1,63 @@
+//! Responses: JSON, text and Status.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use kube1_api::status::Status;
+use serde_json::{Value, json};
+
+use super::body::ResponseBody;
+
+/// A response of the pipeline.
+pub type Reply = Response<ResponseBody>;
+
+pub const JSON: &str = "application/json";
+pub const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A response with a complete body.
+pub fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(ResponseBody::Full(body.into()));
+    *reply.status_mut() = code;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+}
+
+pub fn text(code: StatusCode, body: impl Into<String>) -> Reply {
+    bytes(code, TEXT, body.into())
+}
+
+pub fn json(code: StatusCode, body: &Value) -> Reply {
+    let mut text = body.to_string();
+    text.push('\n');
+    bytes(code, JSON, text)
+}
+
+/// The failure as its Status object.
+pub fn failure(status: &Status) -> Reply {
+    let code = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut reply = json(code, &status.to_json());
+    if status.retry_after_seconds() > 0 {
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(status.retry_after_seconds()));
+    }
+    reply
+}
+
+/// The answer to what is no API path at all.
+pub fn page_not_found() -> Reply {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// A Status object that reports success.
+pub fn success_status(name: &str, group: &str, resource: &str, uid: &str) -> Value {
+    let mut details = serde_json::Map::new();
+    for (key, value) in [("name", name), ("group", group), ("kind", resource), ("uid", uid)] {
+        if !value.is_empty() {
+            details.insert(key.into(), value.into());
+        }
+    }
+    let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    if !details.is_empty() {
+        status["details"] = details.into();
+    }
+    status
+}
