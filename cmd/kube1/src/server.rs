@@ -1,0 +1,166 @@
+//! `kube1 server`: the control plane and, unless told otherwise, a worker beside it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use ipnet::IpNet;
+use kube1_apiserver::user::UserInfo;
+use kube1_apiserver::{ApiServer, Config};
+use kube1_controllers::{ControllerManager, ControllerManagerConfig};
+use kube1_pki::{Credential, Kubeconfig, ServerPki, ServerPkiConfig};
+use kube1_scheduler::Scheduler;
+use kube1_supervisor::Supervisor;
+use tokio::net::TcpListener;
+
+use crate::addons::Addons;
+use crate::certificates::CertificateRenewal;
+use crate::cli::{GlobalArgs, Part, ServerArgs};
+use crate::frontend::Frontend;
+use crate::layout::Layout;
+use crate::node::{Node, run_until_stopped};
+use crate::process_guard::ProcessGuard;
+use crate::worker::{Worker, WorkerCredentials};
+use crate::{check, node_identity, worker};
+
+/// Runs until SIGTERM or SIGINT. What can be wrong with the host or the flags is said before anything is started.
+pub async fn run(global: &GlobalArgs, args: &ServerArgs) -> anyhow::Result<()> {
+    validate(args)?;
+    let layout = Layout::new(&global.data_dir);
+    let node = Node::find(layout.clone(), &args.node)?;
+    let programs = if args.disable_agent { None } else { Some(worker::prepare_host(&args.node)?) };
+    let _guard = ProcessGuard::take(&layout)?;
+    let advertise = args.advertise_address.unwrap_or(node.address);
+    let listener = listen(args).await?;
+    let pki = Arc::new(open_pki(&layout, args, &node, advertise)?);
+    let api = open_api(&layout, args, &pki, advertise).await?;
+    write_kubeconfigs(&layout, args, &pki, advertise)?;
+
+    let mut supervisor = Supervisor::new();
+    supervisor.start(Arc::new(Frontend::new(api.clone(), listener)));
+    supervisor.start(Arc::new(CertificateRenewal::new(Arc::clone(&pki))));
+    start_controllers(&mut supervisor, args, &api, &pki);
+    let admin = component_client(&api, &UserInfo::authenticated("system:kube1", &["system:masters"]));
+    supervisor.start(Arc::new(Addons::new(admin, &args.node)));
+    if let Some(programs) = programs {
+        let user = UserInfo::authenticated(format!("system:node:{}", node.name), &["system:nodes"]);
+        let credentials = WorkerCredentials {
+            client: component_client(&api, &user),
+            pki: pki.node(&node.name, &[node.address])?,
+        };
+        Worker { node: &node, args: &args.node, programs: &programs, credentials }.start(&mut supervisor)?;
+    }
+    run_until_stopped("server", &node, supervisor).await
+}
+
+fn component_client(api: &ApiServer, user: &UserInfo) -> kube::Client {
+    kube1_client::in_process(api.in_process(user.clone()))
+}
+
+fn start_controllers(supervisor: &mut Supervisor, args: &ServerArgs, api: &ApiServer, pki: &Arc<ServerPki>) {
+    let user = |name: &str| UserInfo::authenticated(format!("system:{name}"), &[]);
+    if !args.node.disable.contains(&Part::ControllerManager) {
+        let by_account = api.clone();
+        let clients = move |account: &str| component_client(&by_account, &service_account(account));
+        supervisor.start(Arc::new(ControllerManager::new(ControllerManagerConfig {
+            client: component_client(api, &user("kube-controller-manager")),
+            clients: Arc::new(clients),
+            ca: Arc::clone(&pki.ca),
+            root_ca_pem: pki.ca.certificate_pem().to_owned(),
+            cluster_cidr: args.node.cluster_cidr,
+        })));
+    }
+    if !args.node.disable.contains(&Part::Scheduler) {
+        supervisor.start(Arc::new(Scheduler::new(component_client(api, &user("kube-scheduler")))));
+    }
+}
+
+/// The identity of a controller, as upstream's controller-manager takes it for each of its loops.
+fn service_account(name: &str) -> UserInfo {
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+    UserInfo::authenticated(format!("system:serviceaccount:kube-system:{name}"), &groups)
+}
+
+fn validate(args: &ServerArgs) -> anyhow::Result<()> {
+    let node = &args.node;
+    anyhow::ensure!(
+        node.service_cidr.contains(&node.cluster_dns),
+        "--cluster-dns {} does not lie in --service-cidr {}",
+        node.cluster_dns,
+        node.service_cidr
+    );
+    let overlap = node.service_cidr.contains(&node.cluster_cidr) || node.cluster_cidr.contains(&node.service_cidr);
+    anyhow::ensure!(!overlap, "--cluster-cidr {} and --service-cidr {} overlap", node.cluster_cidr, node.service_cidr);
+    anyhow::ensure!(
+        node.service_cidr.prefix_len() <= 28 && matches!(node.service_cidr, IpNet::V4(_)),
+        "--service-cidr {} is not an IPv4 range of at least 16 addresses",
+        node.service_cidr
+    );
+    Ok(())
+}
+
+async fn listen(args: &ServerArgs) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::new(args.bind_address, args.https_listen_port);
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: stop what uses the port, or choose another with --https-listen-port")
+    })
+}
+
+fn open_pki(layout: &Layout, args: &ServerArgs, node: &Node, advertise: IpAddr) -> anyhow::Result<ServerPki> {
+    let mut addresses = vec![advertise, node.address];
+    addresses.extend(node_identity::host_addresses());
+    addresses.sort();
+    addresses.dedup();
+    ServerPki::open(ServerPkiConfig {
+        data_dir: layout.root().to_owned(),
+        node_name: node.name.clone(),
+        addresses,
+        service_ip: args.node.service_cidr.hosts().next(),
+        cluster_domain: args.node.cluster_domain.clone(),
+        extra_names: args.tls_san.clone(),
+    })
+    .with_context(|| format!("cannot open the certificates in {}", layout.server().display()))
+}
+
+async fn open_api(
+    layout: &Layout,
+    args: &ServerArgs,
+    pki: &Arc<ServerPki>,
+    advertise: IpAddr,
+) -> anyhow::Result<ApiServer> {
+    let config = Config {
+        data_dir: layout.server(),
+        pki: Arc::clone(pki),
+        advertise_address: advertise,
+        port: args.https_listen_port,
+        service_cidr: args.node.service_cidr,
+        node_port_range: args.service_node_port_range.first..=args.service_node_port_range.last,
+        cluster_domain: args.node.cluster_domain.clone(),
+    };
+    ApiServer::new(config).await.map_err(anyhow::Error::from_boxed).context("cannot open the cluster's state")
+}
+
+fn write_kubeconfigs(layout: &Layout, args: &ServerArgs, pki: &ServerPki, advertise: IpAddr) -> anyhow::Result<()> {
+    let admin = pki.admin()?;
+    let kubeconfig = Kubeconfig {
+        name: "kube1".into(),
+        server: format!("https://{}", SocketAddr::new(advertise, args.https_listen_port)),
+        ca_pem: pki.ca.certificate_pem().to_owned(),
+        credential: Credential::Embedded { certificate_pem: admin.certificate_pem, key_pem: admin.key_pem },
+    };
+    kubeconfig.write(&layout.admin_kubeconfig())?;
+    let public = &args.write_kubeconfig;
+    if let Some(dir) = public.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    kubeconfig
+        .write(public)
+        .with_context(|| format!("cannot write {}: choose another place with --write-kubeconfig", public.display()))
+}
+
+/// Names what the host lacks, once, in one error.
+pub fn ensure_host(findings: &[check::Finding]) -> anyhow::Result<()> {
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    anyhow::ensure!(lines.is_empty(), "this host cannot run a worker:\n{}", lines.join("\n"));
+    Ok(())
+}
