@@ -1,10 +1,12 @@
 //! Objects from and to their wire forms.
 
 mod json;
+mod normal;
 mod tolerant;
 mod yaml;
 
 pub use json::{decode_json, encode_canonical};
+pub use normal::normalize;
 pub use tolerant::check_value;
 pub use yaml::{decode_yaml, encode_yaml, parse_yaml};
 

@@ -1,0 +1,95 @@
+//! The form that typed clients write: what they leave out is left out, what they always write is there.
+
+use serde_json::{Map, Value};
+
+use crate::schema::{Field, Scalar, Shape, Type};
+
+/// Brings a checked value to the form it has after a round trip through typed clients: optional members with empty
+/// values go, and members that such clients always write (`status: {}`, `restartCount: 0`) come.
+///
+/// Objects that differ only in such members are therefore stored alike, and an update that sends them changes nothing.
+pub fn normalize(shape: Shape, value: &mut Value) {
+    match (shape, value) {
+        (Shape::Struct(ty), Value::Object(members)) => normalize_members(ty, members),
+        (Shape::Map(field), Value::Object(members)) => {
+            members.values_mut().for_each(|v| normalize(field.element(), v));
+        }
+        (Shape::List(field), Value::Array(items)) => items.iter_mut().for_each(|v| normalize(field.element(), v)),
+        _ => {}
+    }
+}
+
+fn normalize_members(ty: &'static Type, members: &mut Map<String, Value>) {
+    for (name, value) in members.iter_mut() {
+        if let Some(field) = ty.field(name) {
+            normalize(field.shape(), value);
+        }
+    }
+    members.retain(|name, value| !ty.field(name).is_some_and(|field| is_left_out(field, value)));
+    for field in ty.fields.iter().filter(|f| !f.inline && !f.pointer) {
+        if !members.contains_key(field.name)
+            && let Some(zero) = always_written(field)
+        {
+            members.insert(field.name.to_owned(), zero);
+        }
+    }
+}
+
+fn is_left_out(field: &'static Field, value: &Value) -> bool {
+    match value {
+        Value::Null => !matches!(field.shape(), Shape::Any),
+        Value::Array(items) => field.omit_empty && items.is_empty(),
+        Value::Object(members) => field.omit_empty && field.is_map() && members.is_empty(),
+        _ if field.pointer || !field.omit_empty => false,
+        Value::String(text) => {
+            text.is_empty() && matches!(field.shape(), Shape::Scalar(Scalar::String | Scalar::Bytes))
+        }
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => {
+            number.as_f64() == Some(0.0) && !matches!(field.shape(), Shape::Scalar(Scalar::IntOrString))
+        }
+    }
+}
+
+/// What stands for the zero value of a field that is not optional.
+fn always_written(field: &'static Field) -> Option<Value> {
+    match field.shape() {
+        Shape::Struct(ty) => {
+            let mut members = Map::new();
+            normalize_members(ty, &mut members);
+            Some(members.into())
+        }
+        Shape::Scalar(Scalar::Quantity) => Some("0".into()),
+        Shape::Scalar(Scalar::IntOrString) => Some(0.into()),
+        _ if field.omit_empty => None,
+        Shape::Scalar(Scalar::String) => Some("".into()),
+        Shape::Scalar(Scalar::Bool) => Some(false.into()),
+        Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double) => Some(0.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema;
+
+    #[test]
+    fn empty_optional_members_go_and_constant_ones_come() {
+        let mut set = json!({"metadata": {"name": "a", "labels": {}, "creationTimestamp": null}, "spec": {
+            "replicas": 0, "minReadySeconds": 0, "selector": {}, "template": {"spec": {
+                "hostNetwork": false, "automountServiceAccountToken": false, "securityContext": {},
+                "containers": [{"name": "c", "image": "", "env": [{"name": "E", "value": "", "valueFrom":
+                    {"resourceFieldRef": {"resource": "limits.cpu"}}}]}]}}}});
+        normalize(schema::find("io.k8s.api.apps.v1.ReplicaSet").unwrap().shape(), &mut set);
+        let expected = json!({"metadata": {"name": "a"}, "status": {"replicas": 0}, "spec": {
+            "replicas": 0, "selector": {}, "template": {"metadata": {}, "spec": {
+                "automountServiceAccountToken": false, "securityContext": {},
+                "containers": [{"name": "c", "resources": {}, "env": [{"name": "E", "valueFrom":
+                    {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "0"}}}]}]}}}});
+        assert_eq!(set, expected);
+    }
+}
