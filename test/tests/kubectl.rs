@@ -39,13 +39,16 @@ fn kubectl_reads_and_writes_objects() {
     ok(k(&["auth", "whoami"]), "kubernetes-admin");
     let no = k(&["auth", "can-i", "list", "secrets", "--as", "nobody"]);
     assert!(no.stdout.contains("no"), "{no}");
-    let server_side = |manifest: &str, args: &[&str]| cluster.kubectl_with(&[&["apply", "--server-side", "-f", "-"], args].concat(), manifest);
+    let server_side = |manifest: &str, args: &[&str]| {
+        cluster.kubectl_with(&[&["apply", "--server-side", "-f", "-"], args].concat(), manifest)
+    };
     let manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: \"1\"}\n";
     ok(server_side(manifest, &[]), "serverside-applied");
     let conflict = server_side(&manifest.replace('1', "2"), &["--field-manager=other"]);
     assert!(!conflict.success && conflict.stderr.contains("conflict with \"kubectl\""), "{conflict}");
     ok(server_side(&manifest.replace('1', "2"), &["--field-manager=other", "--force-conflicts"]), "serverside-applied");
-    let diff = cluster.kubectl_with(&["diff", "-f", "-"], "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {z: \"9\"}\n");
+    let diff = cluster
+        .kubectl_with(&["diff", "-f", "-"], "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {z: \"9\"}\n");
     assert!(diff.stdout.contains("+  z: \"9\""), "{diff}");
     ok(cluster.kubectl_with(&["replace", "-f", "-"], manifest), "replaced");
     ok(k(&["create", "namespace", "n"]), "created");
@@ -68,7 +71,19 @@ fn kubectl_works_with_running_pods() {
     let k = |args: &[&str]| cluster.kubectl(args);
     ok(k(&["get", "all"]), "deployment.apps/web");
     ok(k(&["describe", "deployment", "web"]), "ScalingReplicaSet");
-    ok(k(&["run", "one", "--image=kube1.local/busybox:1", "--restart=Never", "--", "sh", "-c", "echo first; sleep 100000"]), "pod/one created");
+    ok(
+        k(&[
+            "run",
+            "one",
+            "--image=kube1.local/busybox:1",
+            "--restart=Never",
+            "--",
+            "sh",
+            "-c",
+            "echo first; sleep 100000",
+        ]),
+        "pod/one created",
+    );
     ok(k(&["wait", "pod/one", "--for=condition=Ready", "--timeout=60s"]), "condition met");
     ok(k(&["describe", "pod", "one"]), "Started");
     ok(k(&["logs", "one"]), "first");
@@ -116,7 +131,15 @@ fn kubectl_works_with_running_pods() {
 fn kubectl_forwards_ports() {
     let cluster = Cluster::start(&[]);
     cluster.import_images(1);
-    cluster.k(&["run", "web", "--image=kube1.local/busybox:1", "--", "sh", "-c", "echo served > /index.html; httpd -f -p 8080 -h /"]);
+    cluster.k(&[
+        "run",
+        "web",
+        "--image=kube1.local/busybox:1",
+        "--",
+        "sh",
+        "-c",
+        "echo served > /index.html; httpd -f -p 8080 -h /",
+    ]);
     cluster.k(&["wait", "pod/web", "--for=condition=Ready", "--timeout=60s"]);
     let kubectl = kube1_test::tool("kubectl");
     let busybox = kube1_test::tool("busybox");

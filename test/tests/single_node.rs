@@ -36,13 +36,17 @@ fn a_deployment_is_reached_by_every_kind_of_address_and_outlives_kube1() {
     eventually("NodePort", || contains(cluster.node(1).shell(&line).stdout, "hello from web-"));
 
     // kill -9: nothing restarts, Services answer meanwhile, and everything is adopted.
-    let running = || cluster.k(&["get", "pods", "-o", "jsonpath={range .items[*]}{.status.containerStatuses[*].containerID}{.status.containerStatuses[*].restartCount}{\"\\n\"}{end}"]);
+    let running = || {
+        cluster.k(&["get", "pods", "-o", "jsonpath={range .items[*]}{.status.containerStatuses[*].containerID}{.status.containerStatuses[*].restartCount}{\"\\n\"}{end}"])
+    };
     let before = running();
     cluster.node_mut(1).kill();
     eventually("NodePort without kube1", || contains(cluster.node(1).shell(&line).stdout, "hello from web-"));
     cluster.node_mut(1).start();
     cluster.wait_node_ready("node-1");
-    let running = || cluster.kubectl(&["get", "pods", "-o", "jsonpath={range .items[*]}{.status.containerStatuses[*].containerID}{.status.containerStatuses[*].restartCount}{\"\\n\"}{end}"]).stdout;
+    let running = || {
+        cluster.kubectl(&["get", "pods", "-o", "jsonpath={range .items[*]}{.status.containerStatuses[*].containerID}{.status.containerStatuses[*].restartCount}{\"\\n\"}{end}"]).stdout
+    };
     eventually("the same containers", || if running() == before { Ok(()) } else { Err(running()) });
     contains(fetch(&cluster, &format!("http://{service_ip}/")), "hello from web-").unwrap_or_else(|e| panic!("{e}"));
 
@@ -67,7 +71,13 @@ fn workloads_of_every_kind_run() {
     assert_eq!(names, "db-0 db-1");
     cluster.k(&["wait", "job/good", "--for=condition=Complete", "--timeout=60s"]);
     cluster.k(&["wait", "job/bad", "--for=condition=Failed", "--timeout=120s"]);
-    let failed = cluster.k(&["get", "job", "bad", "-o", "jsonpath={.status.failed} {.status.conditions[?(@.type==\"Failed\")].reason}"]);
+    let failed = cluster.k(&[
+        "get",
+        "job",
+        "bad",
+        "-o",
+        "jsonpath={.status.failed} {.status.conditions[?(@.type==\"Failed\")].reason}",
+    ]);
     assert_eq!(failed, "2 BackoffLimitExceeded");
     cluster.k(&["wait", "pod/sidecar", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"]);
     assert_eq!(cluster.k(&["logs", "sidecar", "-c", "main"]), "served\n");
@@ -84,18 +94,30 @@ fn what_is_wrong_is_said_where_the_user_is() {
         output.stderr
     };
     let pod = |spec: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {spec}\n");
-    assert!(refused(&pod("{containers: [{name: a, image: i, imagge: x}]}")).contains("unknown field \"spec.containers[0].imagge\""));
-    assert!(refused(&pod("{containers: [{name: A_b, image: i}]}")).contains("spec.containers[0].name: Invalid value: \"A_b\""));
+    assert!(
+        refused(&pod("{containers: [{name: a, image: i, imagge: x}]}"))
+            .contains("unknown field \"spec.containers[0].imagge\"")
+    );
+    assert!(
+        refused(&pod("{containers: [{name: A_b, image: i}]}"))
+            .contains("spec.containers[0].name: Invalid value: \"A_b\"")
+    );
     assert!(refused(&pod("{containers: []}")).contains("spec.containers: Required value"));
     assert!(refused("apiVersion: v1\nkind: [").contains("error"));
-    assert!(refused("apiVersion: v2\nkind: Pod\nmetadata: {name: p}\n").contains("no matches for kind \"Pod\" in version \"v2\""));
+    assert!(
+        refused("apiVersion: v2\nkind: Pod\nmetadata: {name: p}\n")
+            .contains("no matches for kind \"Pod\" in version \"v2\"")
+    );
     assert_eq!(cluster.k(&["get", "pods", "-o", "name"]), "");
     let anonymous = cluster.node(1).shell(&format!(
         "curl -sk https://{}:6443/api/v1/secrets; curl -sk https://{}:6443/livez",
         cluster.node(1).address,
         cluster.node(1).address
     ));
-    assert!(anonymous.stdout.contains("\"reason\":\"Forbidden\"") || anonymous.stdout.contains("\"reason\": \"Forbidden\""), "{anonymous}");
+    assert!(
+        anonymous.stdout.contains("\"reason\":\"Forbidden\"") || anonymous.stdout.contains("\"reason\": \"Forbidden\""),
+        "{anonymous}"
+    );
     assert!(anonymous.stdout.ends_with("ok"), "{anonymous}");
     let taken = cluster.kube1(&["--data-dir", "/nonexistent/kube1-second", "server", "--disable-agent"]);
     assert!(!taken.success, "{taken}");

@@ -54,7 +54,9 @@ fn pods_of_both_nodes_reach_services_and_an_agent_lives_on_without_its_server() 
     let before = cluster.k(&["get", "pods", "-o", ids]);
     cluster.node_mut(1).kill();
     let agent_fetch = format!("{} wget -qO- -T 5 http://{}:30080/", busybox.display(), cluster.node(2).address);
-    eventually("Services without the server", || contains(cluster.node(2).shell(&agent_fetch).stdout, "hello from web-"));
+    eventually("Services without the server", || {
+        contains(cluster.node(2).shell(&agent_fetch).stdout, "hello from web-")
+    });
     let lookup = format!("{} nslookup web.default.svc.cluster.local 10.43.0.10", busybox.display());
     eventually("DNS without the server", || contains(cluster.node(2).shell(&lookup).stdout, "Address"));
     cluster.node_mut(2).kill();
@@ -74,11 +76,28 @@ fn a_drained_node_is_emptied_and_a_kubelet_is_confined_to_its_own() {
     cluster.join(&[]);
     cluster.import_images(1);
     cluster.import_images(2);
-    cluster.k(&["create", "deployment", "web", "--image=kube1.local/busybox:1", "--replicas=2", "--", "sleep", "100000"]);
+    cluster.k(&[
+        "create",
+        "deployment",
+        "web",
+        "--image=kube1.local/busybox:1",
+        "--replicas=2",
+        "--",
+        "sleep",
+        "100000",
+    ]);
     cluster.k(&["rollout", "status", "deployment/web", "--timeout=120s"]);
     cluster.k(&["drain", "node-2", "--ignore-daemonsets", "--force", "--timeout=90s"]);
     cluster.k(&["rollout", "status", "deployment/web", "--timeout=120s"]);
-    let nodes = cluster.k(&["get", "pods", "-l", "app=web", "--field-selector=status.phase=Running", "-o", "jsonpath={.items[*].spec.nodeName}"]);
+    let nodes = cluster.k(&[
+        "get",
+        "pods",
+        "-l",
+        "app=web",
+        "--field-selector=status.phase=Running",
+        "-o",
+        "jsonpath={.items[*].spec.nodeName}",
+    ]);
     assert!(!nodes.contains("node-2"), "{nodes}");
     cluster.k(&["uncordon", "node-2"]);
     let kubeconfig = cluster.node(2).data_dir.join("agent/kubelet.kubeconfig").display().to_string();
