@@ -5,5 +5,6 @@ pub mod http;
 pub mod negotiate;
 pub mod options;
 pub mod query;
+pub mod bootstrap;
 pub mod request_info;
 pub mod user;

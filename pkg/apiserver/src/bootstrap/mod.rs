@@ -1,0 +1,11 @@
+//! The objects a cluster starts with, and their upkeep at every start.
+
+mod aggregate;
+mod objects;
+mod own;
+mod reconcile;
+
+pub use aggregate::aggregated_rules;
+pub use objects::{BootObject, authentication_config, objects};
+pub use own::BOOTSTRAPPERS;
+pub use reconcile::{Writer, reconcile, reconcile_object};
