@@ -1,0 +1,51 @@
+//! Images, as CRI sees them.
+
+use std::time::Duration;
+
+use k8s_cri::v1::{
+    AuthConfig, FilesystemUsage, Image, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListImagesRequest,
+    PodSandboxConfig, PullImageRequest, RemoveImageRequest,
+};
+
+use crate::connection::limited;
+use crate::{CriError, Runtime};
+
+const READ: Duration = Duration::from_secs(60);
+/// A pull has no useful limit of its own: the runtime gives up on a registry that sends nothing.
+const PULL: Duration = Duration::from_secs(4 * 3600);
+
+fn spec(image: &str) -> Option<ImageSpec> {
+    Some(ImageSpec { image: image.to_owned(), ..ImageSpec::default() })
+}
+
+impl Runtime {
+    /// The image with this reference or id, if the runtime has it.
+    pub async fn image_status(&self, image: &str) -> Result<Option<Image>, CriError> {
+        let request = ImageStatusRequest { image: spec(image), verbose: false };
+        Ok(limited("ImageStatus", READ, self.image().image_status(request)).await?.image)
+    }
+
+    pub async fn list_images(&self) -> Result<Vec<Image>, CriError> {
+        Ok(limited("ListImages", READ, self.image().list_images(ListImagesRequest::default())).await?.images)
+    }
+
+    /// Pulls an image; gives the reference by which containers are created from it. Dropping the future ends the pull.
+    pub async fn pull_image(
+        &self,
+        image: &str,
+        auth: Option<AuthConfig>,
+        sandbox_config: Option<PodSandboxConfig>,
+    ) -> Result<String, CriError> {
+        let request = PullImageRequest { image: spec(image), auth, sandbox_config };
+        Ok(limited("PullImage", PULL, self.image().pull_image(request)).await?.image_ref)
+    }
+
+    pub async fn remove_image(&self, image: &str) -> Result<(), CriError> {
+        limited("RemoveImage", READ, self.image().remove_image(RemoveImageRequest { image: spec(image) })).await.map(drop)
+    }
+
+    /// Usage of the filesystems that hold images.
+    pub async fn image_filesystems(&self) -> Result<Vec<FilesystemUsage>, CriError> {
+        Ok(limited("ImageFsInfo", READ, self.image().image_fs_info(ImageFsInfoRequest::default())).await?.image_filesystems)
+    }
+}
