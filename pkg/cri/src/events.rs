@@ -62,7 +62,8 @@ impl Runtime {
 
     fn cri_events(&self) -> impl Stream<Item = Result<ContainerEvent, CriError>> + Send + use<> {
         let mut client = self.runtime();
-        let call = async move { client.get_container_events(GetEventsRequest {}).await.map(tonic::Response::into_inner) };
+        let call =
+            async move { client.get_container_events(GetEventsRequest {}).await.map(tonic::Response::into_inner) };
         stream::once(call).try_flatten().filter_map(async |event: Result<ContainerEventResponse, _>| match event {
             Ok(event) if event.container_event_type() == ContainerEventType::ContainerStoppedEvent => {
                 Some(Ok(ContainerEvent::Exited { container_id: event.container_id }))
@@ -81,10 +82,7 @@ fn decode(envelope: &Envelope) -> Option<ContainerEvent> {
             // An exec's process has its own id; only the container's first process ends the container.
             (exit.id == exit.container_id).then_some(ContainerEvent::Exited { container_id: exit.container_id })
         }
-        "/tasks/oom" => {
-            Some(ContainerEvent::OutOfMemory { container_id: TaskOom::decode(bytes).ok()?.container_id })
-        }
+        "/tasks/oom" => Some(ContainerEvent::OutOfMemory { container_id: TaskOom::decode(bytes).ok()?.container_id }),
         _ => None,
     }
 }
-

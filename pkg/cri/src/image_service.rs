@@ -41,11 +41,15 @@ impl Runtime {
     }
 
     pub async fn remove_image(&self, image: &str) -> Result<(), CriError> {
-        limited("RemoveImage", READ, self.image().remove_image(RemoveImageRequest { image: spec(image) })).await.map(drop)
+        limited("RemoveImage", READ, self.image().remove_image(RemoveImageRequest { image: spec(image) }))
+            .await
+            .map(drop)
     }
 
     /// Usage of the filesystems that hold images.
     pub async fn image_filesystems(&self) -> Result<Vec<FilesystemUsage>, CriError> {
-        Ok(limited("ImageFsInfo", READ, self.image().image_fs_info(ImageFsInfoRequest::default())).await?.image_filesystems)
+        Ok(limited("ImageFsInfo", READ, self.image().image_fs_info(ImageFsInfoRequest::default()))
+            .await?
+            .image_filesystems)
     }
 }

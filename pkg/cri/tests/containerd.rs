@@ -49,7 +49,8 @@ async fn images_load_and_a_container_runs_and_its_end_is_told() {
     };
     let container = runtime.create_container(&id, container, config).await.unwrap();
     runtime.start_container(&container).await.unwrap();
-    let output = runtime.exec_sync(&container, vec!["echo".into(), "hi".into()], Duration::from_secs(20)).await.unwrap();
+    let output =
+        runtime.exec_sync(&container, vec!["echo".into(), "hi".into()], Duration::from_secs(20)).await.unwrap();
     assert_eq!((output.exit_code, output.stdout.as_slice()), (0, &b"hi\n"[..]));
 
     let events = runtime.events();

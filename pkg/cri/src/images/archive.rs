@@ -184,7 +184,8 @@ impl Archive {
         match content {
             BlobContent::Bytes(bytes) => slice(bytes, offset).ok_or_else(|| self.format_error("short blob")),
             BlobContent::File(name) => {
-                let (start, _) = *self.files.get(name).ok_or_else(|| self.format_error(format!("{name} is missing")))?;
+                let (start, _) =
+                    *self.files.get(name).ok_or_else(|| self.format_error(format!("{name} is missing")))?;
                 match &self.source {
                     Source::Memory(bytes) => {
                         slice(bytes, start + offset).ok_or_else(|| self.format_error("the archive is cut off"))
@@ -228,8 +229,7 @@ impl Archive {
         let mut images = Vec::new();
         for entry in &index.manifests {
             let Some(name) = entry.name() else { continue };
-            let mut image =
-                ArchiveImage { name, target: entry.descriptor(), blobs: Vec::new(), manifests: Vec::new() };
+            let mut image = ArchiveImage { name, target: entry.descriptor(), blobs: Vec::new(), manifests: Vec::new() };
             self.walk(entry, &mut image)?;
             images.push(image);
         }

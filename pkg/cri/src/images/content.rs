@@ -88,6 +88,7 @@ fn labels(blob: &Blob, snapshotter: &str) -> HashMap<String, String> {
         let name = format!("containerd.io/gc.ref.content.{name}");
         (name, digest.clone())
     });
-    let snapshot = blob.chain_id.iter().map(|chain| (format!("containerd.io/gc.ref.snapshot.{snapshotter}"), chain.clone()));
+    let snapshot =
+        blob.chain_id.iter().map(|chain| (format!("containerd.io/gc.ref.snapshot.{snapshotter}"), chain.clone()));
     children.chain(snapshot).collect()
 }
