@@ -1,1 +1,15 @@
 //! Revisioned key-value store: the `Store` trait and its engines.
+
+mod embedded;
+mod error;
+mod history;
+mod model;
+mod store;
+mod table;
+mod writer;
+
+pub use embedded::{EmbeddedStore, Options};
+pub use error::StoreError;
+pub use history::Limits;
+pub use model::{Compare, Event, KeyValue, Origin, Page, Range, Revision, Txn};
+pub use store::{Observer, Store, Watch};

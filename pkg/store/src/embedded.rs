@@ -1,0 +1,226 @@
+//! The embedded engine: one redb file, one writer thread that commits what is waiting together.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::StoreError;
+use crate::history::{History, Limits};
+use crate::model::{Page, Range, Revision, Txn};
+use crate::store::{Observer, Store, Watch};
+use crate::table::{self, Rows};
+use crate::writer::{Command, Writer};
+
+const FILE: &str = "store.redb";
+/// Writers waiting beyond this many wait in their own tasks.
+const QUEUE: usize = 1024;
+/// Revisions skipped after a restore, so that no client takes an old revision for a new one.
+const RESTORE_GAP: Revision = 1_000_000;
+
+/// How an embedded store behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Memory for cached pages of the file.
+    pub cache_bytes: usize,
+    pub history: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let history = Limits { revisions: 4096, bytes: 8 << 20, age: Duration::from_secs(300) };
+        Self { cache_bytes: 8 << 20, history }
+    }
+}
+
+/// What readers and the writer thread share.
+pub(crate) struct Shared {
+    pub path: PathBuf,
+    pub cache_bytes: usize,
+    /// What readers see, replaced at once after each commit.
+    pub view: RwLock<View>,
+    pub revision: AtomicU64,
+}
+
+/// The rows of the newest revision and what led to them.
+pub(crate) struct View {
+    /// `None` after a failed commit, until the file could be opened again.
+    pub rows: Option<Arc<Rows>>,
+    pub history: History,
+}
+
+/// A store in one file of one process.
+///
+/// An acknowledged write is on disk. A commit that fails (full or broken disk) fails the writes it held; the store
+/// goes on and later writes may succeed.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    commands: Option<mpsc::Sender<Command>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl EmbeddedStore {
+    /// Opens or makes the store in `dir`, which only the owner may enter.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, Options::default())
+    }
+
+    pub fn open_with(dir: &Path, options: Options) -> Result<Self, StoreError> {
+        let directory = |source| StoreError::Directory { path: dir.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(directory)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(directory)?;
+        let path = dir.join(FILE);
+        let database = open_database(&path, options.cache_bytes)?;
+        let revision = table::read_revision(&database).map_err(|e| read_error(&path, e))?;
+        let rows = Some(Arc::new(Rows::open(&database).map_err(|e| read_error(&path, e))?));
+        let shared = Arc::new(Shared {
+            path,
+            cache_bytes: options.cache_bytes,
+            view: RwLock::new(View { rows, history: History::new(revision, options.history) }),
+            revision: AtomicU64::new(revision),
+        });
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let writer = Writer::new(shared.clone(), database, receiver);
+        let writer = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run())
+            .map_err(directory)?;
+        Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
+    }
+
+    /// Makes the store in `dir` from a snapshot. `dir` may not hold a store yet.
+    pub fn restore(snapshot: &Path, dir: &Path) -> Result<(), StoreError> {
+        let directory = |source| StoreError::Directory { path: dir.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(directory)?;
+        let path = dir.join(FILE);
+        if path.exists() {
+            return Err(directory(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let source = open_existing(snapshot)?;
+        let rows = Rows::open(&source).map_err(|e| read_error(snapshot, e))?;
+        table::copy(&rows, &path, RESTORE_GAP).map_err(|e| write_error(&path, e))
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let commands = self.commands.as_ref().ok_or(StoreError::Closed)?;
+        commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(writer) = self.writer.take() {
+            // The writer ends when it has done what was queued; a panic there was reported when it happened.
+            let _ = writer.join();
+        }
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn revision(&self) -> Revision {
+        self.shared.revision.load(Ordering::Acquire)
+    }
+
+    async fn range(&self, range: Range) -> Result<Page, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.range(&range)).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<Revision, StoreError> {
+        self.ask(|reply| Command::Txn(txn, reply)).await
+    }
+
+    async fn observe(&self, range: Range, observer: Arc<dyn Observer>) -> Result<Page, StoreError> {
+        self.ask(|reply| Command::Observe(range, observer, reply)).await
+    }
+
+    async fn watch(&self, range: Range, after: Revision) -> Result<Watch, StoreError> {
+        self.ask(|reply| Command::Watch(range, after, reply)).await
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        let newest = self.revision();
+        if revision > newest {
+            return Err(StoreError::Future { asked: revision, newest });
+        }
+        self.shared.view.write().history.compact(revision);
+        Ok(())
+    }
+
+    async fn snapshot(&self, path: &Path) -> Result<(), StoreError> {
+        let (shared, path) = (self.shared.clone(), path.to_owned());
+        blocking(move || {
+            if path.exists() {
+                return Err(StoreError::Directory { path, source: std::io::ErrorKind::AlreadyExists.into() });
+            }
+            let rows = shared.view.read().rows.clone().ok_or(StoreError::Unavailable)?;
+            table::copy(&rows, &path, 0).map_err(|e| write_error(&path, e))
+        })
+        .await
+    }
+}
+
+impl Shared {
+    pub fn range(&self, range: &Range) -> Result<Page, StoreError> {
+        let view = self.view.read();
+        let newest = self.revision.load(Ordering::Acquire);
+        let undo = match range.revision {
+            Some(asked) if asked > newest => return Err(StoreError::Future { asked, newest }),
+            Some(asked) => view.history.undo(range, asked)?,
+            None => Default::default(),
+        };
+        let rows = view.rows.clone().ok_or(StoreError::Unavailable)?;
+        drop(view);
+        let (items, more) = rows.page(range, undo).map_err(|e| read_error(&self.path, e))?;
+        Ok(Page { items, revision: newest, more })
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?
+}
+
+pub(crate) fn open_database(path: &Path, cache_bytes: usize) -> Result<redb::Database, StoreError> {
+    // The file is made here rather than by redb so that it is never readable by others.
+    let made = fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path);
+    made.map_err(|source| StoreError::Directory { path: path.to_owned(), source })?;
+    let database = redb::Builder::new().set_cache_size(cache_bytes).create(path).map_err(|e| open_error(path, e))?;
+    table::prepare(&database).map_err(|e| write_error(path, e))?;
+    Ok(database)
+}
+
+fn open_existing(path: &Path) -> Result<redb::Database, StoreError> {
+    redb::Builder::new().set_check_integrity_on_open(true).open(path).map_err(|e| open_error(path, e))
+}
+
+fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError {
+    match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
+        other => StoreError::Open { path: path.to_owned(), source: Box::new(other.into()) },
+    }
+}
+
+pub(crate) fn read_error(path: &Path, error: redb::Error) -> StoreError {
+    StoreError::Read { path: path.to_owned(), source: Box::new(error) }
+}
+
+pub(crate) fn write_error(path: &Path, error: redb::Error) -> StoreError {
+    StoreError::Write { path: path.to_owned(), source: Arc::new(error) }
+}
+
