@@ -88,10 +88,8 @@ impl EmbeddedStore {
         });
         let (commands, receiver) = mpsc::channel(QUEUE);
         let writer = Writer::new(shared.clone(), database, receiver);
-        let writer = std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(move || writer.run())
-            .map_err(directory)?;
+        let writer =
+            std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run()).map_err(directory)?;
         Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
     }
 
@@ -223,4 +221,3 @@ pub(crate) fn read_error(path: &Path, error: redb::Error) -> StoreError {
 pub(crate) fn write_error(path: &Path, error: redb::Error) -> StoreError {
     StoreError::Write { path: path.to_owned(), source: Arc::new(error) }
 }
-

@@ -17,15 +17,31 @@ pub enum StoreError {
     Future { asked: Revision, newest: Revision },
     /// Nothing of this write is in the store. Later writes may succeed.
     #[error("could not write to the datastore {}: check the disk's free space and health", path.display())]
-    Write { path: PathBuf, #[source] source: std::sync::Arc<redb::Error> },
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::sync::Arc<redb::Error>,
+    },
     #[error("could not read the datastore {}", path.display())]
-    Read { path: PathBuf, #[source] source: Box<redb::Error> },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: Box<redb::Error>,
+    },
     #[error("the datastore {} is in use by another process: stop that server first", path.display())]
     InUse { path: PathBuf },
     #[error("the datastore {} cannot be opened; if it is damaged, restore a snapshot", path.display())]
-    Open { path: PathBuf, #[source] source: Box<redb::Error> },
+    Open {
+        path: PathBuf,
+        #[source]
+        source: Box<redb::Error>,
+    },
     #[error("could not prepare {}", path.display())]
-    Directory { path: PathBuf, #[source] source: std::io::Error },
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// The last commit failed; the next write tries to open the file again.
     #[error("the datastore is unavailable after a failed write")]
     Unavailable,

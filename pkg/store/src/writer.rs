@@ -226,13 +226,7 @@ fn apply(rows: &mut Table<'_>, txn: &Txn, revision: Revision, events: &mut Vec<E
             version: previous.as_ref().map_or(0, |p| p.version) + 1,
         };
         table::put(rows, &item)?;
-        events.push(Event {
-            key: key.clone(),
-            value: Some(item),
-            previous,
-            revision,
-            origin: txn.origin.clone(),
-        });
+        events.push(Event { key: key.clone(), value: Some(item), previous, revision, origin: txn.origin.clone() });
     }
     for key in &txn.deletes {
         let Some(previous) = table::get(rows, key)? else { continue };
@@ -249,4 +243,3 @@ fn flatten(error: StoreError) -> redb::Error {
         other => redb::Error::Corrupted(other.to_string()),
     }
 }
-

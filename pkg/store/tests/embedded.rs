@@ -97,7 +97,10 @@ async fn behaves_as_a_map_with_revisions() {
         assert_eq!(&contents(&store, Range::default().at(*revision)).await, expected, "at {revision}");
         let first: Vec<_> = expected.iter().filter(|(k, _)| k.starts_with("1/")).take(2).collect();
         let page = store.range(Range::prefix("1/").limit(2).at(*revision)).await.unwrap();
-        assert_eq!(page.items.iter().map(|kv| text(&kv.key)).collect::<Vec<_>>(), first.iter().map(|(k, _)| (*k).clone()).collect::<Vec<_>>());
+        assert_eq!(
+            page.items.iter().map(|kv| text(&kv.key)).collect::<Vec<_>>(),
+            first.iter().map(|(k, _)| (*k).clone()).collect::<Vec<_>>()
+        );
         assert_eq!(page.more, expected.keys().filter(|k| k.starts_with("1/")).count() > 2);
     }
     let newest = store.revision();
