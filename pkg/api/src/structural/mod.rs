@@ -1,0 +1,265 @@
+//! Structural schemas of custom resources: parsed once per CustomResourceDefinition version, then used to prune,
+//! default and validate objects.
+
+mod defaulting;
+mod format;
+mod parse;
+mod prune;
+mod validate;
+
+pub use parse::parse;
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use serde_json::Value;
+
+/// The deepest nesting that pruning, defaulting and validation follow; deeper objects are refused when decoded.
+pub(crate) const DEPTH_MAX: usize = 128;
+
+/// `type` of a schema node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JsonType {
+    Object,
+    Array,
+    String,
+    Integer,
+    Number,
+    Boolean,
+}
+
+impl JsonType {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "object" => Self::Object,
+            "array" => Self::Array,
+            "string" => Self::String,
+            "integer" => Self::Integer,
+            "number" => Self::Number,
+            "boolean" => Self::Boolean,
+            _ => return None,
+        })
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Object => "object",
+            Self::Array => "array",
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+        }
+    }
+
+    /// Whether a value has this type. An integral number such as `1.0` is an integer.
+    fn holds(self, value: &Value) -> bool {
+        match self {
+            Self::Object => value.is_object(),
+            Self::Array => value.is_array(),
+            Self::String => value.is_string(),
+            Self::Integer => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0),
+            Self::Number => value.is_number(),
+            Self::Boolean => value.is_boolean(),
+        }
+    }
+}
+
+/// What an object may hold beside its named properties.
+#[derive(Clone, Debug, Default)]
+pub enum Additional {
+    /// Nothing: further members are pruned.
+    #[default]
+    None,
+    Any,
+    Schema(Box<Schema>),
+}
+
+/// How items of a list are told apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ListType {
+    #[default]
+    Atomic,
+    Set,
+    Map(Vec<String>),
+}
+
+/// `x-kubernetes-validations` of a node, as they stand in the schema.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    pub rule: String,
+    pub message: String,
+    pub message_expression: String,
+    pub reason: String,
+    pub field_path: String,
+    pub optional_old_self: bool,
+}
+
+/// The checks on values that JSON Schema has, of a node or of a branch of `allOf` and the like.
+#[derive(Clone, Debug, Default)]
+pub struct Checks {
+    pub required: Vec<String>,
+    pub values: Vec<Value>,
+    pub minimum: Option<f64>,
+    pub maximum: Option<f64>,
+    pub exclusive_minimum: bool,
+    pub exclusive_maximum: bool,
+    pub multiple_of: Option<f64>,
+    pub min_length: Option<u64>,
+    pub max_length: Option<u64>,
+    pub min_items: Option<u64>,
+    pub max_items: Option<u64>,
+    pub min_properties: Option<u64>,
+    pub max_properties: Option<u64>,
+    pub pattern: Option<Regex>,
+    pub format: String,
+    pub all_of: Vec<Schema>,
+    pub any_of: Vec<Schema>,
+    pub one_of: Vec<Schema>,
+    pub not: Option<Box<Schema>>,
+}
+
+/// A node of a schema.
+#[derive(Clone, Debug, Default)]
+pub struct Schema {
+    /// None for int-or-string, preserve-unknown nodes and branches of `allOf` and the like.
+    pub json_type: Option<JsonType>,
+    pub nullable: bool,
+    pub int_or_string: bool,
+    pub preserve_unknown: bool,
+    pub embedded_resource: bool,
+    pub properties: BTreeMap<String, Schema>,
+    pub additional: Additional,
+    pub items: Option<Box<Schema>>,
+    pub default: Option<Value>,
+    pub checks: Checks,
+    pub list_type: ListType,
+    pub map_atomic: bool,
+    pub rules: Vec<Rule>,
+}
+
+impl Schema {
+    /// The schema of a member, if the object may have one of that name.
+    pub fn member(&self, name: &str) -> Option<&Self> {
+        self.properties.get(name).or(match &self.additional {
+            Additional::Schema(schema) => Some(schema),
+            _ => None,
+        })
+    }
+
+    /// Whether a member without a schema is kept.
+    fn keeps_unknown(&self) -> bool {
+        self.preserve_unknown || matches!(self.additional, Additional::Any)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::field::FieldPath;
+
+    fn schema() -> Schema {
+        parse(
+            &json!({"type": "object", "required": ["spec"], "properties": {
+            "spec": {"type": "object", "required": ["name"], "properties": {
+                "name": {"type": "string", "maxLength": 5, "pattern": "^[a-z]+$"},
+                "replicas": {"type": "integer", "minimum": 1, "maximum": 3, "default": 2},
+                "port": {"x-kubernetes-int-or-string": true},
+                "kind": {"type": "string", "enum": ["a", "b"]},
+                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                "ports": {"type": "array", "maxItems": 2, "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["name"],
+                    "items": {"type": "object", "required": ["name"], "properties": {
+                        "name": {"type": "string"}, "protocol": {"type": "string", "default": "TCP"}}}},
+                "when": {"type": "string", "format": "date-time", "nullable": true},
+                "either": {"type": "object", "properties": {"x": {"type": "string"}, "y": {"type": "string"}},
+                    "oneOf": [{"required": ["x"]}, {"required": ["y"]}]}
+            }}}}),
+            &FieldPath::new("schema"),
+        )
+        .unwrap()
+    }
+
+    fn errors(spec: Value) -> Vec<String> {
+        let object = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "n"}, "spec": spec});
+        schema().validate(&object).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn unknown_members_are_pruned_and_named_unless_they_are_kept() {
+        let mut object = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "n", "annotations": {"a": "b"}},
+            "extra": 1, "spec": {"name": "a", "free": {"x": {"y": 1}}, "labels": {"k": "v"}, "z": 1,
+            "ports": [{"name": "a", "q": 1}]}});
+        let mut pruned = Vec::new();
+        schema().prune(&mut object, &mut pruned);
+        assert_eq!(pruned, ["extra", "spec.ports[0].q", "spec.z"]);
+        assert_eq!(object["spec"]["free"]["x"]["y"], 1);
+        assert_eq!(object["metadata"]["annotations"]["a"], "b");
+    }
+
+    #[test]
+    fn defaults_fill_what_is_missing() {
+        let mut object = json!({"spec": {"name": "a", "ports": [{"name": "x"}], "replicas": null}});
+        schema().apply_defaults(&mut object);
+        assert_eq!(object, json!({"spec": {"name": "a", "ports": [{"name": "x", "protocol": "TCP"}], "replicas": 2}}));
+    }
+
+    #[test]
+    fn values_are_checked_with_their_paths() {
+        assert_eq!(errors(json!({"name": "ok", "port": "http", "when": null, "either": {"x": "1"}})), [""; 0]);
+        let cases = [
+            (json!({}), "spec.name: Required value"),
+            (json!({"name": "toolong"}), "spec.name: Too long: may not be more than 5 bytes"),
+            (json!({"name": "A"}), "spec.name: Invalid value: \"A\": spec.name in body should match '^[a-z]+$'"),
+            (
+                json!({"name": "a", "replicas": 4}),
+                "spec.replicas: Invalid value: 4: spec.replicas in body should be less than or equal to 3",
+            ),
+            (
+                json!({"name": "a", "replicas": "x"}),
+                "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
+            ),
+            (json!({"name": "a", "kind": "c"}), "spec.kind: Unsupported value: \"c\": supported values: \"a\", \"b\""),
+            (
+                json!({"name": "a", "ports": [{"name": "x"}, {"name": "x"}]}),
+                "spec.ports[1]: Duplicate value: {\"name\":\"x\"}",
+            ),
+            (
+                json!({"name": "a", "when": "soon"}),
+                "spec.when: Invalid value: \"soon\": spec.when in body must be of type date-time: \"soon\"",
+            ),
+        ];
+        for (spec, expected) in cases {
+            assert_eq!(errors(spec.clone()), [expected], "{spec}");
+        }
+        assert!(
+            errors(json!({"name": "a", "either": {}}))[0].contains("must validate one and only one schema (oneOf)")
+        );
+    }
+
+    #[test]
+    fn schemas_that_are_not_structural_are_refused() {
+        let cases = [
+            (json!({"type": "array"}), "schema.type"),
+            (json!({"type": "object", "properties": {"a": {}}}), "schema.properties[a].type"),
+            (json!({"type": "object", "properties": {"a": {"type": "array"}}}), "schema.properties[a].items"),
+            (json!({"type": "object", "$ref": "#/x"}), "schema.$ref"),
+            (
+                json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}),
+                "schema.properties[a].pattern",
+            ),
+            (
+                json!({"type": "object", "additionalProperties": {"type": "string"}, "properties": {"a": {"type": "string"}}}),
+                "schema.additionalProperties",
+            ),
+        ];
+        for (value, field) in cases {
+            let errors = parse(&value, &FieldPath::new("schema")).unwrap_err();
+            assert!(errors.iter().any(|e| e.field == field), "{value}: {errors:?}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Checking objects against their schema. Messages have the form that clients of upstream know.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::{Checks, JsonType, ListType, Schema, format};
+use crate::field::{FieldError, FieldPath};
+
+impl Schema {
+    /// Everything that is wrong with a custom object; CEL rules are not evaluated here.
+    pub fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        for (name, schema) in &self.properties {
+            if let Some(value) =
+                object.get(name).filter(|_| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata"))
+            {
+                schema.check(value, &FieldPath::new(name.clone()), &mut errors);
+            }
+        }
+        for name in &self.checks.required {
+            if object.get(name).is_none() {
+                errors.push(FieldError::required(&FieldPath::new(name.clone()), ""));
+            }
+        }
+        self.checks.check_branches(object, &FieldPath::new("<nil>"), &mut errors);
+        errors
+    }
+
+    fn check(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        if value.is_null() && self.nullable {
+            return;
+        }
+        if !self.check_type(value, path, errors) {
+            return;
+        }
+        self.checks.check(value, path, errors);
+        match value {
+            Value::Object(map) => {
+                for (name, member) in map {
+                    let known = self.embedded_resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
+                    if let Some(schema) = self.member(name).filter(|_| !known) {
+                        let named = self.properties.contains_key(name);
+                        let path = if named { path.child(name) } else { path.key(name) };
+                        schema.check(member, &path, errors);
+                    }
+                }
+                if self.embedded_resource {
+                    check_embedded(value, path, errors);
+                }
+            }
+            Value::Array(items) => {
+                if let Some(schema) = &self.items {
+                    for (index, item) in items.iter().enumerate() {
+                        schema.check(item, &path.index(index), errors);
+                    }
+                }
+                self.check_list(items, path, errors);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the value has the node's type, so that further checks make sense.
+    fn check_type(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) -> bool {
+        let (fits, expected) = if self.int_or_string {
+            (JsonType::Integer.holds(value) || value.is_string(), "integer,string")
+        } else {
+            match self.json_type {
+                Some(json_type) => (json_type.holds(value), json_type.name()),
+                None => return true,
+            }
+        };
+        if !fits {
+            let found = type_name(value);
+            let detail = format!("{path} in body must be of type {expected}: \"{found}\"");
+            errors.push(FieldError::invalid(path, found, detail));
+        }
+        fits
+    }
+
+    fn check_list(&self, items: &[Value], path: &FieldPath, errors: &mut Vec<FieldError>) {
+        let identity = |item: &Value| match &self.list_type {
+            ListType::Atomic => None,
+            ListType::Set => Some(item.clone()),
+            ListType::Map(keys) => {
+                let keys = keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
+                Some(Value::Object(keys.collect()))
+            }
+        };
+        let mut seen = HashSet::new();
+        for (index, item) in items.iter().enumerate() {
+            if let Some(identity) = identity(item)
+                && !seen.insert(identity.to_string())
+            {
+                errors.push(FieldError::duplicate(&path.index(index), identity));
+            }
+        }
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn check_embedded(value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    for name in ["apiVersion", "kind"] {
+        if value[name].as_str().is_none_or(str::is_empty) {
+            errors.push(FieldError::required(&path.child(name), "must not be empty"));
+        }
+    }
+    if !value["metadata"].is_null() && !value["metadata"].is_object() {
+        errors.push(FieldError::invalid(&path.child("metadata"), value["metadata"].clone(), "must be an object"));
+    }
+}
+
+impl Checks {
+    fn check(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        match value {
+            Value::Object(map) => {
+                for name in self.required.iter().filter(|name| !map.contains_key(*name)) {
+                    errors.push(FieldError::required(&path.child(name), ""));
+                }
+                let count = map.len() as u64;
+                if let Some(min) = self.min_properties.filter(|min| count < *min) {
+                    errors.push(in_body(path, value, &format!("should have at least {min} properties")));
+                }
+                if let Some(max) = self.max_properties.filter(|max| count > *max) {
+                    errors.push(FieldError::too_many(path, map.len(), max as usize));
+                }
+            }
+            Value::Array(items) => {
+                if let Some(min) = self.min_items.filter(|min| (items.len() as u64) < *min) {
+                    errors.push(in_body(path, value, &format!("should have at least {min} items")));
+                }
+                if let Some(max) = self.max_items.filter(|max| items.len() as u64 > *max) {
+                    errors.push(FieldError::too_many(path, items.len(), max as usize));
+                }
+            }
+            Value::String(text) => self.check_text(text, value, path, errors),
+            Value::Number(number) => self.check_number(number.as_f64().unwrap_or(0.0), value, path, errors),
+            _ => {}
+        }
+        self.check_values(value, path, errors);
+        self.check_branches(value, path, errors);
+    }
+
+    fn check_text(&self, text: &str, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        let length = text.chars().count() as u64;
+        if let Some(max) = self.max_length.filter(|max| length > *max) {
+            errors.push(FieldError::too_long(path, max as usize));
+        }
+        if let Some(min) = self.min_length.filter(|min| length < *min) {
+            errors.push(in_body(path, value, &format!("should be at least {min} chars long")));
+        }
+        if self.max_length.is_none_or(|max| length <= max)
+            && let Some(pattern) = self.pattern.as_ref().filter(|p| !p.is_match(text))
+        {
+            errors.push(in_body(path, value, &format!("should match '{pattern}'")));
+        }
+        if !format::text_fits(&self.format, text) {
+            errors.push(in_body(path, value, &format!("must be of type {}: {value}", self.format)));
+        }
+    }
+
+    fn check_number(&self, number: f64, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        if let Some(max) = self.maximum.filter(|max| number > *max || (self.exclusive_maximum && number >= *max)) {
+            let or_equal = if self.exclusive_maximum { "" } else { " or equal to" };
+            errors.push(in_body(path, value, &format!("should be less than{or_equal} {max}")));
+        }
+        if let Some(min) = self.minimum.filter(|min| number < *min || (self.exclusive_minimum && number <= *min)) {
+            let or_equal = if self.exclusive_minimum { "" } else { " or equal to" };
+            errors.push(in_body(path, value, &format!("should be greater than{or_equal} {min}")));
+        }
+        if let Some(factor) = self.multiple_of.filter(|factor| (number / factor).fract() != 0.0) {
+            errors.push(in_body(path, value, &format!("should be a multiple of {factor}")));
+        }
+        if !format::number_fits(&self.format, number) {
+            errors.push(in_body(path, value, &format!("must be of type {}: {value}", self.format)));
+        }
+    }
+
+    fn check_values(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        if self.values.is_empty() || self.values.contains(value) {
+            return;
+        }
+        let supported: Vec<String> =
+            self.values.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+        let supported: Vec<&str> = supported.iter().map(String::as_str).collect();
+        errors.push(FieldError::not_supported(path, value.clone(), &supported));
+    }
+
+    fn check_branches(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        let failures = |schema: &Schema| {
+            let mut errors = Vec::new();
+            schema.check(value, path, &mut errors);
+            errors
+        };
+        let quoted = format!("\"{path}\"");
+        for schema in &self.all_of {
+            let found = failures(schema);
+            if !found.is_empty() {
+                let detail = format!("{quoted} must validate all the schemas (allOf)");
+                errors.push(FieldError::invalid(path, "", detail));
+                errors.extend(found);
+            }
+        }
+        if !self.any_of.is_empty() && !self.any_of.iter().any(|schema| failures(schema).is_empty()) {
+            errors.push(FieldError::invalid(path, "", format!("{quoted} must validate at least one schema (anyOf)")));
+            errors.extend(self.any_of.first().map(failures).unwrap_or_default());
+        }
+        if !self.one_of.is_empty() {
+            let valid = self.one_of.iter().filter(|schema| failures(schema).is_empty()).count();
+            if valid != 1 {
+                let found = if valid == 0 { "none valid".to_owned() } else { format!("{valid} valid alternatives") };
+                let detail = format!("{quoted} must validate one and only one schema (oneOf). Found {found}");
+                errors.push(FieldError::invalid(path, "", detail));
+            }
+        }
+        if self.not.as_ref().is_some_and(|schema| failures(schema).is_empty()) {
+            errors.push(FieldError::invalid(path, "", format!("{quoted} must not validate the schema (not)")));
+        }
+    }
+}
+
+fn in_body(path: &FieldPath, value: &Value, what: &str) -> FieldError {
+    FieldError::invalid(path, value.clone(), format!("{path} in body {what}"))
+}
