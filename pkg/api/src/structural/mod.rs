@@ -5,9 +5,11 @@ mod defaulting;
 mod format;
 mod parse;
 mod prune;
+mod rules;
 mod validate;
 
 pub use parse::parse;
+pub use rules::RuleSet;
 
 use std::collections::BTreeMap;
 
@@ -84,17 +86,6 @@ pub enum ListType {
     Map(Vec<String>),
 }
 
-/// `x-kubernetes-validations` of a node, as they stand in the schema.
-#[derive(Clone, Debug, Default)]
-pub struct Rule {
-    pub rule: String,
-    pub message: String,
-    pub message_expression: String,
-    pub reason: String,
-    pub field_path: String,
-    pub optional_old_self: bool,
-}
-
 /// The checks on values that JSON Schema has, of a node or of a branch of `allOf` and the like.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
@@ -135,7 +126,6 @@ pub struct Schema {
     pub checks: Checks,
     pub list_type: ListType,
     pub map_atomic: bool,
-    pub rules: Vec<Rule>,
 }
 
 impl Schema {

@@ -3,7 +3,7 @@
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::{Additional, Checks, DEPTH_MAX, JsonType, ListType, Rule, Schema};
+use super::{Additional, Checks, DEPTH_MAX, JsonType, ListType, Schema};
 use crate::field::{FieldError, FieldPath};
 
 /// Keywords that a structural schema may not have.
@@ -67,7 +67,6 @@ impl Parser {
             checks: self.checks(map, path, depth),
             list_type: list_type(map),
             map_atomic: map.get("x-kubernetes-map-type").and_then(Value::as_str) == Some("atomic"),
-            rules: rules(map),
             ..Schema::default()
         };
         let inner = if place == Place::Branch { Place::Branch } else { Place::Node };
@@ -224,19 +223,4 @@ fn list_type(map: &Map<String, Value>) -> ListType {
         Some("map") => ListType::Map(strings(map.get("x-kubernetes-list-map-keys"))),
         _ => ListType::Atomic,
     }
-}
-
-fn rules(map: &Map<String, Value>) -> Vec<Rule> {
-    let text = |rule: &Value, name: &str| rule[name].as_str().unwrap_or_default().to_owned();
-    let rules = map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
-    rules
-        .map(|rule| Rule {
-            rule: text(rule, "rule"),
-            message: text(rule, "message"),
-            message_expression: text(rule, "messageExpression"),
-            reason: text(rule, "reason"),
-            field_path: text(rule, "fieldPath"),
-            optional_old_self: rule["optionalOldSelf"].as_bool().unwrap_or(false),
-        })
-        .collect()
 }
