@@ -1,10 +1,10 @@
 //! containerd as a supervised process: its configuration is made anew at every start, its state is kept.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use kube1_cri::{images, runtime};
+use kube1_cri::{Runtime, images};
 use kube1_images::{PAUSE_IMAGE, pause_archive};
 use kube1_supervisor::{BoxError, ChildProcess, ChildProcessConfig};
 
@@ -13,6 +13,9 @@ use crate::layout::Layout;
 
 /// How long containerd may take from its start to its first answer; a slow disk after a power cut needs much of it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_PERIOD: Duration = Duration::from_millis(10);
+/// containerd's namespace of everything that CRI sees.
+pub const NAMESPACE: &str = "k8s.io";
 
 /// Where containerd and runc are, as flags or found in PATH.
 #[derive(Clone, Debug)]
@@ -59,12 +62,17 @@ fn search_path(containerd: &Path) -> String {
 
 /// Waits until containerd answers, and gives it the pause image.
 async fn ready(socket: PathBuf) -> Result<(), BoxError> {
-    let answers = runtime::wait_until_ready(&socket);
-    tokio::time::timeout(START_TIMEOUT, answers)
-        .await
-        .map_err(|_| format!("containerd does not answer on {}", socket.display()))??;
-    if !images::exists(&socket, PAUSE_IMAGE).await? {
-        images::import_bytes(&socket, pause_archive()).await?;
+    let runtime = Runtime::new(&socket);
+    let deadline = Instant::now() + START_TIMEOUT;
+    // A new process says by nothing but its answer that it listens.
+    while let Err(error) = runtime.version().await {
+        if Instant::now() > deadline {
+            return Err(error.into());
+        }
+        tokio::time::sleep(ANSWER_PERIOD).await;
+    }
+    if runtime.image_status(PAUSE_IMAGE).await?.is_none() {
+        images::import_bytes(&socket, pause_archive(), NAMESPACE, true).await?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use kube1_cri::images;
 
 use crate::cli::{GlobalArgs, ImagesCommand};
+use crate::containerd::NAMESPACE;
 use crate::layout::Layout;
 
 /// Imports archives or lists what is there; the node must be running.
@@ -24,7 +25,7 @@ pub async fn run(global: &GlobalArgs, command: &ImagesCommand) -> anyhow::Result
 
 async fn import(socket: &std::path::Path, files: &[PathBuf]) -> anyhow::Result<()> {
     for file in files {
-        let names = images::import(socket, file)
+        let names = images::import(socket, file, NAMESPACE)
             .await
             .with_context(|| format!("cannot import {}", file.display()))?;
         for name in names {
