@@ -1,10 +1,12 @@
 //! The Kubernetes API server: HTTPS front, authentication, authorization, admission, generic registry and watch cache.
 
+pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod http;
 pub mod negotiate;
 pub mod options;
 pub mod query;
+pub mod reader;
 pub mod request_info;
 pub mod user;

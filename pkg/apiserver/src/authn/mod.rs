@@ -1,0 +1,243 @@
+//! Who makes a request: client certificates, tokens, front proxies, impersonation.
+
+mod bootstrap_token;
+mod cache;
+mod headers;
+mod impersonation;
+mod request_header;
+mod service_account;
+mod x509;
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::request::Parts;
+use kube1_api::status::Status;
+use kube1_pki::{JwtError, ServiceAccountKeys};
+use rustls::pki_types::CertificateDer;
+
+pub use cache::TokenCache;
+pub use impersonation::impersonate;
+pub use service_account::{ServiceAccountTokens, groups as service_account_groups};
+pub use x509::{AnyClientCertificate, Authorities, AuthoritiesError, CREDENTIAL_ID, Peer};
+
+use crate::reader::Reader;
+use crate::user::UserInfo;
+
+const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Why a token is refused. It is logged and shown in reviews; the caller of a request learns only of the 401.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("the token was not made by this cluster")]
+    Signature(#[from] JwtError),
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    #[error("the token is meant for other audiences")]
+    Audience,
+    #[error("the token is malformed: {0}")]
+    Claims(&'static str),
+    #[error("the token's service account does not exist any more")]
+    NoAccount,
+    #[error("the object of {0} that the token is bound to does not exist any more")]
+    BoundObjectGone(&'static str),
+    #[error("there is no such bootstrap token")]
+    UnknownBootstrapToken,
+    #[error("no authenticator knows this token")]
+    Unknown,
+}
+
+/// The user of a token, and those of the asked audiences that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenUser {
+    pub user: UserInfo,
+    pub audiences: Vec<String>,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+/// What authentication is configured with.
+pub struct Config {
+    pub client_authorities: Authorities,
+    /// Authority of front proxies, which may name users in headers; none are trusted without.
+    pub proxy_authorities: Option<Authorities>,
+    /// Common names that front proxies may have; empty allows any.
+    pub proxy_names: Vec<String>,
+    pub service_account_keys: Arc<ServiceAccountKeys>,
+    /// The first is put into new tokens, all are accepted.
+    pub issuers: Vec<String>,
+    /// What tokens for this server are for; the first issuer when empty.
+    pub api_audiences: Vec<String>,
+    /// Requests without a credential are those of `system:anonymous`.
+    pub anonymous: bool,
+    pub reader: Arc<dyn Reader>,
+}
+
+/// Finds the user of a request.
+pub struct Authenticator {
+    config: Config,
+    service_accounts: ServiceAccountTokens,
+    cache: TokenCache,
+}
+
+impl Authenticator {
+    pub fn new(mut config: Config) -> Self {
+        if config.api_audiences.is_empty() {
+            config.api_audiences = config.issuers.first().cloned().into_iter().collect();
+        }
+        let service_accounts = ServiceAccountTokens::new(
+            config.service_account_keys.clone(),
+            config.issuers.clone(),
+            config.reader.clone(),
+        );
+        Self { service_accounts, cache: TokenCache::default(), config }
+    }
+
+    /// What tokens for this server are for.
+    pub fn api_audiences(&self) -> &[String] {
+        &self.config.api_audiences
+    }
+
+    /// For the TLS listener: asks clients for a certificate and lets [`Authenticator::peer`] judge it.
+    pub fn certificate_verifier(&self) -> Arc<AnyClientCertificate> {
+        let known: Vec<&Authorities> =
+            std::iter::once(&self.config.client_authorities).chain(&self.config.proxy_authorities).collect();
+        Arc::new(AnyClientCertificate::new(&known))
+    }
+
+    /// Judges the certificates a client showed; to be called once for a connection.
+    pub fn peer(&self, chain: &[CertificateDer<'_>]) -> Peer {
+        Peer::new(chain, &self.config.client_authorities, self.config.proxy_authorities.as_ref())
+    }
+
+    /// The user of a request, `None` when it has no credential and anonymous requests are off, or a 401.
+    ///
+    /// The front proxy's headers come first, then the client certificate, then a token.
+    pub async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Option<UserInfo>, Status> {
+        let expired = peer.is_expired();
+        if !expired
+            && let Some(proxy) = &peer.proxy
+            && (self.config.proxy_names.is_empty() || self.config.proxy_names.contains(proxy))
+            && let Some(user) = request_header::user(&parts.headers)
+        {
+            return Ok(Some(user));
+        }
+        if !expired && let Some(user) = &peer.user {
+            return Ok(Some(user.clone()));
+        }
+        if let Some(token) = bearer_token(parts) {
+            return match self.authenticate_token(&token, &self.config.api_audiences).await {
+                Ok(found) => Ok(Some(found.user)),
+                Err(error) => {
+                    tracing::debug!(%error, "token refused");
+                    Err(Status::unauthorized())
+                }
+            };
+        }
+        if expired || peer.rejected {
+            return Err(Status::unauthorized());
+        }
+        Ok(self.config.anonymous.then(UserInfo::anonymous))
+    }
+
+    /// The user of `token` when it is for at least one of `audiences`. Success is remembered for ten seconds.
+    pub async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<TokenUser, TokenError> {
+        if let Some(found) = self.cache.get(token, audiences) {
+            return Ok(found);
+        }
+        let found = self.look_up_token(token, audiences)?;
+        self.cache.put(token, audiences, &found);
+        Ok(found)
+    }
+
+    fn look_up_token(&self, token: &str, audiences: &[String]) -> Result<TokenUser, TokenError> {
+        if let Some(found) = self.service_accounts.authenticate(token, audiences)? {
+            return Ok(found);
+        }
+        if let Some(user) = bootstrap_token::authenticate(token, &*self.config.reader)? {
+            let audiences: Vec<String> =
+                audiences.iter().filter(|a| self.config.api_audiences.contains(a)).cloned().collect();
+            if audiences.is_empty() {
+                return Err(TokenError::Audience);
+            }
+            return Ok(TokenUser { user, audiences, not_after: i64::MAX });
+        }
+        Err(TokenError::Unknown)
+    }
+}
+
+/// The token of `Authorization: Bearer`, or of a websocket's subprotocol.
+fn bearer_token(parts: &Parts) -> Option<String> {
+    if let Some(value) = parts.headers.get(AUTHORIZATION) {
+        let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
+        let token = token.trim();
+        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
+    }
+    let offered = parts.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    let encoded = offered.flat_map(|v| v.split(',')).find_map(|p| p.trim().strip_prefix(WEBSOCKET_TOKEN))?;
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use http::Request;
+    use kube1_pki::{Authority, LeafProfile, PrivateKey, Subject, Usage};
+
+    use super::*;
+    use crate::reader::testing::Objects;
+
+    fn authenticator(ca: &Authority, proxy_ca: &Authority) -> Authenticator {
+        Authenticator::new(Config {
+            client_authorities: Authorities::from_pem(ca.certificate_pem()).unwrap(),
+            proxy_authorities: Some(Authorities::from_pem(proxy_ca.certificate_pem()).unwrap()),
+            proxy_names: vec!["front-proxy-client".into()],
+            service_account_keys: Arc::new(ServiceAccountKeys::new(PrivateKey::generate().unwrap())),
+            issuers: vec!["https://k".into()],
+            api_audiences: vec![],
+            anonymous: true,
+            reader: Arc::new(Objects::default()),
+        })
+    }
+
+    #[tokio::test]
+    async fn credentials_are_tried_in_order_and_a_bad_one_is_a_401() {
+        let (ca, proxy_ca) = (Authority::create("a").unwrap(), Authority::create("b").unwrap());
+        let authn = authenticator(&ca, &proxy_ca);
+        let peer = |ca: &Authority, name: &str| {
+            let subject = Subject::new(name, &[]);
+            let leaf = ca.issue(&LeafProfile { subject, usages: vec![Usage::ClientAuth], alt_names: vec![] }).unwrap();
+            authn.peer(&[leaf.certificate_der().unwrap()])
+        };
+        let other = Authority::create("c").unwrap();
+        let remote: &[(&str, &str)] =
+            &[("x-remote-user", "bob"), ("x-remote-group", "dev"), ("x-remote-extra-a%2Fb", "c")];
+        let socket = format!("{WEBSOCKET_TOKEN}{}, v4.channel.k8s.io", URL_SAFE_NO_PAD.encode("abc"));
+        for (peer, headers, expected) in [
+            (Peer::default(), &[][..], Ok("system:anonymous")),
+            (peer(&ca, "alice"), &[], Ok("alice")),
+            (peer(&ca, "alice"), remote, Ok("alice")),
+            (peer(&proxy_ca, "front-proxy-client"), remote, Ok("bob")),
+            (peer(&proxy_ca, "someone"), remote, Ok("system:anonymous")),
+            (Peer::default(), remote, Ok("system:anonymous")),
+            (peer(&other, "eve"), &[], Err(401)),
+            (Peer::default(), &[("authorization", "Bearer abc")], Err(401)),
+            (Peer::default(), &[("authorization", "Bearer ")], Ok("system:anonymous")),
+            (Peer::default(), &[("sec-websocket-protocol", socket.as_str())], Err(401)),
+            (Peer::default(), &[("authorization", "Basic abc")], Ok("system:anonymous")),
+        ] {
+            let mut request = Request::builder().uri("/");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let found = authn.authenticate(&parts, &peer).await;
+            let found = found.map(|user| user.unwrap().name).map_err(|status| status.code());
+            assert_eq!(found, expected.map(str::to_owned), "{headers:?}");
+        }
+    }
+}
