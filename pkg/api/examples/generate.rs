@@ -19,7 +19,6 @@ fn main() -> Result<(), BoxError> {
     std::fs::write(out.join("resources.json"), lines(&resources)?)?;
     let defaults = read(&facts.join("defaults.json"))?;
     std::fs::write(out.join("defaults.json"), lines(&default_rules(&defaults, &types))?)?;
-    std::fs::write(out.join("columns.json"), lines(&columns(&read(&facts.join("columns.json"))?))?)?;
     Ok(())
 }
 
@@ -172,41 +171,4 @@ fn default_rules(defaults: &Value, types: &[Value]) -> Vec<Value> {
     let known: BTreeSet<&str> = types.iter().filter_map(|t| t["n"].as_str()).collect();
     let all = defaults.as_object().into_iter().flatten();
     all.filter(|(name, _)| known.contains(name.as_str())).map(|(name, rules)| json!({"n": name, "r": rules})).collect()
-}
-
-fn columns(facts: &Value) -> Vec<Value> {
-    let all = facts["resources"].as_object();
-    let mut rows = Vec::new();
-    for (name, resource) in all.into_iter().flatten() {
-        let same = resource["sameAs"].as_str().map(|n| &facts["resources"][n]).unwrap_or(resource);
-        let list: Vec<Value> = same["columns"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|c| {
-                json!([
-                    c["name"],
-                    c["type"],
-                    c["format"].as_str().unwrap_or_default(),
-                    c["priority"],
-                    plain_cell(&c["cell"])
-                ])
-            })
-            .collect();
-        rows.push(json!({"n": name, "c": list}));
-    }
-    rows
-}
-
-/// Cells that are a path, or a named function of one; all others are made by code.
-fn plain_cell(cell: &Value) -> String {
-    let text = cell.as_str().unwrap_or_default().trim_end_matches(" (integer cell)");
-    let path = text
-        .split_once('(')
-        .filter(|(function, rest)| matches!(*function, "age" | "labels" | "selector") && rest.ends_with(')'))
-        .map_or(text, |(_, rest)| rest.trim_end_matches(')'));
-    let path = path.strip_prefix("length of ").unwrap_or(path);
-    let path = path.split(" or <").next().unwrap_or(path);
-    let is_path = path.chars().all(|c| c.is_ascii_alphanumeric() || c == '.') && !path.is_empty();
-    if is_path { text.to_owned() } else { String::new() }
 }

@@ -11,3 +11,4 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod structural;
+pub mod table;

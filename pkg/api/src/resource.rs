@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::name::api_version;
 use crate::schema::{self, Shape, Type};
@@ -26,6 +27,28 @@ pub enum NameRule {
     DnsSubdomain,
     DnsLabel,
     PathSegment,
+}
+
+/// A column that a custom resource's definition asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PrinterColumn {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub format: String,
+    pub description: String,
+    pub priority: i64,
+    pub json_path: String,
+}
+
+/// Paths, such as `.spec.replicas`, of a custom resource's scale subresource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScalePaths {
+    pub spec_replicas_path: String,
+    pub status_replicas_path: String,
+    pub label_selector_path: String,
 }
 
 /// A row of the table.
@@ -57,7 +80,13 @@ pub struct Resource {
     pub delete_returns_object: bool,
     pub name_rule: NameRule,
     /// Fields beside metadata.name and metadata.namespace that field selectors may name.
-    pub selectable_fields: Vec<&'static str>,
+    pub selectable_fields: Vec<String>,
+    /// Columns of custom resources; built-in ones have theirs in code.
+    pub columns: Vec<PrinterColumn>,
+    /// OpenAPI schema of custom resources that have one.
+    pub schema: Option<Arc<Value>>,
+    /// Where a custom resource keeps what its scale subresource shows.
+    pub scale: Option<ScalePaths>,
     custom: bool,
 }
 
@@ -131,7 +160,10 @@ impl Resource {
             put_creates: flags.put_creates,
             delete_returns_object: flags.returns_object,
             name_rule: name_rule(&row.group, &row.plural),
-            selectable_fields: selectable_fields(&row.group, &row.plural).to_vec(),
+            selectable_fields: selectable_fields(&row.group, &row.plural).iter().map(|f| (*f).to_owned()).collect(),
+            columns: Vec::new(),
+            schema: None,
+            scale: None,
             group: row.group,
             version: row.version,
             plural: row.plural,
@@ -326,22 +358,39 @@ pub struct CustomResource {
     pub short_names: Vec<String>,
     pub categories: Vec<String>,
     pub status: bool,
+    /// Empty for the default: the age.
+    pub columns: Vec<PrinterColumn>,
+    pub selectable_fields: Vec<String>,
+    pub schema: Option<Arc<Value>>,
+    pub scale: Option<ScalePaths>,
+}
+
+fn age_column() -> PrinterColumn {
+    PrinterColumn {
+        name: "Age".into(),
+        kind: "date".into(),
+        json_path: ".metadata.creationTimestamp".into(),
+        ..PrinterColumn::default()
+    }
 }
 
 impl From<CustomResource> for Resource {
     fn from(custom: CustomResource) -> Self {
         let verbs = |list: &[&str]| list.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>();
-        let subresources = if custom.status {
-            vec![Subresource {
-                name: "status".into(),
-                verbs: verbs(&["get", "patch", "update"]),
-                kind: custom.kind.clone(),
-                group: String::new(),
-                version: String::new(),
-            }]
-        } else {
-            Vec::new()
+        let subresource = |name: &str, kind: &str, group: &str, version: &str| Subresource {
+            name: name.into(),
+            verbs: verbs(&["get", "patch", "update"]),
+            kind: kind.into(),
+            group: group.into(),
+            version: version.into(),
         };
+        let mut subresources = Vec::new();
+        if custom.status {
+            subresources.push(subresource("status", &custom.kind, "", ""));
+        }
+        if custom.scale.is_some() {
+            subresources.push(subresource("scale", "Scale", "autoscaling", "v1"));
+        }
         Self {
             storage_group: custom.group.clone(),
             storage_version: custom.storage_version,
@@ -365,7 +414,10 @@ impl From<CustomResource> for Resource {
             put_creates: false,
             delete_returns_object: false,
             name_rule: NameRule::DnsSubdomain,
-            selectable_fields: Vec::new(),
+            selectable_fields: custom.selectable_fields,
+            columns: if custom.columns.is_empty() { vec![age_column()] } else { custom.columns },
+            schema: custom.schema,
+            scale: custom.scale,
             custom: true,
         }
     }
