@@ -9,4 +9,5 @@ pub mod options;
 pub mod query;
 pub mod reader;
 pub mod request_info;
+pub mod review;
 pub mod user;
