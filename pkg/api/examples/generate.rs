@@ -147,7 +147,9 @@ fn resource_row(
 ) -> Value {
     let plural = resource["resource"].as_str().unwrap_or_default();
     let kind = resource["responseKind"]["kind"].as_str().unwrap_or_default();
-    let priority = &discovery["priority"][api_version];
+    // The aggregator's own group comes first and has no APIService.
+    let first = json!([20000, 15]);
+    let priority = if group == "apiregistration.k8s.io" { &first } else { &discovery["priority"][api_version] };
     let subresources: Vec<Value> =
         resource["subresources"].as_array().into_iter().flatten().map(subresource_row).collect();
     json!({

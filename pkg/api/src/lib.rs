@@ -2,6 +2,9 @@
 
 pub mod codec;
 pub mod default;
+pub mod discovery;
+#[cfg(test)]
+mod facts;
 pub mod field;
 pub mod name;
 pub mod patch;
