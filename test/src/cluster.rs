@@ -135,6 +135,11 @@ impl Cluster {
         try_run(self.command(&tool("kubectl")).env("KUBECONFIG", self.kubeconfig()).args(args), input)
     }
 
+    /// Runs Debian 12's kubectl 1.20, which streams over SPDY.
+    pub fn old_kubectl(&self, args: &[&str]) -> Output {
+        try_run(self.command(&tool("old/usr/bin/kubectl")).env("KUBECONFIG", self.kubeconfig()).args(args), "")
+    }
+
     /// kubectl that must succeed; returns its output.
     pub fn k(&self, args: &[&str]) -> String {
         let output = self.kubectl(args);

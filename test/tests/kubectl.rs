@@ -90,6 +90,8 @@ fn kubectl_works_with_running_pods() {
     ok(k(&["exec", "one", "--", "echo", "inside"]), "inside");
     let input = cluster.kubectl_with(&["exec", "-i", "one", "--", "cat"], "through\n");
     ok(input, "through");
+    ok(cluster.old_kubectl(&["exec", "one", "--", "echo", "over SPDY"]), "over SPDY");
+    ok(cluster.old_kubectl(&["logs", "one"]), "first");
     let status = k(&["exec", "one", "--", "sh", "-c", "exit 7"]);
     assert!(!status.success && status.stderr.contains("exit code 7"), "{status}");
     let attached = cluster.kubectl_with(

@@ -184,6 +184,9 @@ pub struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Wait, up to two minutes, until every component is ready and so the node is Ready, and print nothing
+    #[arg(long, conflicts_with = "json")]
+    pub wait_node: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! `kube1 status`: what the components of the running node are doing, and until when its certificates are valid.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use kube1_supervisor::{ComponentState, NodeStatus, query_status};
@@ -8,19 +8,46 @@ use kube1_supervisor::{ComponentState, NodeStatus, query_status};
 use crate::cli::{GlobalArgs, StatusArgs};
 use crate::layout::Layout;
 
+/// How long `--wait-node` waits.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+/// The status socket gives one answer per connection: pause between two of them.
+const WAIT_PERIOD: Duration = Duration::from_millis(50);
+
 /// Prints the status; fails if the node is not running or a component is not ready.
 pub async fn run(global: &GlobalArgs, args: &StatusArgs) -> anyhow::Result<()> {
     let layout = Layout::new(&global.data_dir);
+    if args.wait_node {
+        return wait_until_ready(&layout).await;
+    }
     let status = query_status(&layout.status_socket()).await?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&status).context("cannot print the status")?);
     } else {
         print_table(&status);
     }
-    let failing: Vec<&str> =
-        status.components.iter().filter(|c| c.state != ComponentState::Ready).map(|c| c.name.as_str()).collect();
+    let failing = not_ready(&status);
     anyhow::ensure!(failing.is_empty(), "not ready: {}", failing.join(", "));
     Ok(())
+}
+
+fn not_ready(status: &NodeStatus) -> Vec<&str> {
+    status.components.iter().filter(|c| c.state != ComponentState::Ready).map(|c| c.name.as_str()).collect()
+}
+
+/// The kubelet is ready when its node is, so all components being ready says it all.
+async fn wait_until_ready(layout: &Layout) -> anyhow::Result<()> {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        let waiting_for = match query_status(&layout.status_socket()).await {
+            Ok(status) => match not_ready(&status)[..] {
+                [] => return Ok(()),
+                ref names => names.join(", "),
+            },
+            Err(error) => error.to_string(),
+        };
+        anyhow::ensure!(Instant::now() < deadline, "not ready after {} s: {waiting_for}", WAIT_MAX.as_secs());
+        tokio::time::sleep(WAIT_PERIOD).await;
+    }
 }
 
 fn print_table(status: &NodeStatus) {
