@@ -24,5 +24,9 @@ pub fn built(name: &str) -> PathBuf {
 pub fn tool(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/tools");
     let tools = std::env::var_os("KUBE1_TEST_TOOLS").map_or(root, PathBuf::from);
-    ["usr/bin", "bin", "."].iter().map(|dir| tools.join(dir).join(name)).find(|p| p.is_file()).unwrap_or_else(|| name.into())
+    ["usr/bin", "bin", "."]
+        .iter()
+        .map(|dir| tools.join(dir).join(name))
+        .find(|p| p.is_file())
+        .unwrap_or_else(|| name.into())
 }
