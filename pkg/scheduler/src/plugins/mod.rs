@@ -1,0 +1,36 @@
+//! The scheduling rules, in the order in which filters run.
+
+mod basic;
+mod fit;
+mod image_locality;
+mod inter_pod_affinity;
+mod node_affinity;
+mod taint_toleration;
+mod topology_spread;
+mod volumes;
+
+pub use node_affinity::matches as node_affinity_matches;
+pub use taint_toleration::tolerates;
+pub use topology_spread::Owners;
+pub use volumes::{VolumeDecision, Volumes, claim_names, volume_reaches};
+
+use std::sync::Arc;
+
+use crate::framework::Plugin;
+
+/// All plugins, cheap and decisive filters first.
+pub fn all(volumes: Arc<dyn Volumes>, owners: Arc<dyn Owners>) -> Vec<Box<dyn Plugin>> {
+    vec![
+        Box::new(basic::NodeUnschedulable),
+        Box::new(basic::NodeName),
+        Box::new(taint_toleration::TaintToleration),
+        Box::new(node_affinity::NodeAffinity),
+        Box::new(basic::NodePorts),
+        Box::new(fit::Fit),
+        Box::new(fit::BalancedAllocation),
+        Box::new(volumes::VolumeBinding::new(volumes)),
+        Box::new(topology_spread::TopologySpread::new(owners)),
+        Box::new(inter_pod_affinity::InterPodAffinity),
+        Box::new(image_locality::ImageLocality),
+    ]
+}

@@ -1,0 +1,309 @@
+//! PodTopologySpread.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Toleration, TopologySpreadConstraint};
+use kube::core::{Expression, Selector, SelectorExt};
+
+use super::{node_affinity_matches, tolerates};
+use crate::cache::Snapshot;
+use crate::framework::{Filter, MAX_SCORE, Plugin, Rejection, Score};
+use crate::labels::{Labels, selector};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
+use crate::queue::Events;
+
+const HOSTNAME: &str = "kubernetes.io/hostname";
+/// Constraints of pods that state none: topology key and skew, all of them soft.
+const DEFAULTS: [(&str, i64); 2] = [(HOSTNAME, 3), ("topology.kubernetes.io/zone", 5)];
+
+/// Knows the groups that pods belong to.
+pub trait Owners: Send + Sync {
+    /// What selects the pods of the same Services and controller; empty when the pod belongs to none.
+    fn selectors(&self, pod: &PodInfo) -> Vec<Selector>;
+}
+
+/// Spreads the pods of a group over the values of a node label.
+pub struct TopologySpread {
+    owners: Arc<dyn Owners>,
+}
+
+impl TopologySpread {
+    pub fn new(owners: Arc<dyn Owners>) -> Self {
+        Self { owners }
+    }
+
+    /// The soft constraints of a pod, or the default ones if it has no constraints at all.
+    fn soft(&self, pod: &PodInfo) -> (Vec<Constraint>, bool) {
+        let own = constraints(pod);
+        if !own.is_empty() {
+            return (own.into_iter().filter(|c| !c.hard).collect(), true);
+        }
+        let selectors = self.owners.selectors(pod);
+        if selectors.is_empty() {
+            return (Vec::new(), false);
+        }
+        let default = |(key, max_skew): (&str, i64)| Constraint {
+            key: key.to_owned(),
+            max_skew,
+            min_domains: 1,
+            selectors: selectors.clone(),
+            hard: false,
+            honor_affinity: true,
+            honor_taints: false,
+        };
+        (DEFAULTS.map(default).into(), false)
+    }
+}
+
+#[derive(Clone)]
+struct Constraint {
+    key: String,
+    max_skew: i64,
+    min_domains: usize,
+    /// A pod counts if all of them select it.
+    selectors: Vec<Selector>,
+    hard: bool,
+    honor_affinity: bool,
+    honor_taints: bool,
+}
+
+fn constraints(pod: &PodInfo) -> Vec<Constraint> {
+    let constraints = pod.spec().and_then(|s| s.topology_spread_constraints.as_deref()).unwrap_or(&[]);
+    constraints.iter().map(|c| Constraint::new(c, pod.labels())).collect()
+}
+
+impl Constraint {
+    fn new(constraint: &TopologySpreadConstraint, labels: &Labels) -> Self {
+        let mut selector = selector(constraint.label_selector.as_ref());
+        if let Some(selector) = &mut selector {
+            let same = |key: &String| labels.get(key).map(|v| Expression::Equal(key.clone(), v.clone()));
+            selector.extend(constraint.match_label_keys.iter().flatten().filter_map(same));
+        }
+        // A selector that selects nothing.
+        let nothing = || Expression::In(String::new(), std::collections::BTreeSet::new()).into();
+        Self {
+            key: constraint.topology_key.clone(),
+            max_skew: i64::from(constraint.max_skew),
+            min_domains: constraint.min_domains.and_then(|n| usize::try_from(n).ok()).unwrap_or(1),
+            selectors: vec![selector.unwrap_or_else(nothing)],
+            hard: constraint.when_unsatisfiable != "ScheduleAnyway",
+            honor_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
+            honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
+        }
+    }
+
+    fn selects(&self, pod: &PodInfo, namespace: &str) -> bool {
+        pod.key.namespace == namespace && !pod.is_terminating() && self.selects_labels(pod.labels())
+    }
+
+    fn selects_labels(&self, labels: &Labels) -> bool {
+        self.selectors.iter().all(|s| s.matches(labels))
+    }
+
+    /// Whether the node is one that the pod could be spread to.
+    fn covers(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
+        let Some(spec) = pod.spec() else { return true };
+        let none: &[Toleration] = &[];
+        let tolerations = spec.tolerations.as_deref().unwrap_or(none);
+        (!self.honor_affinity || node_affinity_matches(spec, node))
+            && (!self.honor_taints
+                || node.taints().iter().all(|t| t.effect == "PreferNoSchedule" || tolerates(tolerations, t)))
+    }
+
+    fn count(&self, node: &NodeInfo, namespace: &str) -> i64 {
+        let count = node.pods.values().filter(|p| self.selects(p, namespace)).count();
+        i64::try_from(count).unwrap_or(i64::MAX)
+    }
+}
+
+impl Plugin for TopologySpread {
+    fn name(&self) -> &'static str {
+        "PodTopologySpread"
+    }
+
+    fn events(&self) -> Events {
+        Events::NODE_ADDED | Events::NODE_LABELS | Events::NODE_TAINTS | Events::POD_PLACED | Events::POD_GONE
+    }
+
+    fn filter(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Result<Option<Box<dyn Filter>>, Rejection> {
+        let hard: Vec<Constraint> = constraints(pod).into_iter().filter(|c| c.hard).collect();
+        if hard.is_empty() {
+            return Ok(None);
+        }
+        let mut counts = vec![HashMap::new(); hard.len()];
+        for node in snapshot.nodes.iter().filter(|n| has_all_keys(&hard, n)) {
+            for (constraint, counts) in hard.iter().zip(&mut counts).filter(|(c, _)| c.covers(pod, node)) {
+                let value = node.labels().get(&constraint.key).cloned().unwrap_or_default();
+                *counts.entry(value).or_insert(0) += constraint.count(node, &pod.key.namespace);
+            }
+        }
+        Ok(Some(Box::new(Hard { pod: Arc::clone(pod), constraints: hard, counts })))
+    }
+
+    fn score(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot, nodes: &[&NodeInfo]) -> Option<(Box<dyn Score>, i64)> {
+        let (soft, require_keys) = self.soft(pod);
+        if soft.is_empty() {
+            return None;
+        }
+        let mut counts: Vec<HashMap<String, i64>> = vec![HashMap::new(); soft.len()];
+        let eligible = |n: &NodeInfo| !require_keys || has_all_keys(&soft, n);
+        for node in nodes.iter().filter(|n| eligible(n)) {
+            for (constraint, counts) in soft.iter().zip(&mut counts) {
+                if let Some(value) = node.labels().get(&constraint.key) {
+                    counts.entry(value.clone()).or_insert(0);
+                }
+            }
+        }
+        for (constraint, counts) in soft.iter().zip(&mut counts).filter(|(c, _)| c.key != HOSTNAME) {
+            for node in snapshot.nodes.iter().filter(|n| eligible(n) && constraint.covers(pod, n)) {
+                if let Some(count) = node.labels().get(&constraint.key).and_then(|v| counts.get_mut(v)) {
+                    *count += constraint.count(node, &pod.key.namespace);
+                }
+            }
+        }
+        Some((Box::new(Soft { namespace: pod.key.namespace.clone(), constraints: soft, counts, require_keys }), 2))
+    }
+}
+
+fn has_all_keys(constraints: &[Constraint], node: &NodeInfo) -> bool {
+    constraints.iter().all(|c| node.labels().contains_key(&c.key))
+}
+
+#[derive(Clone)]
+struct Hard {
+    pod: Arc<PodInfo>,
+    constraints: Vec<Constraint>,
+    /// Pods by topology value, for each constraint.
+    counts: Vec<HashMap<String, i64>>,
+}
+
+impl Hard {
+    fn change(&mut self, other: &PodInfo, node: &NodeInfo, amount: i64) {
+        if !has_all_keys(&self.constraints, node) {
+            return;
+        }
+        for (constraint, counts) in self.constraints.iter().zip(&mut self.counts) {
+            if constraint.selects(other, &self.pod.key.namespace) && constraint.covers(&self.pod, node) {
+                let value = node.labels().get(&constraint.key).cloned().unwrap_or_default();
+                *counts.entry(value).or_insert(0) += amount;
+            }
+        }
+    }
+}
+
+impl Filter for Hard {
+    fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        for (constraint, counts) in self.constraints.iter().zip(&self.counts) {
+            let Some(value) = node.labels().get(&constraint.key) else {
+                let reason = "node(s) didn't match pod topology spread constraints (missing required label)";
+                return Err(Rejection::unresolvable(reason));
+            };
+            let enough_domains = counts.len() >= constraint.min_domains;
+            let min = if enough_domains { counts.values().copied().min().unwrap_or(0) } else { 0 };
+            let itself = i64::from(constraint.selects_labels(self.pod.labels()));
+            if counts.get(value).copied().unwrap_or(0) + itself - min > constraint.max_skew {
+                return Err(Rejection::resolvable("node(s) didn't match pod topology spread constraints"));
+            }
+        }
+        Ok(())
+    }
+
+    fn pod_added(&mut self, pod: &PodInfo, node: &NodeInfo, _snapshot: &Snapshot) {
+        self.change(pod, node, 1);
+    }
+
+    fn pod_removed(&mut self, pod: &PodInfo, node: &NodeInfo, _snapshot: &Snapshot) {
+        self.change(pod, node, -1);
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Filter> {
+        Box::new(self.clone())
+    }
+}
+
+struct Soft {
+    namespace: String,
+    constraints: Vec<Constraint>,
+    counts: Vec<HashMap<String, i64>>,
+    require_keys: bool,
+}
+
+/// Score of a node that lacks a topology label; normalised to nothing.
+const IGNORED: i64 = -1;
+
+impl Score for Soft {
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+    fn score(&self, node: &NodeInfo) -> i64 {
+        if self.require_keys && !has_all_keys(&self.constraints, node) {
+            return IGNORED;
+        }
+        let mut score = 0.0;
+        for (constraint, counts) in self.constraints.iter().zip(&self.counts) {
+            let Some(value) = node.labels().get(&constraint.key) else { continue };
+            let count = if constraint.key == HOSTNAME {
+                constraint.count(node, &self.namespace)
+            } else {
+                counts.get(value).copied().unwrap_or(0)
+            };
+            // Domains matter more the more there are of them.
+            let weight = ((counts.len() + 2) as f64).ln();
+            score += count as f64 * weight + (constraint.max_skew - 1) as f64;
+        }
+        score.round() as i64
+    }
+
+    fn normalize(&self, scores: &mut [i64]) {
+        let valid = || scores.iter().copied().filter(|s| *s != IGNORED);
+        let (min, max) = (valid().min().unwrap_or(0), valid().max().unwrap_or(0));
+        for score in scores.iter_mut() {
+            *score = match (*score, max) {
+                (IGNORED, _) => 0,
+                (_, 0) => MAX_SCORE,
+                (score, max) => MAX_SCORE * (max + min - score) / max,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cache::Cache;
+    use crate::testing::{node_with, pod_with};
+
+    struct Nobody;
+
+    impl Owners for Nobody {
+        fn selectors(&self, _pod: &PodInfo) -> Vec<Selector> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_hard_constraint_bounds_the_skew_between_zones() {
+        let mut cache = Cache::default();
+        for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+            cache.set_node(node_with(name, "4", json!({"zone": zone}), json!({})));
+        }
+        cache.set_node(node_with("bare", "4", json!({}), json!({})));
+        let constraint = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "web"}}});
+        let pod =
+            |name: &str| pod_with(name, "1", json!({"app": "web"}), json!({"topologySpreadConstraints": [constraint]}));
+        let fits = |cache: &Cache, pod: &Arc<PodInfo>| -> Vec<String> {
+            let snapshot = cache.snapshot();
+            let filter = TopologySpread::new(Arc::new(Nobody)).filter(pod, &snapshot).unwrap().unwrap();
+            snapshot.nodes.iter().filter(|n| filter.check(n).is_ok()).map(|n| n.name.clone()).collect()
+        };
+        assert_eq!(fits(&cache, &pod("1")), ["a1", "a2", "b1"]);
+        cache.assume(pod("1"), "a1");
+        assert_eq!(fits(&cache, &pod("2")), ["b1"]);
+        cache.assume(pod("2"), "b1");
+        assert_eq!(fits(&cache, &pod("3")), ["a1", "a2", "b1"]);
+    }
+}

@@ -1,0 +1,333 @@
+//! Pods that wait for a node: ready ones by priority, failed ones until their back-off ends or the cluster changes.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::BitOr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::pod_info::PodInfo;
+
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// A pod is tried again after this long even if nothing seems to have changed.
+const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
+
+/// A set of kinds of cluster changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events(u16);
+
+impl Events {
+    pub const NONE: Self = Self(0);
+    pub const NODE_ADDED: Self = Self(1);
+    pub const NODE_LABELS: Self = Self(1 << 1);
+    pub const NODE_TAINTS: Self = Self(1 << 2);
+    pub const NODE_ALLOCATABLE: Self = Self(1 << 3);
+    /// A pod on a node came, or changed its labels.
+    pub const POD_PLACED: Self = Self(1 << 4);
+    /// A pod left its node or asks for less.
+    pub const POD_GONE: Self = Self(1 << 5);
+    pub const VOLUMES: Self = Self(1 << 6);
+    pub const NAMESPACES: Self = Self(1 << 7);
+
+    pub fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl BitOr for Events {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Active(u64),
+    Backoff(Instant),
+    Unschedulable(Instant),
+    /// Being scheduled since this many events.
+    InFlight(u64),
+    Gated,
+}
+
+struct Entry {
+    pod: Arc<PodInfo>,
+    place: Place,
+    attempts: u32,
+    /// What may make it schedulable.
+    wanted: Events,
+    /// Whether its back-off must be waited for, because the last attempt ended in an error.
+    failed: bool,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<String, Entry>,
+    active: BTreeSet<(Reverse<i32>, u64, String)>,
+    backoff: BTreeSet<(Instant, String)>,
+    unschedulable: BTreeSet<(Instant, String)>,
+    sequence: u64,
+    /// Events so far, and the number of the last one of each kind.
+    events: u64,
+    last_event: [u64; 16],
+}
+
+/// The scheduling queue. Every waiting pod is in exactly one of its parts.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl Queue {
+    /// Adds a pod or takes its changed form. A change of what it asks for ends its wait for events.
+    pub fn set(&self, pod: Arc<PodInfo>) {
+        if self.state.lock().set(pod) {
+            self.wake.notify_one();
+        }
+    }
+
+    pub fn remove(&self, uid: &str) {
+        let mut state = self.state.lock();
+        state.unlist(uid);
+        state.entries.remove(uid);
+    }
+
+    /// The newest form of a waiting pod.
+    pub fn get(&self, uid: &str) -> Option<Arc<PodInfo>> {
+        self.state.lock().entries.get(uid).map(|e| Arc::clone(&e.pod))
+    }
+
+    /// Takes the pod to schedule next; it stays known as in flight. Cancel-safe.
+    pub async fn pop(&self) -> Arc<PodInfo> {
+        loop {
+            let notified = self.wake.notified();
+            let due = {
+                let mut state = self.state.lock();
+                state.promote(Instant::now());
+                if let Some(pod) = state.take() {
+                    return pod;
+                }
+                state.next_due()
+            };
+            let sleep = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = notified => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    /// Gives back a pod that fits nowhere until one of `wanted` happens.
+    pub fn unschedulable(&self, uid: &str, wanted: Events) {
+        let mut state = self.state.lock();
+        let Some(entry) = state.entries.get(uid) else { return };
+        let Place::InFlight(since) = entry.place else { return };
+        let missed = (0..16).any(|bit| Events(1 << bit).intersects(wanted) && state.last_event[bit] > since);
+        if let Some(entry) = state.entries.get_mut(uid) {
+            (entry.wanted, entry.failed) = (wanted, false);
+        }
+        if missed {
+            state.back_off(uid);
+        } else {
+            state.put(uid, Place::Unschedulable(Instant::now() + UNSCHEDULABLE_MAX));
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Gives back a pod whose scheduling met an error.
+    pub fn failed(&self, uid: &str) {
+        let mut state = self.state.lock();
+        if let Some(entry) = state.entries.get_mut(uid) {
+            entry.failed = true;
+            state.back_off(uid);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Tells of a change in the cluster: pods that waited for it are tried again.
+    pub fn happened(&self, events: Events) {
+        let mut state = self.state.lock();
+        state.events += 1;
+        let number = state.events;
+        for bit in (0..16).filter(|bit| Events(1 << bit).intersects(events)) {
+            state.last_event[bit] = number;
+        }
+        let waiting = state.unschedulable.iter().map(|(_, uid)| uid);
+        let woken: Vec<String> = waiting
+            .filter(|uid| state.entries.get(*uid).is_some_and(|e| e.wanted.intersects(events)))
+            .cloned()
+            .collect();
+        for uid in &woken {
+            state.back_off(uid);
+        }
+        drop(state);
+        if !woken.is_empty() {
+            self.wake.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn set(&mut self, pod: Arc<PodInfo>) -> bool {
+        let uid = pod.uid.clone();
+        let gated = pod.is_gated();
+        let Some(entry) = self.entries.get_mut(&uid) else {
+            let place = Place::Gated;
+            self.entries.insert(uid.clone(), Entry { pod, place, attempts: 0, wanted: Events::NONE, failed: false });
+            if !gated {
+                self.activate(&uid);
+            }
+            return !gated;
+        };
+        let changed = entry.pod.spec() != pod.spec() || entry.pod.labels() != pod.labels();
+        let place = entry.place;
+        entry.pod = pod;
+        match place {
+            Place::Gated if !gated => self.activate(&uid),
+            Place::Unschedulable(_) if changed => self.back_off(&uid),
+            _ => return false,
+        }
+        true
+    }
+
+    fn unlist(&mut self, uid: &str) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        match entry.place {
+            Place::Active(sequence) => {
+                self.active.remove(&(Reverse(entry.pod.priority), sequence, uid.to_owned()));
+            }
+            Place::Backoff(at) => {
+                self.backoff.remove(&(at, uid.to_owned()));
+            }
+            Place::Unschedulable(at) => {
+                self.unschedulable.remove(&(at, uid.to_owned()));
+            }
+            Place::InFlight(_) | Place::Gated => {}
+        }
+    }
+
+    fn put(&mut self, uid: &str, place: Place) {
+        self.unlist(uid);
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        entry.place = place;
+        match place {
+            Place::Active(sequence) => {
+                self.active.insert((Reverse(entry.pod.priority), sequence, uid.to_owned()));
+            }
+            Place::Backoff(at) => {
+                self.backoff.insert((at, uid.to_owned()));
+            }
+            Place::Unschedulable(at) => {
+                self.unschedulable.insert((at, uid.to_owned()));
+            }
+            Place::InFlight(_) | Place::Gated => {}
+        }
+    }
+
+    fn activate(&mut self, uid: &str) {
+        self.sequence += 1;
+        self.put(uid, Place::Active(self.sequence));
+    }
+
+    fn back_off(&mut self, uid: &str) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        let delay = BACKOFF_MIN.saturating_mul(1 << entry.attempts.saturating_sub(1).min(8)).min(BACKOFF_MAX);
+        self.put(uid, Place::Backoff(Instant::now() + delay));
+    }
+
+    /// Activates pods whose wait is over.
+    fn promote(&mut self, now: Instant) {
+        while let Some((_, uid)) = self.backoff.first().filter(|(at, _)| *at <= now).cloned() {
+            self.activate(&uid);
+        }
+        while let Some((_, uid)) = self.unschedulable.first().filter(|(at, _)| *at <= now).cloned() {
+            self.activate(&uid);
+        }
+    }
+
+    fn take(&mut self) -> Option<Arc<PodInfo>> {
+        // While nothing else is to do, pods that an event woke need not sit out their back-off.
+        let uid = match self.active.first() {
+            Some((_, _, uid)) => uid.clone(),
+            None => {
+                let ready = |uid: &String| self.entries.get(uid).is_some_and(|e| !e.failed);
+                self.backoff.iter().map(|(_, uid)| uid).find(|uid| ready(uid))?.clone()
+            }
+        };
+        self.put(&uid, Place::InFlight(self.events));
+        let entry = self.entries.get_mut(&uid)?;
+        entry.attempts = entry.attempts.saturating_add(1);
+        Some(Arc::clone(&entry.pod))
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let first = |set: &BTreeSet<(Instant, String)>| set.first().map(|(at, _)| *at);
+        [first(&self.backoff), first(&self.unschedulable)].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{pod, pod_with};
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_come_by_priority_then_age_and_gated_ones_not_at_all() {
+        let queue = Queue::default();
+        queue.set(pod("old", "1"));
+        queue.set(pod("new", "1"));
+        queue.set(pod_with("gated", "1", json!({}), json!({"schedulingGates": [{"name": "g"}], "priority": 9})));
+        queue.set(pod_with("high", "1", json!({}), json!({"priority": 5})));
+        let mut names = Vec::new();
+        for _ in 0..3 {
+            names.push(queue.pop().await.key.name.clone());
+        }
+        assert_eq!(names, ["high", "old", "new"]);
+        queue.set(pod_with("gated", "1", json!({}), json!({"priority": 9})));
+        assert_eq!(queue.pop().await.key.name, "gated");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unschedulable_pod_wakes_for_its_events_only_also_for_missed_ones() {
+        let queue = Queue::default();
+        queue.set(pod("p", "1"));
+        let p = queue.pop().await;
+        queue.unschedulable(&p.uid, Events::POD_GONE | Events::NODE_ADDED);
+        queue.happened(Events::NODE_TAINTS);
+        let start = Instant::now();
+        let woken = tokio::time::timeout(Duration::from_secs(200), queue.pop()).await;
+        assert!(woken.is_err(), "not woken by another event");
+        queue.happened(Events::POD_GONE);
+        queue.pop().await;
+        assert_eq!(start.elapsed().as_secs(), 200, "an idle scheduler does not wait for back-off");
+        queue.happened(Events::NODE_ADDED);
+        queue.unschedulable(&p.uid, Events::NODE_ADDED);
+        queue.pop().await;
+        assert_eq!(start.elapsed().as_secs(), 200, "the event came while the pod was in flight");
+        queue.unschedulable(&p.uid, Events::NODE_ADDED);
+        queue.pop().await;
+        assert_eq!(start.elapsed().as_secs(), 500, "tried again after a while in any case");
+        queue.failed(&p.uid);
+        let before = Instant::now();
+        queue.pop().await;
+        assert!(before.elapsed() >= BACKOFF_MIN, "errors are backed off from");
+    }
+}
