@@ -15,3 +15,4 @@ pub mod selector;
 pub mod status;
 pub mod structural;
 pub mod table;
+pub mod validate;

@@ -1,0 +1,202 @@
+//! Forms of names and values. Every check returns what is wrong, in the API's words.
+
+use std::net::Ipv4Addr;
+
+const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+const HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
+const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+
+fn too_long(max: usize) -> String {
+    format!("must be no more than {max} bytes")
+}
+
+/// Ends alphanumeric, everything in between by `middle`.
+fn framed(text: &str, end: impl Fn(u8) -> bool, middle: impl Fn(u8) -> bool) -> bool {
+    let bytes = text.as_bytes();
+    match bytes {
+        [] => false,
+        [one] => end(*one),
+        [first, inner @ .., last] => end(*first) && end(*last) && inner.iter().all(|b| middle(*b)),
+    }
+}
+
+fn lower(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit()
+}
+
+fn is_label(text: &str) -> bool {
+    framed(text, lower, |b| lower(b) || b == b'-')
+}
+
+fn is_qualified(text: &str) -> bool {
+    framed(text, |b| b.is_ascii_alphanumeric(), |b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+fn both(text: &str, max: usize, valid: bool, message: &str) -> Vec<String> {
+    let long = (text.len() > max).then(|| too_long(max));
+    long.into_iter().chain((!valid).then(|| message.to_owned())).collect()
+}
+
+pub(super) fn dns_label(text: &str) -> Vec<String> {
+    both(text, 63, is_label(text), LABEL)
+}
+
+pub(super) fn dns_subdomain(text: &str) -> Vec<String> {
+    both(text, 253, text.split('.').all(is_label), SUBDOMAIN)
+}
+
+pub(super) fn path_segment(text: &str) -> Vec<String> {
+    match text {
+        "." | ".." => vec![format!("may not be '{text}'")],
+        _ => ["/", "%"].iter().filter(|c| text.contains(**c)).map(|c| format!("may not contain '{c}'")).collect(),
+    }
+}
+
+pub(super) fn qualified_name(text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let parts: Vec<&str> = text.split('/').collect();
+    let name = match parts[..] {
+        [name] => name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                problems.push("prefix part must be non-empty".into());
+            } else {
+                problems.extend(dns_subdomain(prefix).into_iter().map(|p| format!("prefix part {p}")));
+            }
+            name
+        }
+        _ => {
+            return vec![format!(
+                "a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        problems.push("name part must be non-empty".into());
+    } else if name.len() > 63 {
+        problems.push(format!("name part {}", too_long(63)));
+    }
+    if !is_qualified(name) {
+        problems.push(format!("name part {QUALIFIED}"));
+    }
+    problems
+}
+
+/// A prefixed name whose prefix is a domain: `example.com/name`.
+pub(super) fn domain_prefixed_path(text: &str) -> Vec<String> {
+    match text.split_once('/') {
+        _ if text.is_empty() => vec!["must be non-empty".into()],
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+            let mut problems = dns_subdomain(host);
+            if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+                problems.push("Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')".into());
+            }
+            problems
+        }
+        _ => vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".into()],
+    }
+}
+
+pub(super) fn label_value(text: &str) -> Vec<String> {
+    both(text, 63, text.is_empty() || is_qualified(text), LABEL_VALUE)
+}
+
+pub(super) fn port_name(text: &str) -> Vec<String> {
+    let byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let cases = [
+        (text.len() > 15, "must be no more than 15 characters"),
+        (!text.bytes().all(byte), "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"),
+        (!text.bytes().any(|b| b.is_ascii_lowercase()), "must contain at least one letter (a-z)"),
+        (text.contains("--"), "must not contain consecutive hyphens"),
+        (text.starts_with('-') || text.ends_with('-'), "must not begin or end with a hyphen"),
+    ];
+    cases.iter().filter(|(wrong, _)| *wrong).map(|(_, message)| (*message).to_owned()).collect()
+}
+
+pub(super) fn port_number(port: i64) -> Vec<String> {
+    if (1..=65535).contains(&port) { Vec::new() } else { vec!["must be between 1 and 65535, inclusive".into()] }
+}
+
+pub(super) fn config_key(text: &str) -> Vec<String> {
+    let byte = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let mut problems = both(text, 253, !text.is_empty() && text.bytes().all(byte), CONFIG_KEY);
+    match text {
+        "." | ".." => problems.push(format!("must not be '{text}'")),
+        _ if text.starts_with("..") => problems.push("must not start with '..'".into()),
+        _ => {}
+    }
+    problems
+}
+
+pub(super) fn env_var_name(text: &str) -> Vec<String> {
+    if text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=') {
+        Vec::new()
+    } else {
+        vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".into()]
+    }
+}
+
+pub(super) fn http_header_name(text: &str) -> Vec<String> {
+    let valid = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    both(text, usize::MAX, valid, HEADER)
+}
+
+/// The number of a percentage.
+pub(super) fn percent(text: &str) -> Result<i64, String> {
+    let number = text.strip_suffix('%').filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    number.and_then(|n| n.parse().ok()).ok_or_else(|| PERCENT.to_owned())
+}
+
+pub(super) fn ip(text: &str) -> Vec<String> {
+    if is_ip(text) { Vec::new() } else { vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()] }
+}
+
+pub(super) fn is_ip(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok()
+}
+
+pub(super) fn is_ipv4(text: &str) -> bool {
+    text.parse::<Ipv4Addr>().is_ok()
+}
+
+pub(super) fn cidr(text: &str) -> Vec<String> {
+    let valid = text.split_once('/').is_some_and(|(address, bits)| {
+        let max = if is_ipv4(address) { 32 } else { 128 };
+        let plain = bits == "0" || !bits.starts_with(['0', '+']);
+        is_ip(address) && plain && bits.parse::<u8>().is_ok_and(|n| n <= max)
+    });
+    if valid { Vec::new() } else { vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_their_rules() {
+        type Check = fn(&str) -> Vec<String>;
+        let cases: [(Check, &[&str], &[&str]); 9] = [
+            (dns_label, &["a", "a-1", "1"], &["", "-a", "a-", "A", "a.b", "a_b"]),
+            (dns_subdomain, &["a", "a.b-c.d"], &["", ".a", "a..b", "a.-b", "A"]),
+            (qualified_name, &["a", "A_b.c", "example.com/Name"], &["", "/a", "a/", "a/b/c", "a b", "Ex/a"]),
+            (label_value, &["", "a", "A_1.b"], &["-a", "a b", "a/b"]),
+            (port_name, &["http", "a-1"], &["", "1", "a--b", "-a", "Http", "averyveryverylong"]),
+            (config_key, &["a", ".a", "A_b-c.d"], &["", ".", "..", "..a", "a/b"]),
+            (cidr, &["10.0.0.0/8", "::/0"], &["10.0.0.0", "10.0.0.0/33", "x/8", "10.0.0.0/08"]),
+            (path_segment, &["system:a", "A b"], &[".", "..", "a/b", "a%b"]),
+            (env_var_name, &["A", "a-b.c", "1"], &["a=b", "é"]),
+        ];
+        for (check, good, bad) in cases {
+            for text in good {
+                assert_eq!(check(text), Vec::<String>::new(), "{text}");
+            }
+            for text in bad {
+                assert!(!check(text).is_empty(), "{text}");
+            }
+        }
+    }
+}

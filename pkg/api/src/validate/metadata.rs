@@ -1,0 +1,171 @@
+//! Metadata that every object has.
+
+use serde_json::Value;
+
+use super::at::{At, same};
+use super::{Errors, format};
+use crate::resource::{NameRule, Resource};
+
+const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
+/// Metadata of a new object.
+pub(super) fn on_create(resource: &Resource, object: &At, errors: &mut Errors) {
+    let meta = object.get("metadata");
+    let (name, generate_name) = (meta.get("name"), meta.get("generateName"));
+    if !generate_name.is_empty() {
+        // The server appends to it, so that a trailing dash or dot is fine.
+        let text = generate_name.text();
+        let masked = text.strip_suffix('-').map(|base| format!("{base}a"));
+        let masked = masked.as_deref().filter(|m| m.len() > 1).unwrap_or(text);
+        let problems = name_problems(resource, masked);
+        generate_name.check(errors, problems.into_iter().filter(|p| !p.starts_with("must be no more")).collect());
+    }
+    if name.is_empty() {
+        name.required(errors, "name or generateName is required");
+    } else {
+        name.check(errors, name_problems(resource, name.text()));
+    }
+    namespace(resource, &meta.get("namespace"), errors);
+    meta.get("generation").not_negative(errors);
+    contents(resource, &meta, None, errors);
+}
+
+/// Metadata of a changed object.
+pub(super) fn on_update(resource: &Resource, object: &At, old: &At, errors: &mut Errors) {
+    let (meta, old_meta) = (object.get("metadata"), old.get("metadata"));
+    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        meta.get(field).immutable(&old_meta.get(field), errors);
+    }
+    if !resource.unconditional_update && meta.get("resourceVersion").is_empty() {
+        meta.get("resourceVersion").invalid_value(errors, "", "must be specified for an update");
+    }
+    let generation = meta.get("generation");
+    if generation.int().unwrap_or(0) < old_meta.get("generation").int().unwrap_or(0) {
+        generation.invalid(errors, "must not be decremented");
+    }
+    if old_meta.get("deletionTimestamp").is_set() {
+        no_new_finalizers(&meta.get("finalizers"), old_meta.get("finalizers").list(), errors);
+    }
+    contents(resource, &meta, Some(&old_meta), errors);
+}
+
+/// Labels, annotations, owners and finalizers. What an update leaves alone is not checked again.
+fn contents(resource: &Resource, meta: &At, old: Option<&At>, errors: &mut Errors) {
+    let changed = |name: &'static str| old.is_none_or(|old| !same(meta.get(name).value, old.get(name).value));
+    if changed("labels") {
+        labels(&meta.get("labels"), errors);
+    }
+    if changed("annotations") {
+        annotations(&meta.get("annotations"), errors);
+    }
+    if changed("ownerReferences") {
+        owners(&meta.get("ownerReferences"), errors);
+    }
+    if changed("finalizers") {
+        finalizers(resource, &meta.get("finalizers"), errors);
+    }
+}
+
+pub(super) fn name_problems(resource: &Resource, name: &str) -> Vec<String> {
+    let mut problems = match resource.name_rule {
+        NameRule::DnsSubdomain => format::dns_subdomain(name),
+        NameRule::DnsLabel => format::dns_label(name),
+        NameRule::PathSegment => format::path_segment(name),
+    };
+    if resource.kind == "CronJob" && resource.group == "batch" && name.len() > 52 {
+        problems.push("must be no more than 52 characters".into());
+    }
+    problems
+}
+
+fn namespace(resource: &Resource, namespace: &At, errors: &mut Errors) {
+    match (resource.namespaced, namespace.is_empty()) {
+        (true, true) => namespace.required(errors, ""),
+        (true, false) => namespace.check(errors, format::dns_label(namespace.text())),
+        (false, false) => namespace.forbidden(errors, "not allowed on this type"),
+        (false, true) => {}
+    }
+}
+
+pub(super) fn labels(labels: &At, errors: &mut Errors) {
+    for (key, value) in labels.entries() {
+        for problem in format::qualified_name(key) {
+            labels.invalid_value(errors, key, problem);
+        }
+        value.check(errors, format::label_value(value.text()));
+    }
+}
+
+pub(super) fn annotations(annotations: &At, errors: &mut Errors) {
+    let mut size = 0;
+    for (key, value) in annotations.entries() {
+        for problem in format::qualified_name(&key.to_lowercase()) {
+            annotations.invalid_value(errors, key, problem);
+        }
+        size += key.len() + value.text().len();
+    }
+    if size > MAX_ANNOTATION_BYTES {
+        annotations.too_long(errors, MAX_ANNOTATION_BYTES);
+    }
+}
+
+fn owners(owners: &At, errors: &mut Errors) {
+    let mut controller: Option<&str> = None;
+    for owner in owners.items() {
+        let version = owner.get("apiVersion");
+        if version.text().rsplit('/').next().is_none_or(str::is_empty) {
+            version.invalid(errors, "version must not be empty");
+        }
+        for field in ["kind", "name", "uid"] {
+            let field = owner.get(field);
+            if field.is_empty() {
+                field.invalid_value(errors, "", "must not be empty");
+            }
+        }
+        if owner.str("kind") == "Event" && matches!(version.text(), "v1" | "events.k8s.io/v1") {
+            owner.invalid(errors, format!("{} is disallowed from being an owner", version.text()));
+        }
+        if owner.get("controller").is_true() {
+            if let Some(first) = controller {
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
+                    owner.str("name")
+                );
+                owners.invalid(errors, detail);
+            }
+            controller = Some(owner.str("name"));
+        }
+    }
+}
+
+fn finalizers(resource: &Resource, finalizers: &At, errors: &mut Errors) {
+    for item in finalizers.items() {
+        // Finalizers of custom resources may lack a prefix.
+        finalizer(&item, !resource.is_custom() && resource.group != "rbac.authorization.k8s.io", errors);
+    }
+    let has = |name: &str| finalizers.list().iter().any(|f| f.as_str() == Some(name));
+    if has("orphan") && has("foregroundDeletion") {
+        finalizers.invalid(errors, "finalizer orphan and foregroundDeletion cannot be both set");
+    }
+}
+
+/// One finalizer; with `standard` it has a prefix or is one of Kubernetes' own.
+pub(super) fn finalizer(item: &At, standard: bool, errors: &mut Errors) {
+    let problems = format::qualified_name(item.text());
+    if standard && problems.is_empty() && !item.text().contains('/') && !STANDARD_FINALIZERS.contains(&item.text()) {
+        item.invalid(errors, "name is neither a standard finalizer name nor is it fully qualified");
+    }
+    item.check(errors, problems);
+}
+
+fn no_new_finalizers(finalizers: &At, old: &[Value], errors: &mut Errors) {
+    let new: Vec<String> = finalizers.list().iter().filter(|f| !old.contains(f)).map(Value::to_string).collect();
+    if !new.is_empty() {
+        let detail = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            new.join(", ")
+        );
+        finalizers.forbidden(errors, detail);
+    }
+}

@@ -1,0 +1,336 @@
+//! Containers of all three kinds.
+
+use super::Pod;
+use super::{handler, resources, security};
+use crate::validate::at::At;
+use crate::validate::{Errors, format};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Main,
+    Init,
+    Ephemeral,
+}
+
+/// All containers of a pod; names are unique over all roles.
+pub(super) fn containers(spec: &At, pod: &Pod, errors: &mut Errors) {
+    let main = spec.get("containers");
+    main.need(errors);
+    let mut names: Vec<&str> = Vec::new();
+    for (list, role) in [
+        (main, Role::Main),
+        (spec.get("initContainers"), Role::Init),
+        (spec.get("ephemeralContainers"), Role::Ephemeral),
+    ] {
+        for container in list.items() {
+            one(&container, role, pod, errors);
+            let name = container.get("name");
+            if !name.is_empty() && names.contains(&name.text()) {
+                name.duplicate(errors);
+            }
+            names.push(name.text());
+        }
+    }
+    for container in spec.get("ephemeralContainers").items() {
+        let target = container.get("targetContainerName");
+        let known = |list: &'static str| spec.get(list).list().iter().any(|c| c["name"] == target.text());
+        if !target.is_empty() && !known("containers") && !known("initContainers") {
+            target.not_found(errors);
+        }
+    }
+    host_ports(spec, errors);
+}
+
+fn one(container: &At, role: Role, pod: &Pod, errors: &mut Errors) {
+    let name = container.get("name");
+    if name.need(errors) {
+        name.check(errors, format::dns_label(name.text()));
+    }
+    let image = container.get("image");
+    // A template may leave the image to somebody else, a pod may not.
+    if !pod.template && image.need(errors) && image.text() != image.text().trim() {
+        image.invalid(errors, "must not have leading or trailing whitespace");
+    }
+    container.get("terminationMessagePolicy").need(errors);
+    container.get("imagePullPolicy").need(errors);
+    environment(container, errors);
+    mounts(container, role, pod, errors);
+    security::container(&container.get("securityContext"), pod, errors);
+    restart_policy(container, role, errors);
+    resize_policy(&container.get("resizePolicy"), errors);
+    let sidecar = role == Role::Init && container.str("restartPolicy") == "Always";
+    match role {
+        Role::Ephemeral => {
+            for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"] {
+                let field = container.get(field);
+                if !field.is_empty() {
+                    field.forbidden(errors, "cannot be set for an Ephemeral Container");
+                }
+            }
+        }
+        Role::Init if !sidecar => {
+            for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+                let field = container.get(field);
+                if field.is_set() {
+                    field.forbidden(errors, "may not be set for init containers without restartPolicy=Always");
+                }
+            }
+        }
+        _ => {
+            handler::lifecycle(&container.get("lifecycle"), errors);
+            for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+                handler::probe(&container.get(probe), probe, errors);
+            }
+        }
+    }
+    ports(&container.get("ports"), pod, errors);
+    resources::requirements(&container.get("resources"), errors);
+}
+
+fn restart_policy(container: &At, role: Role, errors: &mut Errors) {
+    let policy = container.get("restartPolicy");
+    if role == Role::Ephemeral {
+        if policy.is_set() {
+            policy.forbidden(errors, "may not be set for ephemeral containers");
+        }
+        return;
+    }
+    policy.one_of(errors, &["Always", "Never", "OnFailure"]);
+    let rules = container.get("restartPolicyRules");
+    if !rules.is_empty() && policy.is_empty() {
+        policy.required(errors, "must specify restartPolicy when restart rules are used");
+    }
+    for rule in rules.items() {
+        rule.get("action").need_one_of(errors, &["Restart", "RestartAllContainers"]);
+        rule.get("exitCodes.operator").need_one_of(errors, &["In", "NotIn"]);
+    }
+}
+
+fn resize_policy(policy: &At, errors: &mut Errors) {
+    let mut seen: Vec<&str> = Vec::new();
+    for item in policy.items() {
+        let name = item.get("resourceName");
+        name.need_one_of(errors, &["cpu", "memory"]);
+        item.get("restartPolicy").need_one_of(errors, &["NotRequired", "RestartContainer"]);
+        if seen.contains(&name.text()) {
+            item.duplicate(errors);
+        }
+        seen.push(name.text());
+    }
+}
+
+fn ports(ports: &At, pod: &Pod, errors: &mut Errors) {
+    let mut names: Vec<&str> = Vec::new();
+    for port in ports.items() {
+        let name = port.get("name");
+        if !name.is_empty() {
+            let problems = format::port_name(name.text());
+            if problems.is_empty() && names.contains(&name.text()) {
+                name.duplicate(errors);
+            }
+            name.check(errors, problems);
+            names.push(name.text());
+        }
+        let number = port.get("containerPort");
+        if number.need(errors) {
+            number.in_range(errors, 1, 65535);
+        }
+        let host = port.get("hostPort");
+        if !host.is_empty() {
+            host.in_range(errors, 1, 65535);
+            if pod.host_network && host.int() != number.int() {
+                number.invalid(errors, "must match `hostPort` when `hostNetwork` is true");
+            }
+        }
+        port.get("protocol").need(errors);
+        let ip = port.get("hostIP");
+        if !ip.is_empty() {
+            ip.check(errors, format::ip(ip.text()));
+        }
+    }
+}
+
+/// No two containers that run together may take the same port of the host.
+fn host_ports(spec: &At, errors: &mut Errors) {
+    let mut taken: Vec<String> = Vec::new();
+    let (main, init) = (spec.get("containers"), spec.get("initContainers"));
+    for container in main.items().chain(init.items().filter(|c| c.str("restartPolicy") == "Always")) {
+        for port in container.get("ports").items() {
+            let host = port.get("hostPort");
+            if host.is_empty() {
+                continue;
+            }
+            let key = format!("{}/{}/{}", port.str("protocol"), port.str("hostIP"), host.value);
+            if taken.contains(&key) {
+                let error = crate::field::FieldError::duplicate(&host.path(), key.as_str());
+                errors.push(error);
+            }
+            taken.push(key);
+        }
+    }
+}
+
+fn environment(container: &At, errors: &mut Errors) {
+    for variable in container.get("env").items() {
+        let name = variable.get("name");
+        if name.need(errors) {
+            name.check(errors, format::env_var_name(name.text()));
+        }
+        let source = variable.get("valueFrom");
+        if source.is_set() {
+            value_from(&source, !variable.get("value").is_empty(), errors);
+        }
+    }
+    for source in container.get("envFrom").items() {
+        let prefix = source.get("prefix");
+        prefix.check(errors, format::env_var_name(prefix.text()));
+        let set = source.set_members(&["configMapRef", "secretRef"]);
+        match set[..] {
+            [] => source.invalid_value(errors, "", "must specify one of: `configMapRef` or `secretRef`"),
+            [one] => {
+                source.get(one).get("name").need(errors);
+            }
+            _ => source.invalid_value(errors, "", "may not have more than one field specified at a time"),
+        }
+    }
+}
+
+const ENV_FIELDS: [&str; 11] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+    "metadata.annotations",
+    "metadata.labels",
+];
+
+fn value_from(source: &At, has_value: bool, errors: &mut Errors) {
+    const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
+    let set = source.set_members(&SOURCES);
+    for name in &set {
+        let reference = source.get(name);
+        match *name {
+            "fieldRef" => field_ref(&reference, &ENV_FIELDS[..9], errors),
+            "resourceFieldRef" => resource_field_ref(&reference, false, errors),
+            "fileKeyRef" => {
+                for field in ["volumeName", "path", "key"] {
+                    reference.get(field).need(errors);
+                }
+            }
+            _ => {
+                let (name, key) = (reference.get("name"), reference.get("key"));
+                name.need(errors);
+                if key.need(errors) {
+                    key.check(errors, format::config_key(key.text()));
+                }
+            }
+        }
+    }
+    match set.len() {
+        0 => source.invalid_value(
+            errors,
+            "",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        ),
+        _ if has_value => source.invalid_value(errors, "", "may not be specified when `value` is not empty"),
+        1 => {}
+        _ => source.invalid_value(errors, "", "may not have more than one field specified at a time"),
+    }
+}
+
+/// A reference to a field of the pod itself; `fields` are those that need no key.
+pub(super) fn field_ref(reference: &At, fields: &[&str], errors: &mut Errors) {
+    let path = reference.get("fieldPath");
+    reference.get("apiVersion").need(errors);
+    if !path.need(errors) {
+        return;
+    }
+    if let Some((base, key)) = path.text().split_once('[') {
+        let key = key.strip_suffix(']').and_then(|k| k.strip_prefix('\'')).and_then(|k| k.strip_suffix('\''));
+        match (base, key) {
+            ("metadata.annotations", Some(key)) => path.check(errors, format::qualified_name(&key.to_lowercase())),
+            ("metadata.labels", Some(key)) => path.check(errors, format::qualified_name(key)),
+            (_, None) => path.invalid(errors, "invalid fieldPath"),
+            _ => path.invalid(errors, "does not support subscript"),
+        }
+    } else {
+        path.one_of(errors, fields);
+    }
+}
+
+pub(super) fn resource_field_ref(reference: &At, volume: bool, errors: &mut Errors) {
+    if volume {
+        reference.get("containerName").need(errors);
+    }
+    let resource = reference.get("resource");
+    if resource.need(errors) {
+        let name = resource.text().strip_prefix("limits.").or_else(|| resource.text().strip_prefix("requests."));
+        let known =
+            name.is_some_and(|n| matches!(n, "cpu" | "memory" | "ephemeral-storage") || n.starts_with("hugepages-"));
+        if !known {
+            let supported = ["limits.cpu", "limits.ephemeral-storage", "limits.memory"];
+            let requests = ["requests.cpu", "requests.ephemeral-storage", "requests.memory"];
+            resource.not_supported(errors, &[supported, requests].concat());
+        }
+    }
+}
+
+fn mounts(container: &At, role: Role, pod: &Pod, errors: &mut Errors) {
+    let mut paths: Vec<&str> = Vec::new();
+    for mount in container.get("volumeMounts").items() {
+        let (name, path) = (mount.get("name"), mount.get("mountPath"));
+        if name.need(errors) && !pod.volumes.contains(&name.text()) {
+            name.not_found(errors);
+        }
+        path.need(errors);
+        if paths.contains(&path.text()) {
+            path.invalid(errors, "must be unique");
+        }
+        paths.push(path.text());
+        let (sub, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
+        for sub in [sub, expression] {
+            if role == Role::Ephemeral && !sub.is_empty() {
+                sub.forbidden(errors, "cannot be set for an Ephemeral Container");
+            }
+            descending(&sub, errors);
+        }
+        if !sub.is_empty() && !expression.is_empty() {
+            expression.invalid(errors, "subPathExpr and subPath are mutually exclusive");
+        }
+        let propagation = mount.get("mountPropagation");
+        if propagation.text() == "Bidirectional" && !container.get("securityContext.privileged").is_true() {
+            propagation.forbidden(errors, "Bidirectional mount propagation is available only to privileged containers");
+        }
+        let recursive = mount.get("recursiveReadOnly");
+        if matches!(recursive.text(), "Enabled" | "IfPossible") && !mount.get("readOnly").is_true() {
+            recursive.forbidden(errors, "may only be specified when readOnly is true");
+        }
+    }
+    for device in container.get("volumeDevices").items() {
+        let (name, path) = (device.get("name"), device.get("devicePath"));
+        if name.need(errors) && !pod.volumes.contains(&name.text()) {
+            name.not_found(errors);
+        }
+        if path.need(errors) && paths.contains(&path.text()) {
+            path.invalid(errors, "must not already exist as a path in volumeMounts");
+        }
+        if path.text().split('/').any(|part| part == "..") {
+            path.invalid(errors, "can not contain backsteps ('..')");
+        }
+    }
+}
+
+/// A path that may not leave its place.
+pub(super) fn descending(path: &At, errors: &mut Errors) {
+    if path.text().starts_with('/') {
+        path.invalid(errors, "must be a relative path");
+    }
+    if path.text().split('/').any(|part| part == "..") {
+        path.invalid(errors, "must not contain '..'");
+    }
+}

@@ -1,0 +1,179 @@
+//! Pods and pod templates.
+
+mod affinity;
+mod container;
+mod handler;
+mod resources;
+mod security;
+mod update;
+mod volume;
+
+use serde_json::Value;
+
+use super::at::At;
+use super::selector::label_name;
+use super::{Errors, format, metadata};
+
+pub(super) use affinity::tolerations;
+pub(super) use handler::port as port_reference;
+use resources::{quantity, requirements};
+pub(super) use update::{ephemeral_containers, resize, status};
+
+/// What rules about parts of a pod need to know of the whole.
+struct Pod<'a> {
+    template: bool,
+    host_network: bool,
+    /// The pod has user ids of its own.
+    user_namespace: bool,
+    volumes: Vec<&'a str>,
+}
+
+pub(super) fn pod(object: &At, old: Option<&At>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    match old {
+        None => {
+            pod_spec(&spec, false, errors);
+            let ephemeral = spec.get("ephemeralContainers");
+            if !ephemeral.is_empty() {
+                ephemeral.forbidden(errors, "cannot be set on create");
+            }
+            let node = spec.get("nodeName");
+            if !node.is_empty() && !spec.get("schedulingGates").is_empty() {
+                node.forbidden(errors, "cannot be set until all schedulingGates have been cleared");
+            }
+        }
+        Some(old) => update::pod(&spec, &old.get("spec"), errors),
+    }
+}
+
+/// Metadata and spec of a template.
+pub(super) fn template(template: &At, errors: &mut Errors) {
+    metadata::labels(&template.get("metadata.labels"), errors);
+    metadata::annotations(&template.get("metadata.annotations"), errors);
+    let spec = template.get("spec");
+    pod_spec(&spec, true, errors);
+    let ephemeral = spec.get("ephemeralContainers");
+    if !ephemeral.is_empty() {
+        ephemeral.forbidden(errors, "ephemeral containers not allowed in pod template");
+    }
+}
+
+fn pod_spec(spec: &At, template: bool, errors: &mut Errors) {
+    let volumes = spec.get("volumes");
+    let pod = Pod {
+        template,
+        host_network: spec.get("hostNetwork").is_true(),
+        user_namespace: spec.get("hostUsers").value == &Value::Bool(false),
+        volumes: volume::volumes(&volumes, errors),
+    };
+    container::containers(spec, &pod, errors);
+    requirements(&spec.get("resources"), errors);
+    for field in ["restartPolicy", "dnsPolicy"] {
+        spec.get(field).need(errors);
+    }
+    metadata::labels(&spec.get("nodeSelector"), errors);
+    security::pod(&spec.get("securityContext"), spec, errors);
+    affinity::affinity(&spec.get("affinity"), errors);
+    tolerations(&spec.get("tolerations"), errors);
+    affinity::spread_constraints(&spec.get("topologySpreadConstraints"), errors);
+    names(spec, errors);
+    dns(spec, errors);
+    lists(spec, errors);
+    spec.get("activeDeadlineSeconds").in_range(errors, 1, i64::from(i32::MAX));
+    let overhead = spec.get("overhead");
+    for (name, amount) in overhead.entries() {
+        quantity(&amount, name, errors);
+    }
+}
+
+fn names(spec: &At, errors: &mut Errors) {
+    type Check = fn(&str) -> Vec<String>;
+    const RULES: [(&str, Check); 6] = [
+        ("serviceAccountName", format::dns_subdomain),
+        ("nodeName", format::dns_subdomain),
+        ("hostname", format::dns_label),
+        ("subdomain", format::dns_label),
+        ("priorityClassName", format::dns_subdomain),
+        ("runtimeClassName", format::dns_subdomain),
+    ];
+    for (field, rule) in RULES {
+        let name = spec.get(field);
+        if !name.is_empty() {
+            name.check(errors, rule(name.text()));
+        }
+    }
+    spec.get("os.name").one_of(errors, &["linux", "windows"]);
+}
+
+fn dns(spec: &At, errors: &mut Errors) {
+    let config = spec.get("dnsConfig");
+    let (servers, searches) = (config.get("nameservers"), config.get("searches"));
+    if spec.str("dnsPolicy") == "None" && servers.is_empty() {
+        if config.is_set() {
+            servers.required(errors, "must provide at least one DNS nameserver when `dnsPolicy` is None");
+        } else {
+            let detail = "must provide `dnsConfig` when `dnsPolicy` is None";
+            config.required(errors, detail);
+        }
+    }
+    if servers.list().len() > 3 {
+        servers.invalid(errors, "must not have more than 3 nameservers");
+    }
+    for server in servers.items() {
+        server.check(errors, format::ip(server.text()));
+    }
+    if searches.list().len() > 32 {
+        searches.invalid(errors, "must not have more than 32 search paths");
+    }
+    for search in searches.items() {
+        if search.text() != "." {
+            let name = search.text().trim_end_matches('.').replace('_', "-");
+            search.check(errors, format::dns_subdomain(&name));
+        }
+    }
+    for option in config.get("options").items() {
+        option.get("name").need(errors);
+    }
+}
+
+fn lists(spec: &At, errors: &mut Errors) {
+    for alias in spec.get("hostAliases").items() {
+        let ip = alias.get("ip");
+        ip.check(errors, format::ip(ip.text()));
+        for name in alias.get("hostnames").items() {
+            name.check(errors, format::dns_subdomain(name.text()));
+        }
+    }
+    for gate in spec.get("readinessGates").items() {
+        label_name(&gate.get("conditionType"), errors);
+    }
+    let mut gates: Vec<&str> = Vec::new();
+    for gate in spec.get("schedulingGates").items() {
+        let name = gate.get("name");
+        if gates.contains(&name.text()) {
+            gate.duplicate(errors);
+        } else {
+            label_name(&name, errors);
+        }
+        gates.push(gate.str("name"));
+    }
+    let mut claims: Vec<&str> = Vec::new();
+    for claim in spec.get("resourceClaims").items() {
+        let name = claim.get("name");
+        if name.need(errors) {
+            name.check(errors, format::dns_label(name.text()));
+        }
+        if claims.contains(&name.text()) {
+            name.duplicate(errors);
+        }
+        claims.push(claim.str("name"));
+        let set = claim.set_members(&["resourceClaimName", "resourceClaimTemplateName"]);
+        if set.len() != 1 {
+            let detail = "must specify exactly one of: `resourceClaimName`, `resourceClaimTemplateName`";
+            claim.invalid(errors, detail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! What the field table itself demands: closed lists of values.
+
+use serde_json::Value;
+
+use super::Errors;
+use crate::field::{FieldError, FieldPath};
+use crate::schema::{Field, Shape};
+
+/// Types whose lists are checked by their own rules, with other words.
+const OWN_RULES: [&str; 3] = [
+    "io.k8s.api.core.v1.NodeSelectorRequirement",
+    "io.k8s.api.core.v1.Toleration",
+    "io.k8s.api.core.v1.ScopedResourceSelectorRequirement",
+];
+
+/// Reports values outside the closed lists of their fields, except in metadata, status, and what did not change.
+pub(super) fn closed_lists(shape: Shape, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    for (name, value) in object.as_object().into_iter().flatten() {
+        if !matches!(name.as_str(), "metadata" | "status") {
+            member(shape, name, value, old, &mut vec![Step::Root], errors);
+        }
+    }
+}
+
+enum Step<'a> {
+    Root,
+    Member(&'a str),
+    Index(usize),
+    Key(&'a str),
+}
+
+fn member<'a>(
+    shape: Shape,
+    name: &'a str,
+    value: &'a Value,
+    old: Option<&'a Value>,
+    path: &mut Vec<Step<'a>>,
+    errors: &mut Errors,
+) {
+    let Some(field) = shape.field(name) else { return };
+    path.push(Step::Member(name));
+    visit(field.shape(), Some(field), value, old.and_then(|old| old.get(name)), path, errors);
+    path.pop();
+}
+
+fn visit<'a>(
+    shape: Shape,
+    field: Option<&'static Field>,
+    value: &'a Value,
+    old: Option<&'a Value>,
+    path: &mut Vec<Step<'a>>,
+    errors: &mut Errors,
+) {
+    match (shape, value) {
+        (Shape::Scalar(_), Value::String(text)) => {
+            let allowed = field.map_or(&[][..], |f| &f.values[..]);
+            if !allowed.is_empty() && !text.is_empty() && !allowed.contains(&text.as_str()) && old != Some(value) {
+                errors.push(FieldError::not_supported(&path_text(path), value.clone(), allowed));
+            }
+        }
+        (Shape::Struct(ty), Value::Object(members)) if !OWN_RULES.contains(&ty.name) => {
+            for (name, value) in members {
+                member(shape, name, value, old, path, errors);
+            }
+        }
+        (Shape::List(list), Value::Array(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                path.push(Step::Index(index));
+                let old = old.and_then(|old| old.get(index));
+                let allowed = &list.item_values[..];
+                match item.as_str() {
+                    Some(text) if !allowed.is_empty() && !allowed.contains(&text) && old != Some(item) => {
+                        errors.push(FieldError::not_supported(&path_text(path), item.clone(), allowed));
+                    }
+                    Some(_) => {}
+                    None => visit(shape.item(), None, item, old, path, errors),
+                }
+                path.pop();
+            }
+        }
+        (Shape::Map(map), Value::Object(members)) if map.proto == "message" => {
+            for (key, value) in members {
+                path.push(Step::Key(key));
+                visit(map.element(), None, value, old.and_then(|old| old.get(key)), path, errors);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn path_text(path: &[Step]) -> FieldPath {
+    path.iter().fold(FieldPath::default(), |text, step| match step {
+        Step::Root => text,
+        Step::Member(name) => text.child(name),
+        Step::Index(index) => text.index(*index),
+        Step::Key(key) => text.key(key),
+    })
+}
