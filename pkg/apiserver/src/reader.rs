@@ -29,6 +29,10 @@ pub mod testing {
             self.0.lock().remove(&(plural.into(), namespace.into(), name.into()));
         }
 
+        pub fn all(&self, plural: &str) -> Vec<Value> {
+            self.0.lock().iter().filter(|(key, _)| key.0 == plural).map(|(_, object)| object.clone()).collect()
+        }
+
         fn key(plural: &str, metadata: &Value) -> (String, String, String) {
             let text = |key: &str| metadata[key].as_str().unwrap_or_default().to_owned();
             (plural.into(), text("namespace"), text("name"))

@@ -2,6 +2,7 @@
 
 mod chain;
 mod covers;
+mod node;
 mod policy;
 mod rbac;
 mod rule;
@@ -12,6 +13,7 @@ use kube1_api::status::Status;
 
 pub use chain::Chain;
 pub use covers::{compact, missing};
+pub use node::{NODES, NodeAuthorizer, NodeState, PodStamp, node_name};
 pub use policy::{GROUP as RBAC_GROUP, Policy, PolicyChange, RoleRef, role_ref, rules_of};
 pub use rbac::{Rbac, RbacError};
 pub use rule::Rule;
