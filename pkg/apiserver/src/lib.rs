@@ -10,4 +10,5 @@ pub mod query;
 pub mod reader;
 pub mod request_info;
 pub mod review;
+pub mod storage;
 pub mod user;

@@ -1,0 +1,297 @@
+//! One resource's objects: the newest state, what changed lately, and who watches.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kube1_store::{KeyValue, Store, StoreError, Txn};
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use super::OpenError;
+use super::cipher::SecretKey;
+use super::error::StorageError;
+use super::expiry::Expiry;
+use super::hub::{Clock, Write, origin};
+use super::map::{Key, ObjectMap};
+use super::object::{Draft, Layout, Object};
+use super::watch::Watchers;
+
+/// So many changes are kept however old they are ...
+const KEPT: usize = 100;
+/// ... and never more than these, which younger than `FRESH` may be.
+const MOST: usize = 8192;
+const FRESH: Duration = Duration::from_secs(300);
+
+/// What a resource's stored objects call themselves.
+pub(super) struct Identity {
+    pub api_version: String,
+    pub kind: String,
+    pub selectable: Vec<String>,
+}
+
+impl Identity {
+    /// Reads it off an object.
+    pub fn read(value: &[u8]) -> Self {
+        let value: Value = serde_json::from_slice(value).unwrap_or_default();
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        Self { api_version: text(&value["apiVersion"]), kind: text(&value["kind"]), selectable: Vec::new() }
+    }
+}
+
+/// One change of one object.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// For deletes the last state, at the deletion's revision.
+    pub object: Arc<Object>,
+    pub previous: Option<Arc<Object>>,
+    pub deleted: bool,
+    pub at: Instant,
+}
+
+impl Change {
+    pub fn revision(&self) -> u64 {
+        self.object.revision()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub objects: ObjectMap,
+    /// Objects by the text of the indexed field.
+    pub index: HashMap<String, ObjectMap>,
+    /// Revision of the last change.
+    pub revision: u64,
+    /// In rising order of revision.
+    pub changes: VecDeque<Arc<Change>>,
+    /// Changes up to this revision are forgotten.
+    pub floor: u64,
+    pub watchers: Watchers,
+    pub expiry: Option<Expiry>,
+}
+
+/// The objects of one resource.
+pub struct Collection {
+    prefix: String,
+    pub(super) layout: Arc<Layout>,
+    pub(super) identity: Identity,
+    /// A field by which many watchers select single values.
+    pub(super) indexed: Option<&'static str>,
+    secret_key: Option<Arc<SecretKey>>,
+    store: Arc<dyn Store>,
+    pub(super) clock: Arc<Clock>,
+    pub(super) state: RwLock<State>,
+}
+
+impl Collection {
+    pub(super) fn new(
+        prefix: String,
+        identity: Identity,
+        store: Arc<dyn Store>,
+        clock: Arc<Clock>,
+        secret_key: Option<Arc<SecretKey>>,
+    ) -> Self {
+        let selectable: Vec<&str> = identity.selectable.iter().map(String::as_str).collect();
+        let (indexed, expiry) = match (identity.api_version.as_str(), identity.kind.as_str()) {
+            ("v1", "Pod") => (Some("spec.nodeName"), None),
+            ("v1", "Event") => (None, Some(Expiry::default())),
+            _ => (None, None),
+        };
+        let floor = clock.published();
+        Self {
+            layout: Arc::new(Layout::new(&identity.api_version, &identity.kind, &selectable)),
+            prefix,
+            identity,
+            indexed,
+            secret_key,
+            store,
+            clock,
+            state: RwLock::new(State { floor, expiry, ..State::default() }),
+        }
+    }
+
+    /// The object as it is now. `namespace` is empty for cluster-scoped resources.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.state.read().objects.get(Key { namespace, name }).cloned()
+    }
+
+    /// All objects, of one namespace or of all, in order.
+    pub fn all(&self, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        let objects = self.state.read().objects.clone();
+        objects.range(namespace, std::ops::Bound::Unbounded).cloned().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.state.read().objects.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.state.read().objects.is_empty()
+    }
+
+    /// Stores a new object.
+    pub async fn create(self: &Arc<Self>, value: Value) -> Result<Arc<Object>, StorageError> {
+        let (key, write, bytes) = self.prepare(value)?;
+        let txn = Txn::new().if_absent(key.clone()).put(key, bytes);
+        match self.commit(txn, &write).await {
+            Err(StorageError::Store(StoreError::Compare { .. })) => Err(StorageError::AlreadyExists),
+            other => other,
+        }
+    }
+
+    /// Replaces the object if it still is at `expected`.
+    pub async fn update(self: &Arc<Self>, value: Value, expected: u64) -> Result<Arc<Object>, StorageError> {
+        let (key, write, bytes) = self.prepare(value)?;
+        let txn = Txn::new().if_modified_at(key.clone(), expected).put(key, bytes);
+        self.commit(txn, &write).await.map_err(conflict)
+    }
+
+    /// Removes the object if it still is at `expected`; returns its last state at the deletion's revision.
+    pub async fn delete(
+        self: &Arc<Self>,
+        namespace: &str,
+        name: &str,
+        expected: u64,
+    ) -> Result<Arc<Object>, StorageError> {
+        let key = self.key(namespace, name);
+        let write = Arc::new(Write { collection: self.clone(), draft: None, result: Default::default() });
+        let txn = Txn::new().if_modified_at(key.clone(), expected).delete(key);
+        self.commit(txn, &write).await.map_err(conflict)
+    }
+
+    fn prepare(self: &Arc<Self>, value: Value) -> Result<(Bytes, Arc<Write>, Bytes), StorageError> {
+        let draft = Draft::new(&self.layout, value).ok_or(StorageError::Malformed)?;
+        let (namespace, name) = draft.key();
+        let key = self.key(namespace, name);
+        let bytes = match &self.secret_key {
+            Some(cipher) => cipher.encrypt(&key, &draft.json).ok_or(StorageError::Encrypt)?,
+            None => draft.json.clone(),
+        };
+        let write = Write { collection: self.clone(), draft: Some(draft), result: Default::default() };
+        Ok((key, Arc::new(write), bytes))
+    }
+
+    async fn commit(&self, txn: Txn, write: &Arc<Write>) -> Result<Arc<Object>, StorageError> {
+        self.store.txn(txn.origin(origin(write))).await?;
+        write.result.get().cloned().ok_or(StorageError::NotFound)
+    }
+
+    fn key(&self, namespace: &str, name: &str) -> Bytes {
+        let prefix = &self.prefix;
+        if namespace.is_empty() { format!("{prefix}{name}") } else { format!("{prefix}{namespace}/{name}") }.into()
+    }
+
+    /// Takes an object of the first state.
+    pub(super) fn load(&self, item: &KeyValue) -> Result<(), OpenError> {
+        let object = Arc::new(self.decode(item)?.commit(item.mod_revision));
+        let mut state = self.state.write();
+        if let Some(expiry) = &mut state.expiry {
+            expiry.loaded(&object);
+        }
+        self.index(&mut state, None, Some(&object));
+        state.objects.insert(object);
+        Ok(())
+    }
+
+    /// The first state is complete; nothing is known of before.
+    pub(super) fn loaded(&self, revision: u64) {
+        let mut state = self.state.write();
+        state.revision = revision;
+        state.floor = revision;
+        if let Some(expiry) = &mut state.expiry {
+            expiry.sort();
+        }
+    }
+
+    pub(super) fn decode(&self, item: &KeyValue) -> Result<Draft, OpenError> {
+        let name = || String::from_utf8_lossy(&item.key).into_owned();
+        let json = match &self.secret_key {
+            Some(cipher) => cipher.decrypt(&item.key, &item.value).ok_or_else(|| OpenError::Encrypted(name()))?,
+            None => item.value.clone(),
+        };
+        Draft::read(&self.layout, json).ok_or_else(|| OpenError::Malformed(name()))
+    }
+
+    /// Makes a committed change visible. Called in the order of revisions.
+    pub(super) fn apply(&self, key: &[u8], draft: Option<&Draft>, revision: u64) -> Option<Arc<Object>> {
+        let new = draft.map(|d| Arc::new(d.commit(revision)));
+        let mut state = self.state.write();
+        let previous = match &new {
+            Some(object) => state.objects.insert(object.clone()),
+            None => state.objects.remove(self.split(key)?),
+        };
+        let deleted = new.is_none();
+        let object = match new {
+            Some(object) => object,
+            None => Arc::new(previous.as_ref()?.at(revision)),
+        };
+        self.index(&mut state, previous.as_ref(), (!deleted).then_some(&object));
+        if let Some(expiry) = state.expiry.as_mut().filter(|_| !deleted) {
+            expiry.renew(&object);
+        }
+        let change = Arc::new(Change { object: object.clone(), previous, deleted, at: Instant::now() });
+        state.revision = revision;
+        state.watchers.send(&change, self.indexed);
+        state.changes.push_back(change);
+        state.trim();
+        Some(object)
+    }
+
+    fn index(&self, state: &mut State, old: Option<&Arc<Object>>, new: Option<&Arc<Object>>) {
+        let Some(field) = self.indexed else { return };
+        let [before, after] = [old, new].map(|o| o.map(|o| o.field(field).into_owned()).filter(|v| !v.is_empty()));
+        if let (Some(value), Some(old)) = (&before, old)
+            && before != after
+            && let Some(objects) = state.index.get_mut(value)
+        {
+            objects.remove(Key { namespace: old.namespace(), name: old.name() });
+            if objects.is_empty() {
+                state.index.remove(value);
+            }
+        }
+        if let (Some(value), Some(new)) = (after, new) {
+            state.index.entry(value).or_default().insert(new.clone());
+        }
+    }
+
+    fn split<'a>(&self, key: &'a [u8]) -> Option<Key<'a>> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(self.prefix.as_str())?;
+        let (namespace, name) = rest.split_once('/').unwrap_or(("", rest));
+        Some(Key { namespace, name })
+    }
+
+    /// Forgets changes that grew old without new ones coming.
+    pub(super) fn trim(&self) {
+        self.state.write().trim();
+    }
+}
+
+impl State {
+    fn trim(&mut self) {
+        while self.changes.len() > KEPT {
+            let Some(oldest) = self.changes.front() else { return };
+            if self.changes.len() <= MOST && oldest.at.elapsed() < FRESH {
+                return;
+            }
+            self.floor = oldest.revision();
+            self.changes.pop_front();
+        }
+    }
+
+    /// The changes after a revision, which must not be below the floor.
+    pub fn since(&self, revision: u64) -> impl DoubleEndedIterator<Item = &Arc<Change>> {
+        let start = self.changes.partition_point(|c| c.revision() <= revision);
+        self.changes.range(start..)
+    }
+}
+
+fn conflict(error: StorageError) -> StorageError {
+    match error {
+        StorageError::Store(StoreError::Compare { current: None, .. }) => StorageError::NotFound,
+        StorageError::Store(StoreError::Compare { current: Some(kv), .. }) => {
+            StorageError::Conflict { current: kv.mod_revision }
+        }
+        other => other,
+    }
+}

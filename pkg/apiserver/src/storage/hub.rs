@@ -1,0 +1,191 @@
+//! What the collections share, and how commits reach them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use kube1_api::status::Status;
+use kube1_store::{Event, Observer, Origin, Page, Revision, Store};
+use parking_lot::RwLock;
+
+use super::cipher::SecretKey;
+use super::collection::{Collection, Identity};
+use super::object::{Draft, Object};
+use super::{OpenError, ROOT};
+
+/// A reader of the future waits this long.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) struct Hub {
+    store: Arc<dyn Store>,
+    secret_key: Option<Arc<SecretKey>>,
+    collections: RwLock<HashMap<(String, String), Arc<Collection>>>,
+    clock: Arc<Clock>,
+}
+
+/// The revisions that readers see.
+pub(super) struct Clock {
+    published: AtomicU64,
+    compacted: AtomicU64,
+    changes: tokio::sync::watch::Sender<u64>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { published: AtomicU64::new(0), compacted: AtomicU64::new(0), changes: tokio::sync::watch::Sender::new(0) }
+    }
+
+    /// Every collection shows all changes up to here.
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// States before this one are not shown any more.
+    pub fn compacted(&self) -> u64 {
+        self.compacted.load(Ordering::Acquire)
+    }
+
+    fn publish(&self, revision: u64) {
+        self.published.fetch_max(revision, Ordering::AcqRel);
+        self.changes.send_replace(revision);
+    }
+
+    pub async fn wait_for(&self, revision: u64) -> Result<(), Status> {
+        if self.published() >= revision {
+            return Ok(());
+        }
+        let mut changes = self.changes.subscribe();
+        let reached = changes.wait_for(|published| *published >= revision);
+        match tokio::time::timeout(PATIENCE, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Status::too_large_resource_version(revision, self.published())),
+        }
+    }
+}
+
+/// What a write hands to its own publication, and gets back from it.
+pub(super) struct Write {
+    pub collection: Arc<Collection>,
+    /// `None` for deletes.
+    pub draft: Option<Draft>,
+    pub result: OnceLock<Arc<Object>>,
+}
+
+impl Hub {
+    pub fn new(store: Arc<dyn Store>, secret_key: Option<Arc<SecretKey>>) -> Self {
+        Self { store, secret_key, collections: RwLock::default(), clock: Arc::new(Clock::new()) }
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub fn published(&self) -> u64 {
+        self.clock.published()
+    }
+
+    pub async fn wait_for(&self, revision: u64) -> Result<(), Status> {
+        self.clock.wait_for(revision).await
+    }
+
+    pub fn collection(&self, group: &str, plural: &str, identity: impl FnOnce() -> Identity) -> Arc<Collection> {
+        let key = (group.to_owned(), plural.to_owned());
+        if let Some(found) = self.collections.read().get(&key) {
+            return found.clone();
+        }
+        let secret_key = self.secret_key.clone().filter(|_| group.is_empty() && plural == "secrets");
+        let mut collections = self.collections.write();
+        let made = || {
+            let prefix = format!("{ROOT}{}/{plural}/", if group.is_empty() { "core" } else { group });
+            Arc::new(Collection::new(prefix, identity(), self.store.clone(), self.clock.clone(), secret_key))
+        };
+        collections.entry(key).or_insert_with(made).clone()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Collection>> {
+        self.collections.read().values().cloned().collect()
+    }
+
+    /// The collection of a key. Objects of custom resources come before their rows: their own text tells the kind.
+    fn owner(&self, key: &[u8], value: &[u8]) -> Option<Arc<Collection>> {
+        let mut parts = std::str::from_utf8(key).ok()?.strip_prefix(ROOT)?.splitn(3, '/');
+        let (group, plural) = (parts.next()?, parts.next()?);
+        let group = if group == "core" { "" } else { group };
+        Some(self.collection(group, plural, || Identity::read(value)))
+    }
+
+    /// Takes the first state.
+    pub fn load(&self, page: Page) -> Result<(), OpenError> {
+        for item in page.items {
+            let name = || String::from_utf8_lossy(&item.key).into_owned();
+            let owner = self.owner(&item.key, &item.value).ok_or_else(|| OpenError::Malformed(name()))?;
+            owner.load(&item)?;
+        }
+        for collection in self.all() {
+            collection.loaded(page.revision);
+        }
+        self.clock.compacted.store(page.revision, Ordering::Release);
+        self.clock.publish(page.revision);
+        Ok(())
+    }
+
+    fn publish(&self, event: &Event) {
+        if let Some(write) = event.origin.as_ref().and_then(|o| o.downcast_ref::<Write>()) {
+            if let Some(object) = write.collection.apply(&event.key, write.draft.as_ref(), event.revision) {
+                let _ = write.result.set(object);
+            }
+            return;
+        }
+        // Written by somebody else, through the store.
+        let value = event.value.as_ref().or(event.previous.as_ref()).map(|kv| &kv.value[..]).unwrap_or_default();
+        let Some(owner) = self.owner(&event.key, value) else { return };
+        match event.value.as_ref().map(|kv| owner.decode(kv)).transpose() {
+            Ok(draft) => {
+                owner.apply(&event.key, draft.as_ref(), event.revision);
+            }
+            Err(error) => tracing::error!(%error, "ignoring a foreign write to the datastore"),
+        }
+    }
+
+    /// Deletes what has expired.
+    pub async fn expire(&self) {
+        for collection in self.all() {
+            collection.expire().await;
+        }
+    }
+
+    pub async fn compact(&self, revision: u64) {
+        self.clock.compacted.fetch_max(revision, Ordering::AcqRel);
+        for collection in self.all() {
+            collection.trim();
+        }
+        if let Err(error) = self.store.compact(revision).await {
+            tracing::warn!(%error, "could not forget old revisions");
+        }
+    }
+}
+
+/// Hands commits to the collections. Weak, because the collections keep the store that keeps this.
+pub(super) struct Publisher(Weak<Hub>);
+
+impl Publisher {
+    pub fn new(hub: &Arc<Hub>) -> Self {
+        Self(Arc::downgrade(hub))
+    }
+}
+
+impl Observer for Publisher {
+    fn committed(&self, events: &[Event], revision: Revision) {
+        let Some(hub) = self.0.upgrade() else { return };
+        for event in events {
+            hub.publish(event);
+        }
+        hub.clock.publish(revision);
+    }
+}
+
+/// Keeps its type in one place for the writers.
+pub(super) fn origin(write: &Arc<Write>) -> Origin {
+    write.clone()
+}

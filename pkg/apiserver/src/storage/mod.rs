@@ -1,0 +1,126 @@
+//! All stored objects, in memory: collections that answer reads and watches, over a `Store` that keeps them.
+
+mod cipher;
+mod collection;
+mod error;
+mod expiry;
+mod hub;
+mod list;
+mod map;
+mod object;
+mod scan;
+mod token;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube1_api::name::api_version;
+use kube1_api::resource::{Resource, ResourceTable};
+use kube1_api::status::Status;
+use kube1_store::{Range, Store, StoreError};
+use tokio_util::sync::CancellationToken;
+
+pub use cipher::{KeyError, SecretKey};
+pub use collection::Collection;
+pub use error::StorageError;
+pub use list::ListPage;
+pub use object::Object;
+pub use watch::{Encoding, WatchEvent, WatchKind, WatchStream};
+
+use hub::{Hub, Publisher};
+
+/// All keys begin with this.
+const ROOT: &str = "/registry/";
+const HOUSEKEEPING: Duration = Duration::from_secs(15);
+/// Lists at a revision, and continued lists, reach back this far at least and twice this far at most.
+const COMPACTION: Duration = Duration::from_secs(150);
+
+/// Why the stored objects could not be read at start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the stored object {0} cannot be read: restore a snapshot, or remove this key")]
+    Malformed(String),
+    #[error("the stored secret {0} cannot be decrypted: put the key file back that it was written with")]
+    Encrypted(String),
+}
+
+/// Every collection of a server. Cheap to clone.
+///
+/// Reads come from memory and are consistent: a write that was acknowledged is seen by every read after it.
+#[derive(Clone)]
+pub struct Storage {
+    hub: Arc<Hub>,
+}
+
+impl Storage {
+    /// Loads what `store` holds. With a key, secrets are encrypted in the store.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        table: &ResourceTable,
+        secret_key: Option<SecretKey>,
+    ) -> Result<Self, OpenError> {
+        let hub = Arc::new(Hub::new(store.clone(), secret_key.map(Arc::new)));
+        for row in table.iter().filter(|r| r.is_stored()) {
+            hub.collection(&row.storage_group, &row.storage_plural, || identity(row));
+        }
+        let publisher = Arc::new(Publisher::new(&hub));
+        let page = store.observe(Range::prefix(ROOT), publisher).await?;
+        hub.load(page)?;
+        Ok(Self { hub })
+    }
+
+    /// The objects of a resource, whichever of its versions the row is.
+    pub fn collection(&self, resource: &Resource) -> Arc<Collection> {
+        self.hub.collection(&resource.storage_group, &resource.storage_plural, || identity(resource))
+    }
+
+    /// The newest revision that reads show.
+    pub fn revision(&self) -> u64 {
+        self.hub.published()
+    }
+
+    /// Waits until reads show `revision`; 504 when that takes too long.
+    pub async fn wait_for(&self, revision: u64) -> Result<(), Status> {
+        self.hub.wait_for(revision).await
+    }
+
+    /// The store below, for snapshots.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.hub.store()
+    }
+
+    /// Housekeeping: removes expired objects and forgets old history. Runs until cancelled.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let mut tick = tokio::time::interval(HOUSEKEEPING);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut compacted_at = tokio::time::Instant::now();
+        let mut compact_to = self.revision();
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            self.hub.expire().await;
+            if compacted_at.elapsed() >= COMPACTION {
+                self.hub.compact(compact_to).await;
+                compact_to = self.revision();
+                compacted_at = tokio::time::Instant::now();
+            }
+        }
+    }
+}
+
+fn identity(row: &Resource) -> collection::Identity {
+    collection::Identity {
+        api_version: api_version(&row.storage_group, &row.storage_version),
+        kind: row.kind.clone(),
+        selectable: row.selectable_fields.iter().map(|f| (*f).to_owned()).collect(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
