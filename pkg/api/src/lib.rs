@@ -1,6 +1,7 @@
 //! The Kubernetes API as data, without I/O: resources, schemas, codecs, defaults, validation, patches, selectors.
 
 pub mod codec;
+pub mod custom;
 pub mod default;
 pub mod discovery;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::custom::CustomSchema;
 use crate::name::api_version;
 use crate::schema::{self, Shape, Type};
 
@@ -87,6 +88,10 @@ pub struct Resource {
     pub schema: Option<Arc<Value>>,
     /// Where a custom resource keeps what its scale subresource shows.
     pub scale: Option<ScalePaths>,
+    /// What objects of a custom resource are pruned, defaulted and checked by.
+    pub custom_schema: Option<Arc<CustomSchema>>,
+    /// Shown with every use of a deprecated version.
+    pub deprecation_warning: Option<String>,
     custom: bool,
 }
 
@@ -164,6 +169,8 @@ impl Resource {
             columns: Vec::new(),
             schema: None,
             scale: None,
+            custom_schema: None,
+            deprecation_warning: None,
             group: row.group,
             version: row.version,
             plural: row.plural,
@@ -418,6 +425,8 @@ impl From<CustomResource> for Resource {
             columns: if custom.columns.is_empty() { vec![age_column()] } else { custom.columns },
             schema: custom.schema,
             scale: custom.scale,
+            custom_schema: None,
+            deprecation_warning: None,
             custom: true,
         }
     }

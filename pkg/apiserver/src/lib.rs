@@ -3,6 +3,7 @@
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
+pub mod custom;
 pub mod http;
 pub mod negotiate;
 pub mod options;

@@ -1,0 +1,123 @@
+//! CustomResourceDefinitions: what becomes of them, and the rows of the resource table they make.
+
+mod condition;
+mod names;
+mod rows;
+
+pub use condition::{Condition, find as find_condition, set as set_condition};
+pub use names::NamesVerdict;
+pub use rows::rows;
+
+use std::collections::BTreeSet;
+
+use kube1_api::field::FieldPath;
+use kube1_api::structural;
+use serde_json::{Value, json};
+
+/// Keeps a definition until its objects are gone.
+pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+const APPROVED: &str = "api-approved.kubernetes.io";
+
+/// The status that a definition should have, given all others.
+///
+/// Names are first come, first served within a group: what another definition has accepted cannot be taken.
+pub fn status(definition: &Value, others: &[&Value], now: &str) -> Value {
+    let mut status = definition["status"].clone();
+    if !status.is_object() {
+        status = json!({});
+    }
+    let verdict = names::check(definition, others);
+    status["acceptedNames"] = verdict.accepted;
+    let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let generation = definition["metadata"]["generation"].as_i64().unwrap_or(1);
+    let mut put = |condition: Condition<'_>| condition::set(&mut conditions, &condition, generation, now);
+    put(Condition::new("NamesAccepted", verdict.conflict.is_none(), verdict.reason, &verdict.message));
+    let already = condition::is_true(&definition["status"], "Established");
+    if verdict.conflict.is_none() {
+        put(Condition::new("Established", true, "InitialNamesAccepted", "the initial names have been accepted"));
+    } else if !already {
+        put(Condition::new("Established", false, "NotAccepted", "not all names are accepted"));
+    }
+    match approval(definition) {
+        Approval::NotNeeded => {}
+        Approval::Given(text) => {
+            put(Condition::new("KubernetesAPIApprovalPolicyConformant", true, "ApprovedAnnotation", &text))
+        }
+        Approval::Missing(reason, text) => {
+            put(Condition::new("KubernetesAPIApprovalPolicyConformant", false, reason, &text))
+        }
+    }
+    let problems = schema_problems(definition);
+    if problems.is_empty() {
+        conditions.retain(|c| c["type"] != "NonStructuralSchema");
+    } else {
+        let condition = Condition::new("NonStructuralSchema", true, "Violations", &problems);
+        condition::set(&mut conditions, &condition, generation, now);
+    }
+    status["conditions"] = conditions.into();
+    if status["storedVersions"].as_array().is_none_or(Vec::is_empty) {
+        status["storedVersions"] = storage_version(definition).into_iter().collect();
+    }
+    status
+}
+
+/// Whether the definition is served: its names are accepted and stay so while it is being deleted.
+pub fn is_established(definition: &Value) -> bool {
+    condition::is_true(&definition["status"], "Established")
+}
+
+pub fn storage_version(definition: &Value) -> Option<&str> {
+    let versions = definition["spec"]["versions"].as_array()?;
+    versions.iter().find(|v| v["storage"] == true)?["name"].as_str()
+}
+
+enum Approval {
+    NotNeeded,
+    Given(String),
+    Missing(&'static str, String),
+}
+
+/// Groups of the Kubernetes project need a link to the review of their API.
+fn approval(definition: &Value) -> Approval {
+    let group = definition["spec"]["group"].as_str().unwrap_or_default();
+    let ours = ["k8s.io", "kubernetes.io"].iter().any(|s| group == *s || group.ends_with(&format!(".{s}")));
+    let Some(text) = definition["metadata"]["annotations"][APPROVED].as_str() else {
+        let message = format!(
+            "protected groups must have approval annotation \"{APPROVED}\", see https://github.com/kubernetes/enhancements/pull/1111"
+        );
+        return if ours { Approval::Missing("MissingAnnotation", message) } else { Approval::NotNeeded };
+    };
+    match text {
+        _ if !ours => Approval::NotNeeded,
+        _ if text.starts_with("unapproved") => {
+            Approval::Missing("UnapprovedAnnotation", format!("not approved: \"{text}\""))
+        }
+        _ if text.starts_with("http") => Approval::Given(format!("approved in {text}")),
+        _ => {
+            Approval::Missing("InvalidAnnotation", format!("invalid api-approved.kubernetes.io annotation: \"{text}\""))
+        }
+    }
+}
+
+fn schema_problems(definition: &Value) -> String {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten().enumerate();
+    let problems: BTreeSet<String> = versions
+        .filter_map(|(index, version)| {
+            let path = FieldPath::new("spec").child("versions").index(index).child("schema").child("openAPIV3Schema");
+            structural::parse(&version["schema"]["openAPIV3Schema"], &path).err()
+        })
+        .flatten()
+        .map(|error| error.to_string())
+        .collect();
+    let problems: Vec<String> = problems.into_iter().collect();
+    match &problems[..] {
+        [] => String::new(),
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,82 @@
+//! From a definition to rows of the resource table, one per served version.
+
+use std::sync::Arc;
+
+use kube1_api::custom::CustomSchema;
+use kube1_api::field::FieldPath;
+use kube1_api::resource::{CustomResource, PrinterColumn, Resource, ScalePaths};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::storage_version;
+
+/// The rows of an established definition. A version whose schema is not structural, or whose rules do not compile, is
+/// served without them, as for definitions of before such rules.
+pub fn rows(definition: &Value) -> Vec<Resource> {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    versions.filter(|v| v["served"] == true).map(|version| row(definition, version)).collect()
+}
+
+fn row(definition: &Value, version: &Value) -> Resource {
+    let (spec, names) = (&definition["spec"], &definition["status"]["acceptedNames"]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect();
+    let kind = text(&names["kind"]);
+    let list_kind = Some(text(&names["listKind"])).filter(|k| !k.is_empty());
+    let schema = version["schema"].get("openAPIV3Schema").filter(|s| s.is_object()).cloned();
+    let mut resource = Resource::from(CustomResource {
+        group: text(&spec["group"]),
+        version: text(&version["name"]),
+        storage_version: storage_version(definition).unwrap_or_default().to_owned(),
+        plural: text(&names["plural"]),
+        singular: text(&names["singular"]),
+        list_kind: list_kind.unwrap_or_else(|| format!("{kind}List")),
+        namespaced: spec["scope"] == "Namespaced",
+        short_names: texts(&names["shortNames"]),
+        categories: texts(&names["categories"]),
+        status: version["subresources"].get("status").is_some_and(Value::is_object),
+        columns: read::<Vec<PrinterColumn>>(&version["additionalPrinterColumns"]).unwrap_or_default(),
+        selectable_fields: selectable_fields(version),
+        scale: version["subresources"].get("scale").and_then(read::<ScalePaths>),
+        schema: schema.clone().map(Arc::new),
+        kind,
+    });
+    resource.custom_schema = schema.and_then(|schema| custom_schema(&resource, &schema)).map(Arc::new);
+    resource.deprecation_warning = deprecation(&resource, version);
+    resource
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
+    serde_json::from_value(value.clone()).ok()
+}
+
+fn selectable_fields(version: &Value) -> Vec<String> {
+    let fields = version["selectableFields"].as_array().into_iter().flatten();
+    fields.filter_map(|f| Some(f["jsonPath"].as_str()?.trim_start_matches('.').to_owned())).collect()
+}
+
+fn custom_schema(resource: &Resource, schema: &Value) -> Option<CustomSchema> {
+    let path = FieldPath::new("openAPIV3Schema");
+    let compiled = CustomSchema::compile(schema, &path, &resource.group, &resource.version, &resource.kind);
+    match compiled {
+        Ok(schema) => Some(schema),
+        Err(errors) => {
+            let problem = errors.first().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                kind = resource.kind,
+                group = resource.group,
+                problem,
+                "a custom resource is served unchecked"
+            );
+            None
+        }
+    }
+}
+
+fn deprecation(resource: &Resource, version: &Value) -> Option<String> {
+    if version["deprecated"] != true {
+        return None;
+    }
+    let given = version["deprecationWarning"].as_str().filter(|t| !t.is_empty()).map(str::to_owned);
+    Some(given.unwrap_or_else(|| format!("{} {} is deprecated", resource.api_version(), resource.kind)))
+}

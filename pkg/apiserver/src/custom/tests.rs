@@ -1,0 +1,61 @@
+use super::*;
+
+fn definition(plural: &str, kind: &str, uid: &str) -> Value {
+    json!({
+        "metadata": {"name": format!("{plural}.example.com"), "uid": uid, "generation": 1},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List"), "shortNames": ["w"]},
+            "versions": [
+                {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+                    "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}}},
+                 "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}},
+                 "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
+                 "selectableFields": [{"jsonPath": ".spec.size"}]},
+                {"name": "v0", "served": true, "storage": false, "deprecated": true, "schema": {"openAPIV3Schema": {"type": "object"}}},
+                {"name": "v00", "served": false, "storage": false}
+            ]
+        }
+    })
+}
+
+#[test]
+fn a_new_definition_is_established_and_makes_a_row_per_served_version() {
+    let mut widgets = definition("widgets", "Widget", "1");
+    widgets["status"] = status(&widgets, &[], "2026-01-01T00:00:00Z");
+    assert!(is_established(&widgets));
+    assert_eq!(widgets["status"]["storedVersions"], json!(["v1"]));
+    let rows = rows(&widgets);
+    assert_eq!(rows.iter().map(|r| r.version.as_str()).collect::<Vec<_>>(), ["v1", "v0"]);
+    assert!(rows[0].has_status() && rows[0].subresource("scale").is_some() && rows[0].custom_schema.is_some());
+    assert_eq!(rows[0].selectable_fields, ["spec.size"]);
+    assert_eq!(rows[1].deprecation_warning.as_deref(), Some("example.com/v0 Widget is deprecated"));
+    let again = status(&widgets, &[], "2027-01-01T00:00:00Z");
+    assert_eq!(again, widgets["status"], "nothing changes without a reason");
+}
+
+#[test]
+fn names_of_others_are_refused_until_they_are_free() {
+    let mut first = definition("widgets", "Widget", "1");
+    first["status"] = status(&first, &[], "t");
+    let second = definition("gadgets", "Widget", "2");
+    let refused = status(&second, &[&first], "t");
+    let accepted = find_condition(&refused, "NamesAccepted").unwrap();
+    assert_eq!((&accepted["status"], &accepted["reason"]), (&json!("False"), &json!("ListKindConflict")));
+    assert_eq!(find_condition(&refused, "Established").unwrap()["status"], "False");
+    assert_eq!(find_condition(&status(&second, &[], "t"), "Established").unwrap()["status"], "True");
+}
+
+#[test]
+fn schemas_and_protected_groups_are_judged() {
+    let mut bad = definition("widgets", "Widget", "1");
+    bad["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] = json!({});
+    bad["spec"]["group"] = "x.k8s.io".into();
+    let status = status(&bad, &[], "t");
+    let schema = find_condition(&status, "NonStructuralSchema").unwrap();
+    assert!(schema["message"].as_str().unwrap().contains("properties[size].type: Required value"), "{schema}");
+    assert_eq!(
+        find_condition(&status, "KubernetesAPIApprovalPolicyConformant").unwrap()["reason"],
+        "MissingAnnotation"
+    );
+}
