@@ -2,6 +2,7 @@
 
 mod chain;
 mod covers;
+mod escalation;
 mod node;
 mod policy;
 mod rbac;
@@ -13,6 +14,7 @@ use kube1_api::status::Status;
 
 pub use chain::Chain;
 pub use covers::{compact, missing};
+pub use escalation::{RoleWrite, check_escalation};
 pub use node::{NODES, NodeAuthorizer, NodeState, PodStamp, node_name};
 pub use policy::{GROUP as RBAC_GROUP, Policy, PolicyChange, RoleRef, role_ref, rules_of};
 pub use rbac::{Rbac, RbacError};
