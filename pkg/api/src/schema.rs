@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::name::split_api_version;
+
 static TYPES: LazyLock<Types> = LazyLock::new(Types::load);
 
 struct Types {
@@ -125,6 +127,24 @@ impl Types {
 /// A type by its full name.
 pub fn find(name: &str) -> Option<&'static Type> {
     TYPES.by_name.get(name).map(|i| &TYPES.list[usize::from(*i)])
+}
+
+/// The type of an apiVersion and kind, also of lists, options and other kinds that no resource has.
+pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Type> {
+    const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+    let (group, version) = split_api_version(api_version);
+    let package = match group {
+        "" => "io.k8s.api.core".to_owned(),
+        "meta.k8s.io" => "io.k8s.apimachinery.pkg.apis.meta".to_owned(),
+        "apiextensions.k8s.io" => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions".to_owned(),
+        "apiregistration.k8s.io" => "io.k8s.kube-aggregator.pkg.apis.apiregistration".to_owned(),
+        _ => format!("io.k8s.api.{}", group.split('.').next().unwrap_or(group)),
+    };
+    // Names of other groups may begin alike: only those of Kubernetes are in the table.
+    let ours = !group.contains('.') || group.ends_with(".k8s.io");
+    let of_group = || find(&format!("{package}.{version}.{kind}")).filter(|ty| ours && ty.type_meta);
+    let shared = || (version == "v1" || kind.ends_with("Options")).then(|| find(&format!("{META}.{kind}"))).flatten();
+    of_group().or_else(|| shared().filter(|ty| ours && ty.type_meta))
 }
 
 /// Every type.

@@ -2,6 +2,7 @@
 
 mod json;
 mod normal;
+pub mod protobuf;
 mod tolerant;
 mod yaml;
 

@@ -1,0 +1,149 @@
+//! Objects as Kubernetes protobuf: an envelope that names the kind, around the object's own message.
+
+mod decode;
+mod encode;
+mod leaf;
+mod wire;
+
+pub use wire::WireError;
+
+use serde_json::Value;
+
+use super::normalize;
+use crate::schema::{self, Type};
+use crate::status::Status;
+use decode::Budget;
+use wire::{Part, Reader, write_bytes, write_part};
+
+/// What an enveloped object begins with.
+pub const MAGIC: &[u8] = b"k8s\0";
+
+/// A decoded object; `value` has its apiVersion and kind as members too.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProtobufObject {
+    pub api_version: String,
+    pub kind: String,
+    pub value: Value,
+}
+
+/// Encodes an object by its own apiVersion and kind; `None` when its kind has no protobuf form.
+pub fn encode_object(value: &Value) -> Option<Vec<u8>> {
+    let member = |name: &str| value[name].as_str().unwrap_or_default();
+    let (api_version, kind) = (member("apiVersion"), member("kind"));
+    let ty = schema::by_kind(api_version, kind)?;
+    Some(encode(ty, api_version, kind, value))
+}
+
+/// Encodes an object of a known type, in its envelope.
+pub fn encode(ty: &'static Type, api_version: &str, kind: &str, value: &Value) -> Vec<u8> {
+    envelope(api_version, kind, |out| encode::message(out, ty, value))
+}
+
+/// Encodes a list from its metadata and items, in its envelope; `None` when the kind has no protobuf form.
+///
+/// `kind` is the list's, such as `PodList`; items may be of any number and are not gathered into one value.
+pub fn encode_list<'a>(
+    api_version: &str,
+    kind: &str,
+    metadata: &Value,
+    items: impl IntoIterator<Item = &'a Value>,
+) -> Option<Vec<u8>> {
+    let ty = schema::by_kind(api_version, kind)?;
+    let item = schema::find(ty.field("items")?.reference)?;
+    let meta = schema::find(ty.field("metadata")?.reference)?;
+    Some(envelope(api_version, kind, |out| {
+        write_part(out, 1, |out| encode::message(out, meta, metadata));
+        for value in items {
+            write_part(out, 2, |out| encode::message(out, item, value));
+        }
+    }))
+}
+
+/// A frame of a watch stream: the length, then an event around an object that is already in its envelope.
+pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(object.len() + 32);
+    write_bytes(&mut message, 1, event.as_bytes());
+    write_part(&mut message, 2, |out| write_bytes(out, 1, object));
+    let mut frame = Vec::with_capacity(message.len() + 4);
+    frame.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    frame.extend_from_slice(&message);
+    frame
+}
+
+/// Decodes an enveloped object of any kind that has a protobuf form.
+pub fn decode_object(bytes: &[u8]) -> Result<ProtobufObject, Status> {
+    if !bytes.starts_with(MAGIC) {
+        return Err(Status::bad_request(
+            "provided data does not appear to be a protobuf message, expected prefix 'k8s'",
+        ));
+    }
+    let opened = open(bytes, &mut Budget::default())
+        .map_err(|e| Status::bad_request(format!("couldn't decode the protobuf body: {e}")))?;
+    opened.ok_or_else(|| Status::bad_request("the kind of the protobuf body is not known to this server"))
+}
+
+/// Decodes the bare message of a type.
+pub fn decode(ty: &'static Type, bytes: &[u8]) -> Result<Value, WireError> {
+    let mut value = decode::message(ty, bytes, &mut Budget::default())?;
+    normalize(ty.shape(), &mut value);
+    Ok(value)
+}
+
+fn envelope(api_version: &str, kind: &str, content: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(MAGIC);
+    write_part(&mut out, 1, |out| {
+        write_bytes(out, 1, api_version.as_bytes());
+        write_bytes(out, 2, kind.as_bytes());
+    });
+    write_part(&mut out, 2, content);
+    write_bytes(&mut out, 3, b"");
+    write_bytes(&mut out, 4, b"");
+    out
+}
+
+/// Opens an envelope; `None` when the kind inside is not known.
+fn open(bytes: &[u8], budget: &mut Budget) -> Result<Option<ProtobufObject>, WireError> {
+    let mut type_meta: &[u8] = &[];
+    let mut raw: &[u8] = &[];
+    let mut content_type: &[u8] = &[];
+    let mut reader = Reader::new(bytes.get(MAGIC.len()..).unwrap_or_default());
+    while let Some((number, part)) = reader.next()? {
+        match (number, part) {
+            (1, Part::Bytes(bytes)) => type_meta = bytes,
+            (2, Part::Bytes(bytes)) => raw = bytes,
+            (4, Part::Bytes(bytes)) => content_type = bytes,
+            _ => {}
+        }
+    }
+    let (api_version, kind) = kind_of(type_meta)?;
+    let mut value = if content_type == b"application/json" {
+        decode::raw_json(Some(raw))?
+    } else {
+        let Some(ty) = schema::by_kind(&api_version, &kind) else { return Ok(None) };
+        let mut value = decode::message(ty, raw, budget)?;
+        normalize(ty.shape(), &mut value);
+        value
+    };
+    if let Some(members) = value.as_object_mut() {
+        members.insert("apiVersion".to_owned(), api_version.as_str().into());
+        members.insert("kind".to_owned(), kind.as_str().into());
+    }
+    Ok(Some(ProtobufObject { api_version, kind, value }))
+}
+
+fn kind_of(type_meta: &[u8]) -> Result<(String, String), WireError> {
+    let mut names = [String::new(), String::new()];
+    let mut reader = Reader::new(type_meta);
+    while let Some((number, part)) = reader.next()? {
+        if let (1 | 2, Part::Bytes(bytes)) = (number, part) {
+            let text = std::str::from_utf8(bytes).map_err(|_| WireError::Text(number))?;
+            text.clone_into(&mut names[number as usize - 1]);
+        }
+    }
+    let [api_version, kind] = names;
+    Ok((api_version, kind))
+}
+
+#[cfg(test)]
+mod tests;
