@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Decoded, FieldValidation};
 use crate::resource::Resource;
-use crate::schema::{Scalar, Shape};
+use crate::schema::{Scalar, Shape, Type};
 use crate::status::Status;
 
 /// Checks an object of the resource that was not decoded from bytes, such as a patched one.
@@ -22,12 +22,24 @@ pub(super) fn finish(
 ) -> Result<Decoded, Status> {
     check_kind(resource, &mut value)?;
     let mut walk = Walk { path: String::new(), unknown: Vec::new() };
-    walk.value(resource.shape(), &mut value).map_err(|problem| {
+    let checked = match (resource.ty, value.get_mut("metadata")) {
+        (None, Some(metadata)) => {
+            walk.path = "metadata".into();
+            let checked = walk.value(object_meta(), metadata);
+            walk.path.clear();
+            checked
+        }
+        _ => walk.value(resource.shape(), &mut value),
+    };
+    checked.map_err(|problem| {
         Status::bad_request(format!(
             "{} in version \"{}\" cannot be handled as a {}: {problem}",
             resource.kind, resource.version, resource.kind
         ))
     })?;
+    if let Some(custom) = &resource.custom_schema {
+        custom.schema().prune(&mut value, &mut walk.unknown);
+    }
     let mut warnings: Vec<String> = walk.unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
     warnings.extend(duplicates);
     match validation {
@@ -41,6 +53,11 @@ pub(super) fn finish(
         FieldValidation::Warn => Ok(Decoded { value, warnings }),
         _ => Ok(Decoded { value, warnings: Vec::new() }),
     }
+}
+
+/// What is known of every custom resource.
+fn object_meta() -> Shape {
+    crate::schema::find("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").map_or(Shape::Any, Type::shape)
 }
 
 /// The body must be of the endpoint's kind; a body that does not say is taken to be.

@@ -16,11 +16,15 @@ use rule::Rule;
 
 /// Brings an object to its normal form and fills unset fields, also inside pod and volume claim templates.
 ///
-/// Runs on every object that was decoded, patched or applied; a second run changes nothing. Custom resources are left
-/// as they are: their defaults come from their own schema.
+/// Runs on every object that was decoded, patched or applied; a second run changes nothing. The defaults
+/// of custom resources come from their own schema.
 pub fn apply_defaults(resource: &Resource, object: &mut Value) {
-    let Some(ty) = resource.ty else { return };
-    apply_type_defaults(ty.name, object);
+    if let Some(custom) = &resource.custom_schema {
+        custom.schema().apply_defaults(object);
+    }
+    if let Some(ty) = resource.ty {
+        apply_type_defaults(ty.name, object);
+    }
 }
 
 /// As [`apply_defaults`], for a type of the field table that is no resource of its own (`PodTemplateSpec` has no rules;

@@ -65,6 +65,9 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<FieldError> {
     if let Some(rule) = rule(resource) {
         rule(&new, None, &mut errors);
     }
+    if let Some(custom) = &resource.custom_schema {
+        errors.extend(custom.validate(object, None));
+    }
     errors
 }
 
@@ -84,6 +87,9 @@ pub fn validate_update(resource: &Resource, new: &Value, old: &Value, subresourc
         if let Some(rule) = rule(resource) {
             rule(&new_at, Some(&old_at), &mut errors);
         }
+    }
+    if let Some(custom) = &resource.custom_schema {
+        errors.extend(custom.validate(new, Some(old)));
     }
     errors
 }

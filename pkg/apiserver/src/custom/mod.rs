@@ -1,10 +1,12 @@
 //! CustomResourceDefinitions: what becomes of them, and the rows of the resource table they make.
 
 mod condition;
+mod controller;
 mod names;
 mod rows;
 
 pub use condition::{Condition, find as find_condition, set as set_condition};
+pub use controller::DefinitionController;
 pub use names::NamesVerdict;
 pub use rows::rows;
 

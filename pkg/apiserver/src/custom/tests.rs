@@ -59,3 +59,61 @@ fn schemas_and_protected_groups_are_judged() {
         "MissingAnnotation"
     );
 }
+
+#[tokio::test]
+async fn a_definition_is_served_while_it_exists_and_its_objects_go_with_it() {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use arc_swap::ArcSwap;
+    use kube1_api::resource::ResourceTable;
+    use tokio_util::sync::CancellationToken;
+
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(kube1_store::EmbeddedStore::open(dir.path()).unwrap());
+    let builtin = ResourceTable::builtin();
+    let storage = crate::storage::Storage::open(store, &builtin, None).await.unwrap();
+    let definitions = storage.collection(&builtin.stored("apiextensions.k8s.io", "customresourcedefinitions").unwrap());
+    let table = Arc::new(ArcSwap::from_pointee(builtin));
+    let controller = DefinitionController::new(storage.clone(), table.clone()).unwrap();
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn({
+        let cancel = cancel.clone();
+        async move { controller.run(cancel).await }
+    });
+    let wait = |what: &'static str, done: Box<dyn Fn() -> bool>| async move {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(std::time::Instant::now() < deadline, "{what}");
+            tokio::task::yield_now().await;
+        }
+    };
+
+    let mut widgets = definition("widgets", "Widget", "1");
+    widgets["apiVersion"] = "apiextensions.k8s.io/v1".into();
+    widgets["kind"] = "CustomResourceDefinition".into();
+    definitions.create(widgets).await.unwrap();
+    let served = table.clone();
+    wait("served", Box::new(move || served.load().get("example.com", "v1", "widgets").is_some())).await;
+
+    let row = table.load().get("example.com", "v1", "widgets").unwrap();
+    let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a", "namespace": "n"}});
+    storage.collection(&row).create(widget).await.unwrap();
+    // Its status is written until it stands still.
+    loop {
+        let stored = definitions.get("", "widgets.example.com").unwrap();
+        let mut dying = stored.value();
+        dying["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        dying["metadata"]["finalizers"] = json!([CLEANUP_FINALIZER]);
+        if definitions.update(dying, stored.revision()).await.is_ok() {
+            break;
+        }
+    }
+    let gone = definitions.clone();
+    wait("removed", Box::new(move || gone.is_empty())).await;
+    assert!(storage.collection(&row).is_empty());
+    let served = table.clone();
+    wait("no longer served", Box::new(move || served.load().get("example.com", "v1", "widgets").is_none())).await;
+    cancel.cancel();
+    running.await.unwrap();
+}
