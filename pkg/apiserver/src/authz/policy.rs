@@ -104,6 +104,17 @@ impl Policy {
         }
     }
 
+    /// Forgets all objects of one resource.
+    pub fn clear(&mut self, plural: &str) {
+        // Cluster-scoped ones are under the empty namespace.
+        let in_cluster = plural.starts_with("cluster");
+        if plural.ends_with("bindings") {
+            self.scopes.retain(|namespace, _| namespace.is_empty() != in_cluster);
+        } else {
+            self.roles.retain(|namespace, _| namespace.is_empty() != in_cluster);
+        }
+    }
+
     fn apply_role(&mut self, change: PolicyChange<'_>) {
         let scope = self.roles.entry(change.namespace.to_owned()).or_default();
         match change.object {

@@ -1,12 +1,17 @@
 //! Role-based access control.
 
-use async_trait::async_trait;
-use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::policy::{Policy, PolicyChange, RoleRef};
+use async_trait::async_trait;
+use kube1_api::resource::ResourceTable;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+
+use super::policy::{GROUP, Policy, PolicyChange, RoleRef};
 use super::rule::Rule;
 use super::{Authorizer, Decision, Rules};
 use crate::request_info::RequestInfo;
+use crate::storage::{Collection, Storage};
 use crate::user::UserInfo;
 
 /// A role that cannot be looked at.
@@ -16,13 +21,63 @@ pub enum RbacError {
     RoleNotFound { kind: String, name: String },
 }
 
-/// Authorizes by the roles and bindings it was told of with [`Rbac::apply`].
-#[derive(Debug, Default)]
+/// Authorizes by the roles and bindings in storage, or by those it was told of with [`Rbac::apply`].
+#[derive(Default)]
 pub struct Rbac {
     policy: RwLock<Policy>,
+    sources: Vec<Source>,
+}
+
+/// A collection of roles or bindings.
+struct Source {
+    plural: String,
+    collection: Arc<Collection>,
+    /// Revision up to which the policy has its changes.
+    seen: AtomicU64,
+    /// Taken by the one who brings the policy up to date.
+    catching_up: Mutex<()>,
 }
 
 impl Rbac {
+    /// An authorizer that is always as new as `storage`: each request first takes over what changed, which is nothing
+    /// almost always.
+    pub fn of_storage(storage: &Storage, table: &ResourceTable) -> Self {
+        let rows = table.iter().filter(|row| row.group == GROUP && row.is_stored() && row.is_storage_version());
+        let sources = rows.map(|row| Source {
+            plural: row.plural.clone(),
+            collection: storage.collection(row),
+            seen: AtomicU64::new(0),
+            catching_up: Mutex::new(()),
+        });
+        Self { policy: RwLock::default(), sources: sources.collect() }
+    }
+
+    /// The policy with all changes that readers of the storage see.
+    fn current(&self) -> RwLockReadGuard<'_, Policy> {
+        for source in &self.sources {
+            if source.collection.revision() != source.seen.load(Ordering::Acquire) {
+                self.catch_up(source);
+            }
+        }
+        self.policy.read()
+    }
+
+    fn catch_up(&self, source: &Source) {
+        let _turn = source.catching_up.lock();
+        let changes = source.collection.changes_since(source.seen.load(Ordering::Acquire));
+        // Parsed before the lock is taken, so that others are not kept waiting.
+        let parsed: Vec<_> = changes.objects.iter().map(|(o, deleted)| (o, (!deleted).then(|| o.value()))).collect();
+        let mut policy = self.policy.write();
+        if changes.complete {
+            policy.clear(&source.plural);
+        }
+        for (object, value) in &parsed {
+            let (namespace, name) = (object.namespace(), object.name());
+            policy.apply(PolicyChange { plural: &source.plural, namespace, name, object: value.as_ref() });
+        }
+        source.seen.store(changes.revision, Ordering::Release);
+    }
+
     /// Takes over the newest state of a role or binding; the next request is decided by it.
     pub fn apply(&self, change: PolicyChange<'_>) {
         self.policy.write().apply(change);
@@ -30,7 +85,7 @@ impl Rbac {
 
     /// Every rule `user` has in the cluster and in `namespace`, and what could not be resolved.
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> (Vec<Rule>, Vec<String>) {
-        let policy = self.policy.read();
+        let policy = self.current();
         let (mut rules, mut errors) = (Vec::new(), Vec::new());
         for grant in policy.grants(user, namespace) {
             match grant.rules {
@@ -44,14 +99,14 @@ impl Rbac {
     /// The rules a binding in `namespace` (empty: cluster-wide) would give.
     pub fn rules_of_role(&self, role: &RoleRef, namespace: &str) -> Result<Vec<Rule>, RbacError> {
         let home = if role.kind == "Role" { namespace } else { "" };
-        match self.policy.read().role(home, &role.name) {
+        match self.current().role(home, &role.name) {
             Some(rules) => Ok(rules.to_vec()),
             None => Err(RbacError::RoleNotFound { kind: role.kind.to_lowercase(), name: role.name.clone() }),
         }
     }
 
     fn decide(&self, user: &UserInfo, request: &RequestInfo, explain: bool) -> (Decision, String) {
-        let policy = self.policy.read();
+        let policy = self.current();
         let mut errors = Vec::new();
         for grant in policy.grants(user, &request.namespace) {
             match grant.rules {
@@ -88,6 +143,7 @@ impl Authorizer for Rbac {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use serde_json::json;
 
@@ -108,6 +164,30 @@ mod tests {
             rbac.apply(PolicyChange { plural, namespace, name, object: Some(&object) });
         }
         rbac
+    }
+
+    #[tokio::test]
+    async fn a_stored_binding_counts_at_once_and_a_deleted_one_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = ResourceTable::builtin();
+        let store = Arc::new(kube1_store::EmbeddedStore::open(dir.path()).unwrap());
+        let storage = Storage::open(store, &table, None).await.unwrap();
+        let rbac = Rbac::of_storage(&storage, &table);
+        let row = |plural| storage.collection(&table.stored(GROUP, plural).unwrap());
+        let alice = UserInfo::authenticated("alice", &[]);
+        let request = RequestInfo { verb: "get".into(), path: "/metrics".into(), ..RequestInfo::default() };
+        assert_ne!(rbac.authorize(&alice, &request).await, Decision::Allow);
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "m"},
+            "rules": [{"verbs": ["get"], "nonResourceURLs": ["/metrics"]}]});
+        row("clusterroles").create(role).await.unwrap();
+        let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "m"},
+            "subjects": [{"kind": "User", "name": "alice"}]});
+        let made = row("clusterrolebindings").create(binding).await.unwrap();
+        assert_eq!(rbac.authorize(&alice, &request).await, Decision::Allow);
+        assert_eq!(Rbac::of_storage(&storage, &table).authorize(&alice, &request).await, Decision::Allow);
+        row("clusterrolebindings").delete("", "b", made.revision()).await.unwrap();
+        assert_ne!(rbac.authorize(&alice, &request).await, Decision::Allow);
     }
 
     #[tokio::test]

@@ -4,8 +4,10 @@ mod aggregate;
 mod objects;
 mod own;
 mod reconcile;
+mod storage_writer;
 
 pub use aggregate::aggregated_rules;
 pub use objects::{BootObject, authentication_config, objects};
 pub use own::BOOTSTRAPPERS;
 pub use reconcile::{Writer, reconcile, reconcile_object};
+pub use storage_writer::StorageWriter;

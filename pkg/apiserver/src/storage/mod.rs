@@ -1,5 +1,6 @@
 //! All stored objects, in memory: collections that answer reads and watches, over a `Store` that keeps them.
 
+mod changes;
 mod cipher;
 mod collection;
 mod error;
@@ -21,6 +22,7 @@ use kube1_api::status::Status;
 use kube1_store::{Range, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
+pub use changes::Changes;
 pub use cipher::{KeyError, SecretKey};
 pub use collection::Collection;
 pub use error::StorageError;
