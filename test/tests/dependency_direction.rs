@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kube1-apiserver", &["kube1-api", "kube1-store", "kube1-pki", "kube1-supervisor", "kube1-telemetry"]),
     ("kube1-controllers", &["kube1-api", "kube1-client", "kube1-pki", "kube1-supervisor"]),
     ("kube1-scheduler", &["kube1-api", "kube1-client", "kube1-supervisor"]),
-    ("kube1-kubelet", &["kube1-client", "kube1-cri", "kube1-pki", "kube1-supervisor", "kube1-telemetry"]),
+    ("kube1-kubelet", &["kube1-api", "kube1-client", "kube1-cri", "kube1-pki", "kube1-supervisor", "kube1-telemetry"]),
     ("kube1-network", &["kube1-client", "kube1-supervisor"]),
     ("kube1-proxy", &["kube1-client", "kube1-network", "kube1-supervisor"]),
     ("kube1-dns", &["kube1-client", "kube1-network", "kube1-supervisor"]),

@@ -62,7 +62,7 @@ async fn images_load_and_a_container_runs_and_its_end_is_told() {
     runtime.stop_container(&container, 1).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(30), told).await.unwrap().unwrap());
     let status = runtime.container_status(&container).await.unwrap();
-    assert_eq!(status.exit_code, 137);
+    assert_eq!(status.exit_code, 143);
     assert!(runtime.container_status("none").await.unwrap_err().is_not_found());
     containerd.stop().await;
 }

@@ -1,0 +1,211 @@
+//! The node's tree of cgroups: ROOT/kubepods, its burstable and besteffort parts, and one cgroup for each pod.
+//!
+//! Works on cgroup v2 and on v1, where each controller has a tree of its own. The containers' own cgroups below are the
+//! runtime's.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::pod::QosClass;
+use crate::resources::{POD_CPU_PERIOD_US, PodLimits};
+
+const MOUNT: &str = "/sys/fs/cgroup";
+/// Controllers in which pods get a cgroup, as far as the kernel has them.
+const CONTROLLERS: [&str; 8] = ["cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "devices", "freezer"];
+
+/// A node's cgroups.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    root: String,
+    unified: bool,
+}
+
+impl Cgroups {
+    pub fn new(root: &str) -> Self {
+        let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
+        Self { root: root.trim_matches('/').to_owned(), unified }
+    }
+
+    fn class_path(&self, class: QosClass) -> String {
+        match class {
+            QosClass::Guaranteed => format!("/{}/kubepods", self.root),
+            QosClass::Burstable => format!("/{}/kubepods/burstable", self.root),
+            QosClass::BestEffort => format!("/{}/kubepods/besteffort", self.root),
+        }
+    }
+
+    /// A pod's cgroup, as the runtime takes it for a parent.
+    pub fn pod_path(&self, class: QosClass, uid: &str) -> String {
+        format!("{}/pod{uid}", self.class_path(class))
+    }
+
+    /// Directories of a cgroup in every hierarchy that is mounted.
+    fn directories(&self, path: &str) -> Vec<PathBuf> {
+        let path = path.trim_start_matches('/');
+        if self.unified {
+            return vec![Path::new(MOUNT).join(path)];
+        }
+        let mounted = CONTROLLERS.iter().map(|c| Path::new(MOUNT).join(c)).filter(|d| d.is_dir());
+        mounted.map(|dir| dir.join(path)).collect()
+    }
+
+    fn controller(&self, name: &str, path: &str) -> PathBuf {
+        let path = path.trim_start_matches('/');
+        if self.unified { Path::new(MOUNT).join(path) } else { Path::new(MOUNT).join(name).join(path) }
+    }
+
+    fn create(&self, path: &str) -> io::Result<()> {
+        for dir in self.directories(path) {
+            create_chain(&dir, self.unified)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the node's own cgroups. Best-effort pods together weigh as little as the kernel allows.
+    pub fn prepare(&self) -> io::Result<()> {
+        for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+            self.create(&self.class_path(class))?;
+        }
+        self.set_shares(&self.class_path(QosClass::BestEffort), 2)
+    }
+
+    /// Weighs the burstable part by what its pods request in all.
+    pub fn set_burstable_shares(&self, shares: i64) -> io::Result<()> {
+        self.set_shares(&self.class_path(QosClass::Burstable), shares)
+    }
+
+    fn set_shares(&self, path: &str, shares: i64) -> io::Result<()> {
+        let dir = self.controller("cpu", path);
+        if self.unified {
+            write_if_there(&dir.join("cpu.weight"), &weight(shares).to_string())
+        } else {
+            write_if_there(&dir.join("cpu.shares"), &shares.to_string())
+        }
+    }
+
+    /// Makes a pod's cgroup or changes its limits.
+    pub fn apply_pod(&self, class: QosClass, uid: &str, limits: PodLimits) -> io::Result<()> {
+        let path = self.pod_path(class, uid);
+        self.create(&path)?;
+        self.set_shares(&path, limits.cpu_shares)?;
+        let (cpu, memory) = (self.controller("cpu", &path), self.controller("memory", &path));
+        if self.unified {
+            let quota = limits.cpu_quota.map_or("max".to_owned(), |q| q.to_string());
+            write_if_there(&cpu.join("cpu.max"), &format!("{quota} {POD_CPU_PERIOD_US}"))?;
+            let limit = limits.memory.map_or("max".to_owned(), |m| m.to_string());
+            write_if_there(&memory.join("memory.max"), &limit)
+        } else {
+            write_if_there(&cpu.join("cpu.cfs_period_us"), &POD_CPU_PERIOD_US.to_string())?;
+            write_if_there(&cpu.join("cpu.cfs_quota_us"), &limits.cpu_quota.unwrap_or(-1).to_string())?;
+            write_if_there(&memory.join("memory.limit_in_bytes"), &limits.memory.unwrap_or(-1).to_string())
+        }
+    }
+
+    /// Removes a pod's cgroup with what the runtime left below. Does nothing when it is gone.
+    pub fn remove_pod(&self, uid: &str) {
+        for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+            for dir in self.directories(&self.pod_path(class, uid)) {
+                remove_tree(&dir);
+            }
+        }
+    }
+
+    /// Uids of pods that have a cgroup.
+    pub fn pod_uids(&self) -> Vec<String> {
+        let mut uids = Vec::new();
+        for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+            let dir = self.controller("cpu", &self.class_path(class));
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let names = entries.filter_map(|e| e.file_name().into_string().ok());
+            uids.extend(names.filter_map(|n| n.strip_prefix("pod").map(str::to_owned)));
+        }
+        uids
+    }
+
+    /// Bytes of memory that a pod uses without what the kernel can drop at once.
+    pub fn working_set(&self, class: QosClass, uid: &str) -> Option<u64> {
+        let dir = self.controller("memory", &self.pod_path(class, uid));
+        let (usage, inactive) = if self.unified {
+            ("memory.current", "inactive_file ")
+        } else {
+            ("memory.usage_in_bytes", "total_inactive_file ")
+        };
+        let usage: u64 = std::fs::read_to_string(dir.join(usage)).ok()?.trim().parse().ok()?;
+        let stat = std::fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+        let inactive = stat.lines().find_map(|l| l.strip_prefix(inactive)?.parse::<u64>().ok());
+        Some(usage.saturating_sub(inactive.unwrap_or(0)))
+    }
+}
+
+/// Makes a directory and its parents; on v2 each parent passes its controllers on.
+fn create_chain(dir: &Path, unified: bool) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        create_chain(parent, unified)?;
+        if unified {
+            let available = std::fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+            for controller in available.split_whitespace() {
+                // A controller that cannot be passed on (a threaded or busy parent) is one this node goes without.
+                let _ = std::fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+        copy_cpuset(parent, dir)?;
+        return Ok(());
+    }
+    Ok(())
+}
+
+/// A new v1 cpuset has no CPUs until it is given some.
+fn copy_cpuset(parent: &Path, dir: &Path) -> io::Result<()> {
+    match std::fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let empty = std::fs::read_to_string(dir.join(file)).is_ok_and(|t| t.trim().is_empty());
+        if empty && let Ok(text) = std::fs::read_to_string(parent.join(file)) {
+            let _ = std::fs::write(dir.join(file), text);
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    // A cgroup with processes stays; the next cleaning finds it again.
+    let _ = std::fs::remove_dir(dir);
+}
+
+/// Writes a limit; a kernel without the controller has no such file.
+fn write_if_there(path: &Path, value: &str) -> io::Result<()> {
+    match std::fs::write(path, value) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// CPU weight on the scale of cgroup v2, from shares.
+fn weight(shares: i64) -> i64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_tell_class_and_pod() {
+        let cgroups = Cgroups::new("/kube1-x");
+        assert_eq!(cgroups.pod_path(QosClass::Guaranteed, "u"), "/kube1-x/kubepods/podu");
+        assert_eq!(cgroups.pod_path(QosClass::BestEffort, "u"), "/kube1-x/kubepods/besteffort/podu");
+        assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);
+    }
+}

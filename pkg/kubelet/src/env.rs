@@ -1,0 +1,241 @@
+//! The environment of a container.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, Service};
+
+use crate::downward::{self, DownwardError, PodFacts};
+use crate::expand::expand;
+use crate::object_cache::{ObjectCache, ObjectError};
+use crate::pod::PodExt;
+
+/// Why a container's environment cannot be made; the text is what `kubectl describe` shows.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvError {
+    #[error("{0}")]
+    Object(ObjectError),
+    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
+    Key { kind: &'static str, namespace: String, name: String, key: String },
+    #[error("{0}")]
+    Downward(DownwardError),
+    #[error("variable {0} takes its value from a file, which this node does not support")]
+    File(String),
+}
+
+/// What a container's variables may come from.
+pub struct EnvSources<'a> {
+    pub pod: &'a Pod,
+    pub facts: &'a PodFacts,
+    pub objects: &'a ObjectCache,
+    /// The services that the pod sees as variables.
+    pub services: Vec<Arc<Service>>,
+}
+
+/// The variables of a container, in order; a later one of the same name has taken an earlier one's place.
+pub async fn container_env(sources: &EnvSources<'_>, container: &Container) -> Result<Vec<(String, String)>, EnvError> {
+    let mut env = Variables::default();
+    let service_env = service_variables(&sources.services);
+    env_from(sources, container, &mut env).await?;
+    for variable in container.env.iter().flatten() {
+        let value = value_of(sources, container, variable, &env, &service_env).await?;
+        if let Some(value) = value {
+            env.set(&variable.name, value);
+        }
+    }
+    // Service variables yield to what the container sets itself.
+    for (name, value) in service_env {
+        if env.get(&name).is_none() {
+            env.set(&name, value);
+        }
+    }
+    Ok(env.list)
+}
+
+#[derive(Default)]
+struct Variables {
+    list: Vec<(String, String)>,
+}
+
+impl Variables {
+    fn get(&self, name: &str) -> Option<&String> {
+        self.list.iter().find(|(n, _)| n == name).map(|(_, v)| v)
+    }
+
+    fn set(&mut self, name: &str, value: String) {
+        match self.list.iter_mut().find(|(n, _)| n == name) {
+            Some(entry) => entry.1 = value,
+            None => self.list.push((name.to_owned(), value)),
+        }
+    }
+}
+
+async fn env_from(sources: &EnvSources<'_>, container: &Container, env: &mut Variables) -> Result<(), EnvError> {
+    let (uid, namespace) = (sources.pod.uid(), sources.pod.namespace());
+    for source in container.env_from.iter().flatten() {
+        let prefix = source.prefix.as_deref().unwrap_or_default();
+        let mut values: BTreeMap<String, String> = BTreeMap::new();
+        if let Some(reference) = &source.config_map_ref {
+            let map = sources.objects.config_map(uid, namespace, &reference.name).await;
+            if let Some(map) = optional(map, reference.optional)? {
+                values.extend(map.data.clone().unwrap_or_default());
+            }
+        }
+        if let Some(reference) = &source.secret_ref {
+            let secret = sources.objects.secret(uid, namespace, &reference.name).await;
+            if let Some(secret) = optional(secret, reference.optional)? {
+                let text = |b: &k8s_openapi::ByteString| String::from_utf8_lossy(&b.0).into_owned();
+                values.extend(secret.data.iter().flatten().map(|(k, v)| (k.clone(), text(v))));
+            }
+        }
+        for (key, value) in values.into_iter().filter(|(key, _)| !key.contains('=')) {
+            env.set(&format!("{prefix}{key}"), value);
+        }
+    }
+    Ok(())
+}
+
+async fn value_of(
+    sources: &EnvSources<'_>,
+    container: &Container,
+    variable: &EnvVar,
+    env: &Variables,
+    service_env: &BTreeMap<String, String>,
+) -> Result<Option<String>, EnvError> {
+    let (uid, namespace) = (sources.pod.uid(), sources.pod.namespace());
+    let Some(from) = &variable.value_from else {
+        let text = variable.value.as_deref().unwrap_or_default();
+        let lookup = |name: &str| env.get(name).or_else(|| service_env.get(name)).cloned();
+        return Ok(Some(expand(text, lookup)));
+    };
+    if let Some(selector) = &from.field_ref {
+        return downward::field(sources.pod, sources.facts, selector).map(Some).map_err(EnvError::Downward);
+    }
+    if let Some(selector) = &from.resource_field_ref {
+        let value = downward::resource(sources.pod, sources.facts, selector, Some(container));
+        return value.map(Some).map_err(EnvError::Downward);
+    }
+    if let Some(selector) = &from.config_map_key_ref {
+        let map = sources.objects.config_map(uid, namespace, &selector.name).await;
+        let Some(map) = optional(map, selector.optional)? else { return Ok(None) };
+        let value = map.data.as_ref().and_then(|d| d.get(&selector.key)).cloned();
+        return required(value, selector.optional, "ConfigMap", namespace, &selector.name, &selector.key);
+    }
+    if let Some(selector) = &from.secret_key_ref {
+        let secret = sources.objects.secret(uid, namespace, &selector.name).await;
+        let Some(secret) = optional(secret, selector.optional)? else { return Ok(None) };
+        let value = secret.data.as_ref().and_then(|d| d.get(&selector.key));
+        let value = value.map(|b| String::from_utf8_lossy(&b.0).into_owned());
+        return required(value, selector.optional, "Secret", namespace, &selector.name, &selector.key);
+    }
+    if from.file_key_ref.is_some() {
+        return Err(EnvError::File(variable.name.clone()));
+    }
+    Ok(Some(String::new()))
+}
+
+fn optional<T>(result: Result<T, ObjectError>, optional: Option<bool>) -> Result<Option<T>, EnvError> {
+    match result {
+        Ok(object) => Ok(Some(object)),
+        Err(ObjectError::NotFound { .. }) if optional == Some(true) => Ok(None),
+        Err(error) => Err(EnvError::Object(error)),
+    }
+}
+
+fn required(
+    value: Option<String>,
+    optional: Option<bool>,
+    kind: &'static str,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> Result<Option<String>, EnvError> {
+    if value.is_none() && optional != Some(true) {
+        let (namespace, name, key) = (namespace.to_owned(), name.to_owned(), key.to_owned());
+        return Err(EnvError::Key { kind, namespace, name, key });
+    }
+    Ok(value)
+}
+
+/// The services whose variables a pod gets: those of its namespace where it wants links, and the API's in any case.
+pub fn visible_services(pod: &Pod, all: Vec<Arc<Service>>) -> Vec<Arc<Service>> {
+    let links = pod.spec().enable_service_links != Some(false);
+    let has_ip = |s: &Service| {
+        let ip = s.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()).unwrap_or_default();
+        !ip.is_empty() && ip != "None"
+    };
+    let master = |s: &Service| {
+        s.metadata.namespace.as_deref() == Some("default") && s.metadata.name.as_deref() == Some("kubernetes")
+    };
+    let own = |s: &Service| links && s.metadata.namespace.as_deref() == Some(pod.namespace());
+    let shadows = all.iter().any(|s| {
+        own(s) && has_ip(s) && s.metadata.name.as_deref() == Some("kubernetes") && pod.namespace() != "default"
+    });
+    all.into_iter().filter(|s| has_ip(s) && (own(s) || (master(s) && !shadows))).collect()
+}
+
+fn service_variables(services: &[Arc<Service>]) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    for service in services {
+        let name = service.metadata.name.as_deref().unwrap_or_default().to_uppercase().replace('-', "_");
+        let Some(spec) = &service.spec else { continue };
+        let host = spec.cluster_ip.clone().unwrap_or_default();
+        let ports = spec.ports.as_deref().unwrap_or_default();
+        let Some(first) = ports.first() else { continue };
+        env.insert(format!("{name}_SERVICE_HOST"), host.clone());
+        env.insert(format!("{name}_SERVICE_PORT"), first.port.to_string());
+        let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        for port in ports {
+            if let Some(port_name) = port.name.as_deref().filter(|n| !n.is_empty()) {
+                let port_name = port_name.to_uppercase().replace('-', "_");
+                env.insert(format!("{name}_SERVICE_PORT_{port_name}"), port.port.to_string());
+            }
+            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            let url = format!("{}://{shown}:{}", protocol.to_lowercase(), port.port);
+            let prefix = format!("{name}_PORT_{}_{protocol}", port.port);
+            if std::ptr::eq(port, first) {
+                env.insert(format!("{name}_PORT"), url.clone());
+            }
+            env.insert(prefix.clone(), url);
+            env.insert(format!("{prefix}_PROTO"), protocol.to_lowercase());
+            env.insert(format!("{prefix}_PORT"), port.port.to_string());
+            env.insert(format!("{prefix}_ADDR"), host.clone());
+        }
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(namespace: &str, name: &str, ip: &str) -> Arc<Service> {
+        let text = format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"{namespace}"}},"spec":{{"clusterIP":"{ip}",
+            "ports":[{{"name":"web-x","port":80,"protocol":"TCP"}},{{"port":53,"protocol":"UDP"}}]}}}}"#
+        );
+        Arc::new(serde_json::from_str(&text).expect("a service"))
+    }
+
+    #[test]
+    fn services_become_variables() {
+        let env = service_variables(&[service("n", "my-db", "10.0.0.5")]);
+        assert_eq!(env["MY_DB_SERVICE_PORT_WEB_X"], "80");
+        assert_eq!(env["MY_DB_PORT"], "tcp://10.0.0.5:80");
+        assert_eq!(env["MY_DB_PORT_53_UDP_ADDR"], "10.0.0.5");
+    }
+
+    #[test]
+    fn a_pod_sees_its_namespace_and_the_api() {
+        let pod: Pod = serde_json::from_str(r#"{"metadata":{"name":"p","namespace":"n"},"spec":{"containers":[]}}"#)
+            .expect("a pod");
+        let all = vec![
+            service("n", "a", "10.0.0.1"),
+            service("n", "headless", "None"),
+            service("m", "b", "10.0.0.2"),
+            service("default", "kubernetes", "10.0.0.3"),
+        ];
+        let names: Vec<_> = visible_services(&pod, all).iter().filter_map(|s| s.metadata.name.clone()).collect();
+        assert_eq!(names, ["a", "kubernetes"]);
+    }
+}
