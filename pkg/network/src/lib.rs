@@ -4,3 +4,4 @@ pub mod conntrack;
 pub mod netns;
 mod nfnl;
 pub mod nft;
+pub mod rtnl;
