@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -24,6 +25,30 @@ pub fn within_new<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
         unshare(CloneFlags::CLONE_NEWNET)?;
         Ok(work())
     })
+}
+
+/// A network namespace that lives as long as this value, and longer if something else holds it.
+#[derive(Debug)]
+pub struct Namespace {
+    file: File,
+}
+
+impl Namespace {
+    /// A new, empty namespace.
+    pub fn new() -> io::Result<Self> {
+        let file = within_new(|| File::open("/proc/thread-self/ns/net"))??;
+        Ok(Self { file })
+    }
+
+    /// Where it can be opened, also by other processes, while this one lives.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
+    }
+
+    /// Runs `work` in it; see [`within`].
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        within(&self.path(), work)
+    }
 }
 
 /// The namespace is a property of the thread, so a thread that entered another one is not used for anything else.

@@ -37,6 +37,13 @@ pub enum NftError {
     Refused { table: String, what: String, source: io::Error },
 }
 
+impl NftError {
+    /// Whether a table, set or element that the transaction needs is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// A table of family `inet` in the calling thread's network namespace.
 #[derive(Clone, Debug)]
 pub struct Table {

@@ -197,14 +197,14 @@ impl RouteSocket {
         self.create(name, mtu, Vec::new(), vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)])
     }
 
-    /// Makes an interface a port of a bridge that talks to the host only: between ports the host routes, so that
-    /// its connection tracking, policies and services see every packet.
-    pub fn attach_isolated(&mut self, index: u32, bridge: u32) -> Result<(), NetlinkError> {
+    /// Makes an interface a port of a bridge that may send packets back to where they came from: a pod that reaches
+    /// itself through a service needs it where the kernel translates addresses of bridged packets.
+    pub fn attach(&mut self, index: u32, bridge: u32) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.attributes.push(LinkAttribute::Controller(bridge));
         self.change(Message::SetLink(message), 0, || format!("attach interface {index} to its bridge"))?;
-        let port = vec![InfoBridgePort::HairpinMode(true), InfoBridgePort::Isolated(true)];
+        let port = vec![InfoBridgePort::HairpinMode(true)];
         let mut message = LinkMessage::default();
         message.header.index = index;
         let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(InfoPortData::BridgePort(port))];

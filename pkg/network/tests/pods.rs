@@ -1,0 +1,249 @@
+#![allow(clippy::unwrap_used)]
+//! Nodes and pods in network namespaces of their own, wired by the real plugin.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kube1_network::netns::Namespace;
+use kube1_network::rtnl::{Mac, RouteSocket};
+use kube1_network::{OverlayConfig, Peer, State, set_up};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+struct Node {
+    namespace: Namespace,
+    config: OverlayConfig,
+    state: State,
+    _dir: TempDir,
+}
+
+struct Pod {
+    namespace: Namespace,
+    id: String,
+    address: IpAddr,
+}
+
+impl Node {
+    fn new(number: u8, peers: &[u8]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let peer = |number| Peer { subnet: subnet(number), node_ip: node_ip(number) };
+        let state = State {
+            node_ip: node_ip(number),
+            subnet: subnet(number),
+            peers: peers.iter().map(|number| peer(*number)).collect(),
+        };
+        let config = OverlayConfig {
+            node_name: format!("node-{number}"),
+            node_ip: node_ip(number),
+            data_dir: dir.path().to_owned(),
+            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+            cni_bin_dir: dir.path().join("bin"),
+            cni_conf_dir: dir.path().join("net.d"),
+            executable: env!("CARGO_BIN_EXE_kube1-cni").into(),
+        };
+        Self { namespace: Namespace::new().unwrap(), config, state, _dir: dir }
+    }
+
+    /// Connects two nodes by a cable.
+    fn pair() -> (Self, Self) {
+        let (one, two) = (Self::new(1, &[2]), Self::new(2, &[1]));
+        let other = std::fs::File::open(two.namespace.path()).unwrap();
+        let connect = |socket: &mut RouteSocket, number: u8| {
+            let link = socket.link("uplink").unwrap();
+            socket.add_address(link.index, format!("192.0.2.{number}/24").parse().unwrap()).unwrap();
+            socket.set_up(link.index).unwrap();
+        };
+        one.within(|| {
+            let mut socket = RouteSocket::open().unwrap();
+            let mac = Mac::of(9, node_ip(2));
+            socket.create_veth("uplink", "uplink", mac, 1500, other.as_raw_fd()).unwrap();
+            connect(&mut socket, 1);
+        });
+        two.within(|| connect(&mut RouteSocket::open().unwrap(), 2));
+        for node in [&one, &two] {
+            node.within(|| {
+                let mut socket = RouteSocket::open().unwrap();
+                let lo = socket.link("lo").unwrap();
+                socket.set_up(lo.index).unwrap();
+                set_up(&node.config, &node.state).unwrap();
+                set_up(&node.config, &node.state).unwrap();
+            });
+        }
+        (one, two)
+    }
+
+    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespace.run(work).unwrap()
+    }
+
+    /// Calls a plugin as the runtime does.
+    fn plugin(&self, command: &str, pod: &Pod, runtime: Value) -> Result<Value, Value> {
+        let list = std::fs::read(self.config.cni_conf_dir.join("10-kube1.conflist")).unwrap();
+        let list: Value = serde_json::from_slice(&list).unwrap();
+        let mut config = list["plugins"][0].clone();
+        config["cniVersion"] = list["cniVersion"].clone();
+        config["name"] = list["name"].clone();
+        config["runtimeConfig"] = runtime;
+        let program = self.config.cni_bin_dir.join(config["type"].as_str().unwrap());
+        let output = self.within(|| {
+            let mut child = Command::new(program)
+                .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", &pod.id), ("CNI_IFNAME", "eth0")])
+                .env("CNI_NETNS", pod.namespace.path())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+            child.wait_with_output().unwrap()
+        });
+        let answer = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        if output.status.success() { Ok(answer) } else { Err(answer) }
+    }
+
+    fn add(&self, id: &str, runtime: Value) -> Pod {
+        let mut pod = Pod { namespace: Namespace::new().unwrap(), id: id.to_owned(), address: [0; 4].into() };
+        let result = self.plugin("ADD", &pod, runtime).unwrap();
+        let address: ipnet::IpNet = result["ips"][0]["address"].as_str().unwrap().parse().unwrap();
+        pod.address = address.addr();
+        pod
+    }
+}
+
+fn subnet(node: u8) -> ipnet::IpNet {
+    format!("10.42.{node}.0/24").parse().unwrap()
+}
+
+fn node_ip(node: u8) -> IpAddr {
+    [192, 0, 2, node].into()
+}
+
+/// Answers one connection on port 80 with the client's address.
+fn serve_once(pod: &Pod) -> JoinHandle<()> {
+    let listener = pod.namespace.run(|| TcpListener::bind("0.0.0.0:80").unwrap()).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, client) = listener.accept().unwrap();
+        stream.write_all(client.ip().to_string().as_bytes()).unwrap();
+    })
+}
+
+/// Who the server says we are.
+fn ask(from: &Namespace, to: SocketAddr) -> std::io::Result<String> {
+    from.run(|| {
+        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+    .unwrap()
+}
+
+#[test]
+fn pods_reach_pods_and_nodes() {
+    let (one, two) = Node::pair();
+    let (a, b, c) = (one.add("a", json!({})), one.add("b", json!({})), two.add("c", json!({})));
+    for (client, server) in [(&a, &b), (&b, &a), (&a, &c), (&c, &b)] {
+        let server_thread = serve_once(server);
+        let seen = ask(&client.namespace, (server.address, 80).into()).unwrap();
+        assert_eq!(seen, client.address.to_string(), "pods see each other's own addresses");
+        server_thread.join().unwrap();
+    }
+    // A node's own processes reach pods here and there, and answers come back.
+    for (server, expected) in [(&a, "10.42.1.1"), (&c, "10.42.1.0")] {
+        let server_thread = serve_once(server);
+        assert_eq!(ask(&one.namespace, (server.address, 80).into()).unwrap(), expected);
+        server_thread.join().unwrap();
+    }
+    // What leaves the cluster has the node's address.
+    let listener = two.within(|| TcpListener::bind("192.0.2.2:8080").unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, client) = listener.accept().unwrap();
+        stream.write_all(client.ip().to_string().as_bytes()).unwrap();
+    });
+    assert_eq!(ask(&a.namespace, "192.0.2.2:8080".parse().unwrap()).unwrap(), "192.0.2.1");
+    server.join().unwrap();
+}
+
+#[test]
+fn host_ports_lead_to_the_pod_until_it_is_deleted() {
+    // The host's other software decides whether bridged packets are translated too.
+    for bridged in ["0", "1"] {
+        host_ports_work(bridged);
+    }
+}
+
+fn host_ports_work(bridged: &str) {
+    let (one, two) = Node::pair();
+    let set = || std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", bridged);
+    if let Err(error) = one.within(set) {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    }
+    let mapping = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]});
+    let (pod, other) = (one.add("a", mapping.clone()), one.add("b", json!({})));
+    let hosts: [(&Namespace, &str); 4] = [
+        (&two.namespace, "192.0.2.1:8080"),
+        (&one.namespace, "192.0.2.1:8080"),
+        (&one.namespace, "127.0.0.1:8080"),
+        (&other.namespace, "192.0.2.1:8080"),
+    ];
+    for (client, address) in hosts {
+        let server = serve_once(&pod);
+        ask(client, address.parse().unwrap()).unwrap_or_else(|error| panic!("{address}: {error}"));
+        server.join().unwrap();
+    }
+    let server = serve_once(&pod);
+    ask(&pod.namespace, "192.0.2.1:8080".parse().unwrap()).expect("a pod reaches itself through its host port");
+    server.join().unwrap();
+    // The table made anew still has what the plugin added.
+    one.within(|| set_up(&one.config, &one.state)).unwrap();
+    let server = serve_once(&pod);
+    ask(&two.namespace, "192.0.2.1:8080".parse().unwrap()).unwrap();
+    server.join().unwrap();
+    for _ in 0..2 {
+        one.plugin("DEL", &pod, mapping.clone()).unwrap();
+    }
+    assert!(ask(&two.namespace, "192.0.2.1:8080".parse().unwrap()).is_err());
+}
+
+#[test]
+fn add_is_repeatable_and_del_leaves_nothing() {
+    let (one, _two) = Node::pair();
+    let pod = one.add("a", json!({}));
+    let links = || one.within(|| RouteSocket::open().unwrap().links().unwrap().len());
+    one.plugin("CHECK", &pod, json!({})).unwrap();
+    let before = links();
+    one.plugin("DEL", &pod, json!({})).unwrap();
+    assert_eq!(links(), before - 1);
+    assert!(one.plugin("CHECK", &pod, json!({})).is_err());
+    let again = one.add("a", json!({}));
+    assert_ne!(again.address, pod.address, "an address is not reused at once");
+    let repeated = one.plugin("ADD", &Pod { namespace: Namespace::new().unwrap(), ..again }, json!({})).unwrap();
+    assert_eq!(repeated["ips"][0]["address"], format!("{}/32", again.address));
+    let error = one.plugin("ADD", &Pod { id: "../x".into(), ..pod }, json!({})).unwrap_err();
+    assert_eq!(error["code"], 4);
+}
+
+#[test]
+fn a_node_that_left_is_forgotten_and_cleanup_removes_everything() {
+    let (one, _two) = Node::pair();
+    let tunnel = |socket: &mut RouteSocket| socket.link("kube1-vx").unwrap().index;
+    one.within(|| {
+        let mut socket = RouteSocket::open().unwrap();
+        let device = tunnel(&mut socket);
+        assert_eq!(socket.neighbours(device).unwrap().len(), 2);
+        let alone = State { peers: Vec::new(), ..one.state.clone() };
+        set_up(&one.config, &alone).unwrap();
+        assert_eq!(socket.neighbours(device).unwrap(), []);
+        assert!(socket.routes(device).unwrap().iter().all(|route| route.gateway.is_none()));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(kube1_network::cleanup(&one.config.data_dir)).unwrap();
+        let names: Vec<_> = socket.links().unwrap().into_iter().map(|link| link.name).collect();
+        assert!(names.iter().all(|name| !name.starts_with("kube1")), "{names:?}");
+        let ruleset = Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout;
+        assert_eq!(String::from_utf8(ruleset).unwrap(), "");
+        assert!(!one.config.data_dir.join("network").exists());
+    });
+}
