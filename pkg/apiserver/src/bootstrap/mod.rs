@@ -6,7 +6,7 @@ mod own;
 mod reconcile;
 mod storage_writer;
 
-pub use aggregate::aggregated_rules;
+pub use aggregate::{aggregated_rules, keep_aggregated};
 pub use objects::{BootObject, authentication_config, objects};
 pub use own::BOOTSTRAPPERS;
 pub use reconcile::{Writer, reconcile, reconcile_object};
