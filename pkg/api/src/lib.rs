@@ -4,6 +4,7 @@ pub mod codec;
 pub mod custom;
 pub mod default;
 pub mod discovery;
+pub mod expression;
 #[cfg(test)]
 mod facts;
 pub mod field;
