@@ -12,4 +12,5 @@ pub mod reader;
 pub mod request_info;
 pub mod review;
 pub mod storage;
+pub mod strategy;
 pub mod user;

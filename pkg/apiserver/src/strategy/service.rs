@@ -1,0 +1,141 @@
+//! Services: what a change of type makes meaningless, and what an update may leave out.
+
+use serde_json::{Value, json};
+
+use super::{Context, remove, set};
+
+pub(super) fn create(service: &mut Value, _: &Context<'_>) {
+    service["status"] = json!({"loadBalancer": {}});
+    if service["spec"]["type"] == "ExternalName" {
+        remove(&mut service["spec"], "internalTrafficPolicy");
+    }
+}
+
+/// Clears what the new type does not have, then fills in what was allocated before and is left out now.
+pub(super) fn update(new: &mut Value, old: &Value, _: &Context<'_>) {
+    clear_meaningless(new, old);
+    if kind(new) != "ExternalName" {
+        keep_cluster_ips(new, old);
+    }
+    if has_node_ports(new) && has_node_ports(old) {
+        keep_node_ports(new, old);
+    }
+    if needs_health_port(new) && needs_health_port(old) && unset(&new["spec"]["healthCheckNodePort"]) {
+        copy(new, old, "healthCheckNodePort");
+    }
+    if kind(new) != "LoadBalancer" {
+        new["status"]["loadBalancer"] = json!({});
+    }
+}
+
+fn kind(service: &Value) -> &str {
+    service["spec"]["type"].as_str().unwrap_or("ClusterIP")
+}
+
+fn has_node_ports(service: &Value) -> bool {
+    matches!(kind(service), "NodePort" | "LoadBalancer")
+}
+
+fn needs_health_port(service: &Value) -> bool {
+    kind(service) == "LoadBalancer" && service["spec"]["externalTrafficPolicy"] == "Local"
+}
+
+fn unset(value: &Value) -> bool {
+    value.is_null() || value == 0 || value == ""
+}
+
+fn copy(new: &mut Value, old: &Value, member: &str) {
+    set(new, &["spec", member], old["spec"][member].clone());
+}
+
+fn same(new: &Value, old: &Value, member: &str) -> bool {
+    new["spec"][member] == old["spec"][member]
+}
+
+/// A member that the old type needed and the caller did not touch goes with the type.
+fn clear_meaningless(new: &mut Value, old: &Value) {
+    let drop_all = |new: &mut Value, members: &[&str]| {
+        for member in members {
+            if same(new, old, member) {
+                remove(&mut new["spec"], member);
+            }
+        }
+    };
+    if kind(old) != "ExternalName" && kind(new) == "ExternalName" {
+        if same(new, old, "clusterIP") && same(new, old, "clusterIPs") {
+            for member in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                remove(&mut new["spec"], member);
+            }
+        }
+        drop_all(new, &["internalTrafficPolicy"]);
+    }
+    if has_node_ports(old) && !has_node_ports(new) {
+        clear_node_ports(new, old);
+        if externally_reachable(old) && !externally_reachable(new) {
+            drop_all(new, &["externalTrafficPolicy"]);
+        }
+    }
+    if needs_health_port(old) && !needs_health_port(new) {
+        drop_all(new, &["healthCheckNodePort"]);
+    }
+    if kind(old) == "LoadBalancer" && kind(new) != "LoadBalancer" {
+        drop_all(new, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+}
+
+fn externally_reachable(service: &Value) -> bool {
+    let external = service["spec"]["externalIPs"].as_array().is_some_and(|ips| !ips.is_empty());
+    has_node_ports(service) || (kind(service) == "ClusterIP" && external)
+}
+
+fn clear_node_ports(new: &mut Value, old: &Value) {
+    let old_ports = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let used = |port: &Value| old_ports.iter().any(|o| o["nodePort"] == port["nodePort"]);
+    for port in ports_mut(new) {
+        if used(port) {
+            remove(port, "nodePort");
+        }
+    }
+}
+
+fn keep_cluster_ips(new: &mut Value, old: &Value) {
+    if kind(old) == "ExternalName" {
+        return;
+    }
+    if unset(&new["spec"]["clusterIP"]) && unset(&new["spec"]["clusterIPs"]) {
+        copy(new, old, "clusterIP");
+        copy(new, old, "clusterIPs");
+    } else if unset(&new["spec"]["clusterIPs"]) && new["spec"]["clusterIP"] == old["spec"]["clusterIP"] {
+        copy(new, old, "clusterIPs");
+    } else if unset(&new["spec"]["clusterIP"]) {
+        let first = new["spec"]["clusterIPs"][0].clone();
+        set(new, &["spec", "clusterIP"], first);
+    }
+    for member in ["ipFamilies", "ipFamilyPolicy"] {
+        if unset(&new["spec"][member]) {
+            copy(new, old, member);
+        }
+    }
+}
+
+/// Ports are the same when they have the same name, or failing that the same protocol and port.
+fn keep_node_ports(new: &mut Value, old: &Value) {
+    let old_ports = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let mut used: Vec<Value> = ports_mut(new).map(|p| p["nodePort"].clone()).filter(|p| !unset(p)).collect();
+    for port in ports_mut(new) {
+        if !unset(&port["nodePort"]) {
+            continue;
+        }
+        let by_name = old_ports.iter().find(|o| o["name"].as_str() == port["name"].as_str());
+        let by_port = || old_ports.iter().find(|o| o["protocol"] == port["protocol"] && o["port"] == port["port"]);
+        let found = by_name.or_else(by_port).map(|o| o["nodePort"].clone());
+        if let Some(node_port) = found.filter(|p| !unset(p) && !used.contains(p)) {
+            used.push(node_port.clone());
+            port["nodePort"] = node_port;
+        }
+    }
+}
+
+fn ports_mut(service: &mut Value) -> impl Iterator<Item = &mut Value> {
+    service.get_mut("spec").and_then(|s| s.get_mut("ports")).and_then(Value::as_array_mut).into_iter().flatten()
+}

@@ -1,0 +1,218 @@
+use kube1_api::resource::ResourceTable;
+
+use super::*;
+use crate::options::{DeleteOptions, Propagation};
+
+fn row(group: &str, version: &str, plural: &str) -> std::sync::Arc<Resource> {
+    ResourceTable::builtin().get(group, version, plural).unwrap()
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+const NOW: &str = "2026-01-02T03:04:05Z";
+
+fn created(group: &str, version: &str, plural: &str, mut object: Value) -> Value {
+    let user = UserInfo::authenticated("alice", &["devs"]);
+    prepare_create(&row(group, version, plural), &mut object, &Context { now: at(NOW), user: &user });
+    object
+}
+
+fn updated(group: &str, version: &str, plural: &str, subresource: &str, mut new: Value, old: &Value) -> Value {
+    let user = UserInfo::default();
+    prepare_update(&row(group, version, plural), subresource, &mut new, old, &Context { now: at(NOW), user: &user });
+    new
+}
+
+#[test]
+fn creating_sets_what_is_the_servers() {
+    let deployment =
+        created("apps", "v1", "deployments", json!({"metadata": {"name": "a"}, "spec": {}, "status": {"replicas": 9}}));
+    assert_eq!(deployment, json!({"metadata": {"name": "a", "generation": 1}, "spec": {}, "status": {}}));
+    let map = created("", "v1", "configmaps", json!({"metadata": {"name": "a", "generation": 4}, "data": {}}));
+    assert_eq!(map, json!({"metadata": {"name": "a"}, "data": {}}));
+    let namespace = created("", "v1", "namespaces", json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["x"]}}));
+    assert_eq!(
+        namespace,
+        json!({"metadata": {"name": "n", "labels": {"kubernetes.io/metadata.name": "n"}},
+            "spec": {"finalizers": ["x", "kubernetes"]}, "status": {"phase": "Active"}})
+    );
+    let job = created(
+        "batch",
+        "v1",
+        "jobs",
+        json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"spec": {}}}}),
+    );
+    assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
+    assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+    let request = created(
+        "certificates.k8s.io",
+        "v1",
+        "certificatesigningrequests",
+        json!({"metadata": {}, "spec": {"username": "root"}}),
+    );
+    assert_eq!(request["spec"], json!({"username": "alice", "groups": ["devs", "system:authenticated"]}));
+}
+
+#[test]
+fn pods_get_a_status_and_selectors() {
+    let pod = json!({"metadata": {"labels": {"v": "1"}}, "spec": {"containers": [{"name": "c"}], "schedulingGates": [{"name": "g"}],
+        "topologySpreadConstraints": [{"matchLabelKeys": ["v", "w"], "labelSelector": {}}]}});
+    let pod = created("", "v1", "pods", pod);
+    assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+    assert_eq!(
+        pod["spec"],
+        json!({"containers": [{"name": "c"}], "schedulingGates": [{"name": "g"}], "topologySpreadConstraints": [{"matchLabelKeys": ["v", "w"],
+            "labelSelector": {"matchExpressions": [{"key": "v", "operator": "In", "values": ["1"]}]}}]})
+    );
+    let both = json!({"cpu": "1", "memory": "1Gi"});
+    for (containers, class) in [
+        (json!([{}]), "BestEffort"),
+        (json!([{"resources": {"requests": {"cpu": "1"}}}]), "Burstable"),
+        (json!([{"resources": {"limits": both}}]), "Guaranteed"),
+        (json!([{"resources": {"limits": both, "requests": {"cpu": "1000m", "memory": "1Gi"}}}]), "Guaranteed"),
+        (json!([{"resources": {"limits": both}}, {}]), "Burstable"),
+        (json!([{"resources": {"limits": both, "requests": {"cpu": "500m"}}}]), "Burstable"),
+    ] {
+        assert_eq!(qos_class(&json!({"spec": {"containers": containers}})), class, "{containers}");
+    }
+}
+
+#[test]
+fn updating_takes_only_what_the_request_may_write() {
+    let old = json!({"metadata": {"name": "a", "uid": "u", "generation": 3, "labels": {"x": "1"}}, "spec": {"replicas": 1}, "status": {"n": 1}});
+    let new = json!({"metadata": {"name": "a", "labels": {"x": "2"}}, "spec": {"replicas": 2}, "status": {"n": 2}});
+    let main = updated("apps", "v1", "deployments", "", new.clone(), &old);
+    assert_eq!(
+        main,
+        json!({"metadata": {"name": "a", "uid": "u", "generation": 4, "labels": {"x": "2"}}, "spec": {"replicas": 2}, "status": {"n": 1}})
+    );
+    let status = updated("apps", "v1", "deployments", "status", new.clone(), &old);
+    assert_eq!(
+        status,
+        json!({"metadata": {"name": "a", "uid": "u", "generation": 3, "labels": {"x": "1"}}, "spec": {"replicas": 1}, "status": {"n": 2}})
+    );
+    let status = updated("apps", "v1", "replicasets", "status", new.clone(), &old);
+    assert_eq!(status["metadata"]["labels"]["x"], "2");
+    let status = updated("flowcontrol.apiserver.k8s.io", "v1", "flowschemas", "status", new, &old);
+    assert_eq!(status["metadata"], old["metadata"]);
+    let annotated = json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"replicas": 1}});
+    assert_eq!(updated("apps", "v1", "deployments", "", annotated.clone(), &old)["metadata"]["generation"], 4);
+    assert_eq!(updated("apps", "v1", "statefulsets", "", annotated, &old)["metadata"]["generation"], 3);
+    let namespace =
+        json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Terminating"}});
+    let emptied = json!({"metadata": {"name": "n"}, "spec": {"finalizers": []}});
+    let finalized = updated("", "v1", "namespaces", "finalize", emptied, &namespace);
+    assert_eq!(finalized["spec"]["finalizers"], json!([]));
+    assert_eq!(finalized["status"]["phase"], "Terminating");
+    let pod = json!({"metadata": {"generation": 1}, "spec": {"containers": [{"name": "a", "image": "x", "resources": {"limits": {"cpu": "1"}}}]}, "status": {}});
+    let wanted = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "y", "resources": {"limits": {"cpu": "2"}}}]}});
+    let resized = updated("", "v1", "pods", "resize", wanted, &pod);
+    assert_eq!(
+        resized,
+        json!({"metadata": {"generation": 2}, "status": {},
+            "spec": {"containers": [{"name": "a", "image": "x", "resources": {"limits": {"cpu": "2"}}}]}})
+    );
+}
+
+#[test]
+fn services_keep_what_was_allocated() {
+    let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"],
+        "ipFamilyPolicy": "SingleStack", "ports": [{"name": "a", "port": 80, "nodePort": 30001}]}, "status": {"loadBalancer": {}}});
+    let new = json!({"metadata": {}, "spec": {"type": "NodePort", "ports": [{"name": "b", "port": 81}, {"name": "a", "port": 8080}]}});
+    let kept = updated("", "v1", "services", "", new, &old);
+    assert_eq!(kept["spec"]["clusterIPs"], json!(["10.0.0.1"]));
+    assert_eq!(
+        kept["spec"]["ports"],
+        json!([{"name": "b", "port": 81}, {"name": "a", "port": 8080, "nodePort": 30001}])
+    );
+    let mut new = old.clone();
+    new["spec"]["type"] = "ClusterIP".into();
+    let cluster = updated("", "v1", "services", "", new.clone(), &old);
+    assert_eq!(cluster["spec"]["ports"], json!([{"name": "a", "port": 80}]));
+    new["spec"]["type"] = "ExternalName".into();
+    let external = updated("", "v1", "services", "", new, &old);
+    assert!(external["spec"]["clusterIP"].is_null() && external["spec"]["ipFamilies"].is_null());
+}
+
+fn plan(plural: &str, object: &Value, options: DeleteOptions) -> DeletePlan {
+    let row = ["", "apps", "batch"].iter().find_map(|g| ResourceTable::builtin().get(g, "v1", plural)).unwrap();
+    delete_plan(&row, object, &options, at(NOW))
+}
+
+#[test]
+fn deletion_waits_for_finalizers_and_grace() {
+    let options =
+        |grace, propagation| DeleteOptions { grace_period_seconds: grace, propagation, ..DeleteOptions::default() };
+    let plain = json!({"metadata": {"name": "a", "generation": 1}});
+    assert_eq!(plan("configmaps", &plain, options(None, None)), DeletePlan::Remove);
+    let marked = |finalizers: Value, generation: i64| {
+        DeletePlan::Mark(json!({"metadata": {"name": "a", "generation": generation, "finalizers": finalizers,
+            "deletionTimestamp": NOW, "deletionGracePeriodSeconds": 0}}))
+    };
+    assert_eq!(
+        plan("deployments", &plain, options(None, Some(Propagation::Foreground))),
+        marked(json!(["foregroundDeletion"]), 2)
+    );
+    assert_eq!(plan("jobs", &plain, options(None, None)), marked(json!(["orphan"]), 2));
+    assert_eq!(plan("jobs", &plain, options(None, Some(Propagation::Background))), DeletePlan::Remove);
+    let DeletePlan::Mark(held) = marked(json!(["x"]), 2) else { unreachable!() };
+    assert_eq!(plan("configmaps", &held, options(None, None)), DeletePlan::Pending);
+    assert!(!is_released(&row("", "v1", "configmaps"), &held));
+
+    let pod = json!({"metadata": {"generation": 1}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}, "status": {"phase": "Running"}});
+    let DeletePlan::Mark(graceful) = plan("pods", &pod, options(None, None)) else { panic!("not marked") };
+    assert_eq!(
+        graceful["metadata"],
+        json!({"generation": 2, "deletionTimestamp": "2026-01-02T03:04:10Z", "deletionGracePeriodSeconds": 5})
+    );
+    assert_eq!(plan("pods", &graceful, options(None, None)), DeletePlan::Pending);
+    assert_eq!(plan("pods", &graceful, options(Some(9), None)), DeletePlan::Pending);
+    let DeletePlan::Mark(shorter) = plan("pods", &graceful, options(Some(2), None)) else { panic!("not marked") };
+    assert_eq!(shorter["metadata"]["deletionTimestamp"], "2026-01-02T03:04:07Z");
+    assert_eq!(plan("pods", &graceful, options(Some(0), None)), DeletePlan::Remove);
+    for unscheduled in [
+        json!({"metadata": {}, "spec": {}}),
+        json!({"metadata": {}, "spec": {"nodeName": "n"}, "status": {"phase": "Failed"}}),
+    ] {
+        assert_eq!(plan("pods", &unscheduled, options(None, None)), DeletePlan::Remove);
+    }
+
+    let namespace =
+        json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+    let DeletePlan::Mark(mut terminating) = plan("namespaces", &namespace, options(None, None)) else {
+        panic!("not marked")
+    };
+    assert_eq!(
+        (terminating["status"]["phase"].as_str(), terminating["metadata"]["deletionTimestamp"].as_str()),
+        (Some("Terminating"), Some(NOW))
+    );
+    assert_eq!(plan("namespaces", &terminating, options(None, None)), DeletePlan::Pending);
+    terminating["spec"]["finalizers"] = json!([]);
+    assert!(is_released(&row("", "v1", "namespaces"), &terminating));
+    assert_eq!(plan("namespaces", &terminating, options(None, None)), DeletePlan::Remove);
+}
+
+#[test]
+fn preconditions_and_names() {
+    let object = json!({"metadata": {"name": "a", "uid": "u1", "resourceVersion": "5"}});
+    let options = DeleteOptions { uid: Some("u2".into()), ..DeleteOptions::default() };
+    let error = check_preconditions(&row("", "v1", "pods"), &object, &options).unwrap_err();
+    assert_eq!(
+        error.message(),
+        "Operation cannot be fulfilled on pods \"a\": Precondition failed: UID in precondition: u2, UID in object meta: u1"
+    );
+    let mut object = json!({"metadata": {"generateName": "x".repeat(70), "uid": "mine", "deletionTimestamp": "y"}});
+    wipe_system_fields(&mut object);
+    fill_system_fields(&mut object, at(NOW));
+    let metadata = &object["metadata"];
+    assert_eq!((metadata["name"].as_str().unwrap().len(), metadata["creationTimestamp"].as_str()), (63, Some(NOW)));
+    assert!(metadata["uid"].as_str().unwrap().len() == 36 && metadata["deletionTimestamp"].is_null());
+    let warned = warnings(
+        &row("", "v1", "pods"),
+        &json!({"metadata": {"name": "a.b"}, "spec": {"containers": [{"env": [{"name": "A"}, {"name": "A"}]}]}}),
+        None,
+    );
+    assert_eq!(warned.len(), 2);
+}
