@@ -106,6 +106,23 @@ impl Status {
         Self::new(409, "Conflict", message).about(&resource.group, &resource.resource, name)
     }
 
+    /// An admission webhook or policy said no, with the code it chose.
+    pub fn admission_denied(code: u16, message: impl Into<String>) -> Self {
+        let reason = match code {
+            400 => "BadRequest",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "NotFound",
+            409 => "Conflict",
+            413 => "RequestEntityTooLarge",
+            422 => "Invalid",
+            429 => "TooManyRequests",
+            500 => "InternalError",
+            _ => "",
+        };
+        Self::new(code, reason, message)
+    }
+
     /// Server-side apply met fields of other managers.
     pub fn apply_conflict(message: impl Into<String>, causes: Vec<Cause>) -> Self {
         let mut status = Self::new(409, "Conflict", message);

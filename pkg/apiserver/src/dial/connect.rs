@@ -1,0 +1,191 @@
+//! TLS connections to addresses, under the name the other side's certificate must have.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Largest answer that is read, in bytes.
+const ANSWER_MAX: usize = 16 << 20;
+
+/// Which certificates of the other side are believed.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Those of the authorities in this PEM bundle.
+    Authorities(Vec<u8>),
+    /// Any, as the object that names the target asks for.
+    Anything,
+}
+
+/// The other side.
+#[derive(Clone)]
+pub struct Target {
+    /// Host and port, or an address.
+    pub address: Address,
+    /// The name in the other side's certificate.
+    pub server_name: String,
+    pub trust: Trust,
+    /// What this server shows, if the other side asks.
+    pub identity: Option<Arc<dyn ResolvesClientCert>>,
+}
+
+/// Where to connect to.
+#[derive(Clone, Debug)]
+pub enum Address {
+    Socket(SocketAddr),
+    Host(String, u16),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Socket(address)
+    }
+}
+
+/// Why the other side gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("the CA bundle holds no usable certificate")]
+    Authorities,
+    #[error("\"{0}\" is no name a certificate could have")]
+    ServerName(String),
+    #[error("cannot connect")]
+    Connect(#[source] std::io::Error),
+    #[error("the TLS handshake failed")]
+    Tls(#[source] std::io::Error),
+    #[error("the exchange failed")]
+    Exchange(#[source] hyper::Error),
+    #[error("the answer cannot be read: {0}")]
+    Answer(String),
+    #[error("the request could not be made")]
+    Request(#[from] http::Error),
+    #[error("context deadline exceeded")]
+    Deadline,
+}
+
+/// An answer that was read whole.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: StatusCode,
+    pub body: Bytes,
+}
+
+/// Opens a connection. Dropping the future gives it up.
+pub async fn connect(target: &Target) -> Result<TlsStream<TcpStream>, DialError> {
+    let stream = match &target.address {
+        Address::Socket(address) => TcpStream::connect(address).await,
+        Address::Host(host, port) => TcpStream::connect((host.as_str(), *port)).await,
+    }
+    .map_err(DialError::Connect)?;
+    // Small requests wait for their answers: nothing is gained by waiting to fill packets.
+    stream.set_nodelay(true).map_err(DialError::Connect)?;
+    let name = ServerName::try_from(target.server_name.clone())
+        .map_err(|_| DialError::ServerName(target.server_name.clone()))?;
+    let connector = TlsConnector::from(Arc::new(tls_config(target)?));
+    connector.connect(name, stream).await.map_err(DialError::Tls)
+}
+
+/// Sends a JSON body over a connection of its own and reads the answer, all within `timeout`.
+pub async fn post(target: &Target, path: &str, body: Bytes, timeout: Duration) -> Result<Response, DialError> {
+    tokio::time::timeout(timeout, exchange(target, path, body)).await.map_err(|_| DialError::Deadline)?
+}
+
+async fn exchange(target: &Target, path: &str, body: Bytes) -> Result<Response, DialError> {
+    let stream = connect(target).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(DialError::Exchange)?;
+    let request = Request::post(path)
+        .header(HOST, &target.server_name)
+        .header(CONTENT_TYPE, "application/json")
+        .header(http::header::ACCEPT, "application/json")
+        .body(Full::new(body))?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(DialError::Exchange)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        let body = body.map_err(|error| DialError::Answer(error.to_string()))?.to_bytes();
+        Ok(Response { status, body })
+    };
+    tokio::pin!(answer);
+    // The connection is driven right here, so it ends with the exchange.
+    tokio::select! {
+        answer = &mut answer => answer,
+        driven = connection => match driven {
+            Ok(()) => answer.await,
+            Err(error) => Err(DialError::Exchange(error)),
+        },
+    }
+}
+
+fn tls_config(target: &Target) -> Result<ClientConfig, DialError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|_| DialError::Authorities)?;
+    let verifier: Arc<dyn ServerCertVerifier> = match &target.trust {
+        Trust::Anything => Arc::new(AnyServer),
+        Trust::Authorities(pem) => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
+            let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            built.map_err(|_| DialError::Authorities)?
+        }
+    };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    Ok(match &target.identity {
+        Some(identity) => builder.with_client_cert_resolver(identity.clone()),
+        None => builder.with_no_client_auth(),
+    })
+}
+
+/// For `insecureSkipTLSVerify`.
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}

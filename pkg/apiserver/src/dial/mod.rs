@@ -1,0 +1,7 @@
+//! Connections from the API server to what runs in the cluster: admission webhooks, extension API servers, Services.
+
+mod connect;
+mod resolve;
+
+pub use connect::{Address, DialError, Response, Target, Trust, connect, post};
+pub use resolve::{ResolveError, Resolver};

@@ -1,0 +1,9 @@
+//! Admission webhooks: which of them a request concerns, what they are asked, and what their answers do.
+
+mod config;
+mod matching;
+mod review;
+
+pub use config::{ClientConfig, FailurePolicy, Hook, hooks};
+pub use matching::{Rule, Rules, Subject};
+pub use review::{Answer, Review};

@@ -1,0 +1,180 @@
+//! AdmissionReview: the question and the answer.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kube1_api::patch::json_patch;
+use kube1_api::status::Status;
+use serde_json::{Map, Value, json};
+
+use crate::user::UserInfo;
+
+/// What a webhook is asked.
+pub struct Review<'a> {
+    pub version: &'a str,
+    pub uid: String,
+    pub kind: (&'a str, &'a str, &'a str),
+    pub resource: (&'a str, &'a str, &'a str),
+    pub request_kind: (&'a str, &'a str, &'a str),
+    pub request_resource: (&'a str, &'a str, &'a str),
+    pub subresource: &'a str,
+    pub name: &'a str,
+    pub namespace: &'a str,
+    pub operation: &'a str,
+    pub user: &'a UserInfo,
+    pub object: Option<&'a Value>,
+    pub old_object: Option<&'a Value>,
+    pub options: &'a Value,
+    pub dry_run: bool,
+}
+
+/// What a webhook answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub allowed: bool,
+    /// Code and message of a denial.
+    pub denial: Option<(u16, String)>,
+    pub patch: Option<Value>,
+    pub warnings: Vec<String>,
+    pub audit_annotations: Map<String, Value>,
+}
+
+fn kind((group, version, kind): (&str, &str, &str)) -> Value {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+fn resource((group, version, resource): (&str, &str, &str)) -> Value {
+    json!({"group": group, "version": version, "resource": resource})
+}
+
+impl Review<'_> {
+    pub fn to_json(&self) -> Value {
+        let user = self.user;
+        let mut request = json!({
+            "uid": self.uid, "kind": kind(self.kind), "resource": resource(self.resource),
+            "requestKind": kind(self.request_kind), "requestResource": resource(self.request_resource),
+            "operation": self.operation, "userInfo": {"username": user.name, "groups": user.groups},
+            "object": self.object, "oldObject": self.old_object, "dryRun": self.dry_run, "options": self.options,
+        });
+        for (key, text) in [("name", self.name), ("namespace", self.namespace), ("subResource", self.subresource)] {
+            if !text.is_empty() {
+                request[key] = text.into();
+            }
+        }
+        if !self.subresource.is_empty() {
+            request["requestSubResource"] = self.subresource.into();
+        }
+        if !user.uid.is_empty() {
+            request["userInfo"]["uid"] = user.uid.clone().into();
+        }
+        if !user.extra.is_empty() {
+            request["userInfo"]["extra"] = json!(user.extra);
+        }
+        let version = format!("admission.k8s.io/{}", self.version);
+        json!({"kind": "AdmissionReview", "apiVersion": version, "request": request})
+    }
+
+    /// Reads the answer to this question; the error says what is wrong with it.
+    pub fn answer(&self, body: &[u8]) -> Result<Answer, String> {
+        let review: Value = serde_json::from_slice(body).map_err(|error| format!("the answer is no JSON: {error}"))?;
+        let response = review.get("response").filter(|r| r.is_object()).ok_or("webhook response was absent")?;
+        if self.version == "v1" {
+            if review["kind"] != "AdmissionReview" || review["apiVersion"] != "admission.k8s.io/v1" {
+                return Err("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview".into());
+            }
+            if response["uid"] != self.uid.as_str() {
+                return Err(format!("expected response.uid=\"{}\", got {}", self.uid, response["uid"]));
+            }
+        }
+        let patch = match response["patch"].as_str().filter(|p| !p.is_empty()) {
+            None => None,
+            Some(_) if self.version == "v1" && response["patchType"] != "JSONPatch" => {
+                return Err(format!(
+                    "webhook returned response.patch but not response.patchType, got {}",
+                    response["patchType"]
+                ));
+            }
+            Some(text) => {
+                let bytes = STANDARD.decode(text).map_err(|error| format!("the patch is no base64: {error}"))?;
+                Some(serde_json::from_slice(&bytes).map_err(|error| format!("the patch is no JSON: {error}"))?)
+            }
+        };
+        let allowed = response["allowed"].as_bool().unwrap_or(false);
+        let code = response["status"]["code"].as_u64().and_then(|c| u16::try_from(c).ok()).filter(|c| *c >= 400);
+        let message = [&response["status"]["message"], &response["status"]["reason"]];
+        let message = message.iter().find_map(|t| t.as_str().filter(|t| !t.is_empty())).unwrap_or_default();
+        let warnings = response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        Ok(Answer {
+            allowed,
+            denial: (!allowed).then(|| (code.unwrap_or(400), message.to_owned())),
+            patch,
+            warnings: warnings.map(str::to_owned).collect(),
+            audit_annotations: response["auditAnnotations"].as_object().cloned().unwrap_or_default(),
+        })
+    }
+}
+
+impl Answer {
+    /// The object with the webhook's patch; unchanged without one.
+    pub fn apply(&self, object: Value) -> Result<Value, Status> {
+        match &self.patch {
+            None => Ok(object),
+            Some(patch) => json_patch(&object, patch),
+        }
+    }
+
+    /// The denial of webhook `name` as the client sees it.
+    pub fn denied(&self, name: &str) -> Option<Status> {
+        let (code, message) = self.denial.as_ref()?;
+        let text = if message.is_empty() {
+            format!("admission webhook \"{name}\" denied the request without explanation")
+        } else {
+            format!("admission webhook \"{name}\" denied the request: {message}")
+        };
+        Some(Status::admission_denied(*code, text))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn review(user: &UserInfo) -> Review<'_> {
+        Review {
+            version: "v1",
+            uid: "u-1".into(),
+            kind: ("apps", "v1", "Deployment"),
+            resource: ("apps", "v1", "deployments"),
+            request_kind: ("apps", "v1", "Deployment"),
+            request_resource: ("apps", "v1", "deployments"),
+            subresource: "",
+            name: "web",
+            namespace: "default",
+            operation: "CREATE",
+            user,
+            object: None,
+            old_object: None,
+            options: &Value::Null,
+            dry_run: false,
+        }
+    }
+
+    fn answer(response: Value) -> Result<Answer, String> {
+        let user = UserInfo::anonymous();
+        let body = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
+        review(&user).answer(body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn answers_are_believed_only_when_they_are_to_the_question() {
+        assert!(answer(json!({"uid": "other", "allowed": true})).unwrap_err().contains("response.uid"));
+        assert!(answer(json!({"uid": "u-1", "allowed": true})).unwrap().allowed);
+        let denied = answer(json!({"uid": "u-1", "allowed": false, "status": {"message": "no", "code": 200}})).unwrap();
+        let status = denied.denied("w.example").unwrap();
+        assert_eq!((status.code(), status.message()), (400, "admission webhook \"w.example\" denied the request: no"));
+        let patch = STANDARD.encode(r#"[{"op":"add","path":"/a","value":1}]"#);
+        let patched = answer(json!({"uid": "u-1", "allowed": true, "patch": patch, "patchType": "JSONPatch"})).unwrap();
+        assert_eq!(patched.apply(json!({})).unwrap(), json!({"a": 1}));
+        assert!(answer(json!({"uid": "u-1", "allowed": true, "patch": "?", "patchType": "JSONPatch"})).is_err());
+    }
+}
