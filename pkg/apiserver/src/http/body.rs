@@ -3,9 +3,9 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::Stream;
-use http_body::{Frame, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use kube1_api::status::Status;
@@ -75,12 +75,18 @@ impl http_body::Body for ResponseBody {
 }
 
 /// Reads a request's whole body, up to [`MAX_BODY`].
-pub async fn read(body: RequestBody) -> Result<Bytes, Status> {
-    match http_body_util::Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
-            Err(Status::too_large(format!("limit is {MAX_BODY}")).with_prefix("Request entity is too large: "))
+pub async fn read(mut body: RequestBody) -> Result<Bytes, Status> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Status::bad_request(format!("cannot read the body of the request: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > MAX_BODY {
+            return Err(Status::too_large(format!("Request entity is too large: limit is {MAX_BODY}")));
         }
-        Err(e) => Err(Status::bad_request(format!("cannot read the body of the request: {e}"))),
+        if whole.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        whole.extend_from_slice(&data);
     }
+    Ok(whole.freeze())
 }

@@ -1,4 +1,11 @@
 //! The HTTP front: bodies, responses, the pipeline every request passes, and the TLS listener.
 
+pub mod audit;
 pub mod body;
+pub mod compress;
+pub mod health;
+pub mod limit;
+pub mod metrics;
+pub mod pipeline;
 pub mod respond;
+pub mod serve;

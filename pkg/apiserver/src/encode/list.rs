@@ -1,0 +1,135 @@
+//! Lists.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use kube1_api::status::Status;
+use serde_json::{Map, Value, json};
+
+use super::Encoder;
+use crate::http::body::{BoxError, ResponseBody};
+use crate::http::compress::Compressible;
+use crate::http::respond::{self, JSON, Reply};
+use crate::negotiate::View;
+use crate::storage::Object;
+
+/// Chunks of a streamed list are about this long; lists shorter than it are sent whole.
+const CHUNK: usize = 128 * 1024;
+
+/// The metadata of a list.
+#[derive(Clone, Debug, Default)]
+pub struct ListHead {
+    pub revision: u64,
+    pub continue_token: String,
+    pub remaining: Option<u64>,
+}
+
+impl ListHead {
+    fn to_json(&self) -> Value {
+        let mut meta = Map::new();
+        meta.insert("resourceVersion".into(), self.revision.to_string().into());
+        if !self.continue_token.is_empty() {
+            meta.insert("continue".into(), self.continue_token.clone().into());
+        }
+        if let Some(remaining) = self.remaining {
+            meta.insert("remainingItemCount".into(), remaining.into());
+        }
+        meta.into()
+    }
+}
+
+impl Encoder {
+    /// The answer that is a list of stored objects.
+    pub fn list(&self, head: &ListHead, items: Vec<Arc<Object>>) -> Result<Reply, Status> {
+        if self.is_verbatim() {
+            return Ok(self.spliced(head, items));
+        }
+        let mut values = Vec::with_capacity(items.len());
+        for item in &items {
+            values.push(self.shown(item.json())?);
+        }
+        self.list_of(head, values)
+    }
+
+    /// The answer that is a list of objects of the row's own version.
+    pub fn list_of(&self, head: &ListHead, mut items: Vec<Value>) -> Result<Reply, Status> {
+        let list = match self.accepted.view {
+            View::Table(version) => self.table(&items.iter().collect::<Vec<_>>(), &head.to_json(), version, true),
+            View::Metadata(version) => json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": head.to_json(),
+                "items": items.iter().map(|i| json!({"metadata": i["metadata"]})).collect::<Value>(),
+            }),
+            View::Object => {
+                if !self.row.is_custom() {
+                    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+                        item.remove("apiVersion");
+                        item.remove("kind");
+                    }
+                }
+                json!({"kind": self.row.list_kind, "apiVersion": self.row.api_version(), "metadata": head.to_json(), "items": items})
+            }
+        };
+        Ok(respond::bytes(StatusCode::OK, self.accepted.format.media_type(), self.write(&list)?))
+    }
+
+    /// JSON put together from stored bytes, a chunk at a time.
+    fn spliced(&self, head: &ListHead, items: Vec<Arc<Object>>) -> Reply {
+        let api_version = self.row.api_version();
+        let opening = format!(
+            "{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",\"metadata\":{},\"items\":[",
+            self.row.list_kind,
+            head.to_json()
+        );
+        // Items of built-in kinds do not repeat their kind.
+        let bare = !self.row.is_custom();
+        let mut splicer = Splicer { opening: opening.into(), bare, items: items.into_iter(), first: true, done: false };
+        let Some(first) = splicer.next() else { return respond::bytes(StatusCode::OK, JSON, Bytes::new()) };
+        if splicer.done {
+            return respond::bytes(StatusCode::OK, JSON, first);
+        }
+        let chunks = std::iter::once(first).chain(splicer).map(Ok::<_, BoxError>);
+        let mut reply = respond::bytes(StatusCode::OK, JSON, Bytes::new());
+        reply.extensions_mut().insert(Compressible);
+        *reply.body_mut() = ResponseBody::stream(futures::stream::iter(chunks));
+        reply
+    }
+}
+
+struct Splicer {
+    opening: Bytes,
+    bare: bool,
+    items: std::vec::IntoIter<Arc<Object>>,
+    first: bool,
+    done: bool,
+}
+
+impl Iterator for Splicer {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let left: usize = self.items.as_slice().iter().take(CHUNK / 256).map(|i| i.json().len() + 2).sum();
+        let mut chunk = BytesMut::with_capacity(left.min(CHUNK) + self.opening.len() + 512);
+        chunk.extend_from_slice(&std::mem::take(&mut self.opening));
+        while chunk.len() < CHUNK {
+            let Some(item) = self.items.next() else {
+                chunk.extend_from_slice(b"]}\n");
+                self.done = true;
+                break;
+            };
+            if !std::mem::replace(&mut self.first, false) {
+                chunk.extend_from_slice(b",");
+            }
+            if self.bare {
+                chunk.extend_from_slice(b"{");
+                chunk.extend_from_slice(&item.json_without_kind());
+            } else {
+                chunk.extend_from_slice(item.json());
+            }
+        }
+        Some(chunk.freeze())
+    }
+}

@@ -1,0 +1,113 @@
+//! Objects in the representation that a client accepted, made from the stored bytes.
+//!
+//! The usual case, JSON of the stored version, copies bytes and parses nothing.
+
+mod list;
+mod render;
+mod watch;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use kube1_api::codec::{encode_yaml, partial_object_metadata};
+use kube1_api::resource::Resource;
+use kube1_api::status::Status;
+use kube1_api::table::IncludeObject;
+use serde_json::Value;
+
+pub use list::ListHead;
+pub use render::{decode_delete_options, decode_protobuf};
+
+use crate::call::Call;
+use crate::convert;
+use crate::http::respond::{self, JSON, Reply};
+use crate::negotiate::{self, Accepted, Format, Offer, View};
+
+/// Writes objects of one resource for one client.
+#[derive(Clone)]
+pub struct Encoder {
+    pub row: Arc<Resource>,
+    pub accepted: Accepted,
+    include: IncludeObject,
+}
+
+impl Encoder {
+    /// Chooses the representation by the request's headers.
+    pub fn new(row: &Arc<Resource>, call: &Call, list: bool) -> Result<Self, Status> {
+        let offer = Offer { protobuf: render::PROTOBUF && row.has_protobuf(), table: true, list };
+        let accepted = negotiate::accept(call.headers(), &call.query, offer)?;
+        let include = IncludeObject::parse(call.query.get("includeObject").unwrap_or_default()).unwrap_or_default();
+        Ok(Self { row: row.clone(), accepted, include })
+    }
+
+    /// Whether stored bytes are the answer as they are.
+    fn is_verbatim(&self) -> bool {
+        self.accepted == Accepted::default() && self.row.is_storage_version()
+    }
+
+    /// A stored object as the row shows it.
+    pub fn shown(&self, stored: &[u8]) -> Result<Value, Status> {
+        let mut value: Value = serde_json::from_slice(stored).map_err(Status::internal)?;
+        convert::from_storage(&self.row, &mut value);
+        Ok(value)
+    }
+
+    /// The answer that is one stored object.
+    pub fn stored(&self, code: StatusCode, stored: &Bytes) -> Result<Reply, Status> {
+        if self.is_verbatim() {
+            return Ok(respond::bytes(code, JSON, stored.clone()));
+        }
+        self.object(code, self.shown(stored)?)
+    }
+
+    /// The answer that is one object of the row's own version.
+    pub fn object(&self, code: StatusCode, object: Value) -> Result<Reply, Status> {
+        let viewed = self.view(object, true)?;
+        Ok(respond::bytes(code, self.accepted.format.media_type(), self.write(&viewed)?))
+    }
+
+    /// The object as the accepted view shows it.
+    fn view(&self, object: Value, columns: bool) -> Result<Value, Status> {
+        Ok(match self.accepted.view {
+            View::Object => object,
+            View::Metadata(version) => partial_object_metadata(&object, version),
+            View::Table(version) => {
+                let meta = serde_json::json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                self.table(&[&object], &meta, version, columns)
+            }
+        })
+    }
+
+    fn table(&self, objects: &[&Value], meta: &Value, version: &str, columns: bool) -> Value {
+        render::table(&self.row, objects, meta, version, columns, self.include)
+    }
+
+    /// The bytes of a value in the accepted format.
+    pub fn write(&self, value: &Value) -> Result<Vec<u8>, Status> {
+        write(self.accepted, value)
+    }
+}
+
+/// The bytes of a value in an accepted format.
+pub fn write(accepted: Accepted, value: &Value) -> Result<Vec<u8>, Status> {
+    match accepted.format {
+        Format::Json => {
+            let text = if accepted.pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) };
+            let mut text = text.map_err(Status::internal)?;
+            text.push(b'\n');
+            Ok(text)
+        }
+        Format::Yaml => encode_yaml(value),
+        Format::Protobuf => render::protobuf(value),
+    }
+}
+
+/// An answer in whatever format the request accepts; for objects that are computed rather than stored.
+pub fn reply(call: &Call, code: StatusCode, value: &Value, protobuf: bool) -> Result<Reply, Status> {
+    let accepted = negotiate::accept(call.headers(), &call.query, Offer { protobuf, table: false, list: false })?;
+    if accepted.view != View::Object {
+        return Err(Status::not_acceptable(&["application/json", "application/yaml"]));
+    }
+    Ok(respond::bytes(code, accepted.format.media_type(), write(accepted, value)?))
+}

@@ -1,0 +1,47 @@
+//! Watch events.
+
+use bytes::Bytes;
+use kube1_api::codec::encode_yaml;
+use kube1_api::status::Status;
+use serde_json::{Value, json};
+
+use super::Encoder;
+use crate::negotiate::Format;
+use crate::storage::{Encoding, WatchEvent};
+
+impl Encoder {
+    /// The media type of a stream of events.
+    pub fn stream_media_type(&self) -> &'static str {
+        match self.accepted.format {
+            Format::Json => "application/json",
+            Format::Yaml => "application/yaml",
+            Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        }
+    }
+
+    /// The frame of an event. `first` is cleared once a Table has told its columns.
+    pub fn event(&self, event: &WatchEvent, first: &mut bool) -> Result<Bytes, Status> {
+        let kind = event.kind.as_str();
+        if self.is_verbatim() {
+            return Ok(event.encoded(Encoding::Json, || verbatim(kind, event.object.json())));
+        }
+        let object = self.shown(event.object.json())?;
+        let columns = std::mem::replace(first, false);
+        self.frame(kind, &self.view(object, columns)?)
+    }
+
+    /// The frame of an event about a value that is complete, such as a Status.
+    pub fn frame(&self, kind: &str, object: &Value) -> Result<Bytes, Status> {
+        let event = json!({"type": kind, "object": object});
+        match self.accepted.format {
+            Format::Protobuf => super::render::protobuf_event(kind, object),
+            Format::Yaml => Ok([b"---\n", &encode_yaml(&event)?[..]].concat().into()),
+            Format::Json => Ok(format!("{event}\n").into()),
+        }
+    }
+}
+
+/// The usual frame, made of stored bytes.
+fn verbatim(kind: &str, stored: &[u8]) -> Bytes {
+    [b"{\"type\":\"", kind.as_bytes(), b"\",\"object\":", stored, b"}\n"].concat().into()
+}

@@ -1,0 +1,136 @@
+//! The HTTPS listener.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use kube1_pki::ReloadingCertificate;
+use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::body::RequestBody;
+use super::respond::Reply;
+
+/// How long open connections may finish what they do after shutdown began.
+const DRAIN: Duration = Duration::from_secs(5);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Requests of one HTTP/2 connection at a time.
+const MAX_STREAMS: u32 = 1000;
+
+/// What requests of the listener's connections are given to.
+pub trait Handler: Send + Sync + 'static {
+    /// What is found out about a client once for its connection.
+    type Client: Send + Sync + 'static;
+
+    /// `certificates` is the chain that the client showed, its own first; empty when it showed none.
+    fn connected(&self, certificates: &[CertificateDer<'_>], address: SocketAddr) -> Self::Client;
+
+    fn handle(
+        self: Arc<Self>,
+        request: Request<RequestBody>,
+        client: Arc<Self::Client>,
+    ) -> impl Future<Output = Reply> + Send;
+}
+
+/// The server's side of TLS: its certificate, and what is asked of clients.
+pub fn tls_config(
+    certificate: Arc<ReloadingCertificate>,
+    clients: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Serves connections until `shutdown`, then lets them finish for a few seconds.
+pub async fn serve<H: Handler>(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    handler: Arc<H>,
+    shutdown: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => {
+                    let (acceptor, handler, shutdown) = (acceptor.clone(), handler.clone(), shutdown.clone());
+                    connections.spawn(connection(stream, address, acceptor, handler, shutdown));
+                }
+                Err(error) => {
+                    // Mostly a lack of file descriptors, which passes as connections end.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection's task failed");
+                }
+            }
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+async fn connection<H: Handler>(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    handler: Arc<H>,
+    shutdown: CancellationToken,
+) {
+    // Small answers must not wait for acknowledgements.
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, %address, "TLS handshake failed"),
+        Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
+    };
+    let client = Arc::new(handler.connected(stream.get_ref().1.peer_certificates().unwrap_or_default(), address));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let request = request.map(|body| RequestBody::new(body.map_err(Into::into)));
+        let reply = handler.clone().handle(request, client.clone());
+        async move { Ok::<Response<_>, std::convert::Infallible>(reply.await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(Duration::from_secs(30));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = &*error, %address, "connection ended");
+    }
+}

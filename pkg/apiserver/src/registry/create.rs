@@ -1,0 +1,115 @@
+//! Creating objects.
+
+use super::pending::track_update;
+use http::StatusCode;
+use kube1_api::default::apply_defaults;
+use kube1_api::status::Status;
+use kube1_api::validate::validate_create;
+use serde_json::Value;
+
+use super::pending::Operation;
+use super::pending::strategy;
+use super::{Endpoint, decode, metadata, write_options};
+use crate::call::Call;
+use crate::convert;
+use crate::encode::Encoder;
+use crate::http::respond::Reply;
+use crate::options::WriteOptions;
+use crate::storage::StorageError;
+
+/// Names that are tried for a `generateName`.
+const ATTEMPTS: usize = 8;
+
+impl Endpoint {
+    /// POST on a collection.
+    pub async fn create(&self, call: &mut Call) -> Result<Reply, Status> {
+        let encoder = Encoder::new(&self.row, call, false)?;
+        let options = write_options(call, "CreateOptions")?;
+        let object = decode(call, &self.row, options.field_validation).await?;
+        let created = self.create_object(call, object, &options, false).await?;
+        encoder.object(StatusCode::CREATED, created)
+    }
+
+    /// Takes an object of this endpoint's version through everything a creation passes, and stores it.
+    /// `tracked` objects bring their managedFields.
+    pub async fn create_object(
+        &self,
+        call: &Call,
+        object: Value,
+        options: &WriteOptions,
+        tracked: bool,
+    ) -> Result<Value, Status> {
+        let mut object = object;
+        self.check_namespace(&mut object)?;
+        if !metadata::text(&object, "resourceVersion").is_empty() {
+            return Err(Status::internal("resourceVersion should not be set on objects to be created"));
+        }
+        metadata::wipe(&mut object);
+        apply_defaults(&self.row, &mut object);
+        let generate = match metadata::text(&object, "name") {
+            "" => metadata::text(&object, "generateName").to_owned(),
+            _ => String::new(),
+        };
+        let mut last = None;
+        for _ in 0..if generate.is_empty() { 1 } else { ATTEMPTS } {
+            let name = (!generate.is_empty()).then(|| metadata::generate_name(&generate));
+            match self.try_create(call, object.clone(), name.as_deref(), options, tracked).await {
+                Err(status) if status.reason() == "AlreadyExists" && name.is_some() => last = name,
+                done => return done,
+            }
+        }
+        Err(Status::generate_name_conflict(&self.group_resource(), &last.unwrap_or_default(), 1))
+    }
+
+    async fn try_create(
+        &self,
+        call: &Call,
+        object: Value,
+        generated: Option<&str>,
+        options: &WriteOptions,
+        tracked: bool,
+    ) -> Result<Value, Status> {
+        let mut attributes =
+            self.attributes(call, Operation::Create, options.to_json("CreateOptions"), options.dry_run);
+        attributes.name = generated.unwrap_or(metadata::text(&object, "name")).to_owned();
+        attributes.object = Some(object);
+        self.server.admission.mutate(&mut attributes).await?;
+        let mut object = attributes.object.take().unwrap_or_default();
+        apply_defaults(&self.row, &mut object);
+        metadata::identify(&mut object, generated);
+        strategy::prepare_create(&self.row, &mut object);
+        if !tracked {
+            track_update(&self.row, None, &mut object, &options.field_manager, "", &metadata::now());
+        }
+        let name = metadata::text(&object, "name").to_owned();
+        self.check(&name, validate_create(&self.row, &object))?;
+        call.warnings.extend(strategy::warnings(&self.row, &object, None));
+        attributes.object = Some(object);
+        self.server.admission.validate(&mut attributes).await?;
+        call.warnings.extend(std::mem::take(&mut attributes.warnings));
+        let object = attributes.object.take().unwrap_or_default();
+        if options.dry_run {
+            if self.collection.get(metadata::text(&object, "namespace"), &name).is_some() {
+                return Err(StorageError::AlreadyExists.to_status(&self.group_resource(), &name));
+            }
+            return Ok(object);
+        }
+        let mut stored = object;
+        convert::to_storage(&self.row, &mut stored);
+        match self.collection.create(stored).await {
+            Ok(created) => Ok(self.shown(&created)),
+            Err(error) => Err(self.create_failure(&error, &name)),
+        }
+    }
+
+    /// Tells when the name is held by an object on its way out.
+    fn create_failure(&self, error: &StorageError, name: &str) -> Status {
+        let status = error.to_status(&self.group_resource(), name);
+        let namespace = if self.row.namespaced { self.namespace.as_str() } else { "" };
+        let dying = self.collection.get(namespace, name).is_some_and(|o| o.is_deleting());
+        if matches!(error, StorageError::AlreadyExists) && dying {
+            return status.with_prefix("object is being deleted: ");
+        }
+        status
+    }
+}

@@ -1,0 +1,20 @@
+//! Reading one object.
+
+use http::StatusCode;
+use kube1_api::status::Status;
+
+use super::Endpoint;
+use crate::call::Call;
+use crate::encode::Encoder;
+use crate::http::respond::Reply;
+use crate::options::resource_version;
+
+impl Endpoint {
+    pub async fn get(&self, call: &Call) -> Result<Reply, Status> {
+        let encoder = Encoder::new(&self.row, call, false)?;
+        if let Some(asked) = resource_version(call.query.get("resourceVersion").unwrap_or_default())? {
+            self.server.storage.wait_for(asked).await?;
+        }
+        encoder.stored(StatusCode::OK, self.stored()?.json())
+    }
+}

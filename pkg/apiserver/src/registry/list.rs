@@ -1,0 +1,47 @@
+//! Listing collections.
+
+use kube1_api::selector::FieldSelector;
+use kube1_api::status::Status;
+
+use super::Endpoint;
+use crate::call::Call;
+use crate::encode::{Encoder, ListHead};
+use crate::http::respond::Reply;
+use crate::options::ListOptions;
+use crate::storage::ListPage;
+
+impl Endpoint {
+    /// GET of a collection.
+    pub async fn list(&self, call: &Call) -> Result<Reply, Status> {
+        let encoder = Encoder::new(&self.row, call, true)?;
+        let options = ListOptions::parse(&call.query, false)?;
+        let page = self.page(&options).await?;
+        encoder.list(&head(&page), page.items)
+    }
+
+    pub(super) async fn page(&self, options: &ListOptions) -> Result<ListPage, Status> {
+        self.check_fields(&options.fields)?;
+        self.collection.list(self.scope(), options).await
+    }
+
+    /// The namespace to look into; `None` for all and for cluster-scoped resources.
+    pub(super) fn scope(&self) -> Option<&str> {
+        (!self.namespace.is_empty()).then_some(self.namespace.as_str())
+    }
+
+    /// 400 for fields that the resource's selectors do not offer.
+    pub(super) fn check_fields(&self, fields: &FieldSelector) -> Result<(), Status> {
+        let known = |field: &str| {
+            matches!(field, "metadata.name" | "metadata.namespace")
+                || self.row.selectable_fields.iter().any(|f| *f == field)
+        };
+        match fields.fields().find(|f| !known(f)) {
+            None => Ok(()),
+            Some(field) => Err(Status::bad_request(format!("field label not supported: {field}"))),
+        }
+    }
+}
+
+pub(super) fn head(page: &ListPage) -> ListHead {
+    ListHead { revision: page.revision, continue_token: page.continue_token.clone(), remaining: page.remaining }
+}

@@ -1,0 +1,114 @@
+//! The generic registry: one path for every row of the resource table.
+
+mod create;
+mod delete;
+mod delete_collection;
+mod get;
+mod list;
+mod metadata;
+mod patch;
+pub mod pending;
+mod update;
+mod watch;
+
+use std::sync::Arc;
+
+use kube1_api::codec::{Decoded, FieldValidation, decode_json, decode_yaml};
+use kube1_api::field::FieldError;
+use kube1_api::name::{GroupKind, GroupResource};
+use kube1_api::resource::Resource;
+use kube1_api::status::Status;
+use serde_json::Value;
+
+pub use metadata::identify;
+pub use update::Change;
+
+use self::pending::{Attributes, Operation};
+use crate::call::Call;
+use crate::convert;
+use crate::negotiate::{self, Format};
+use crate::options::WriteOptions;
+use crate::server::Server;
+use crate::storage::{Collection, Object};
+
+/// A row of the table as one request addresses it.
+pub struct Endpoint {
+    pub server: Arc<Server>,
+    pub row: Arc<Resource>,
+    pub collection: Arc<Collection>,
+    /// Empty for cluster-scoped resources, and for requests over all namespaces.
+    pub namespace: String,
+    /// Empty for collections.
+    pub name: String,
+}
+
+impl Endpoint {
+    pub fn group_resource(&self) -> GroupResource {
+        GroupResource::new(&self.row.group, &self.row.plural)
+    }
+
+    pub fn group_kind(&self) -> GroupKind {
+        GroupKind::new(&self.row.group, &self.row.kind)
+    }
+
+    pub fn not_found(&self) -> Status {
+        Status::not_found(&self.group_resource(), &self.name)
+    }
+
+    pub fn conflict(&self, cause: &str) -> Status {
+        Status::conflict(&self.group_resource(), &self.name, cause)
+    }
+
+    /// 422 when there are errors.
+    pub fn check(&self, name: &str, errors: Vec<FieldError>) -> Result<(), Status> {
+        if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&self.group_kind(), name, errors)) }
+    }
+
+    /// The stored object of this endpoint.
+    pub fn stored(&self) -> Result<Arc<Object>, Status> {
+        self.collection.get(&self.namespace, &self.name).ok_or_else(|| self.not_found())
+    }
+
+    /// A stored object in the form of this endpoint's version.
+    pub fn shown(&self, object: &Object) -> Value {
+        let mut value = object.value();
+        convert::from_storage(&self.row, &mut value);
+        value
+    }
+
+    /// What admission plugins are told about a write.
+    pub fn attributes(&self, call: &Call, operation: Operation, options: Value, dry_run: bool) -> Attributes {
+        Attributes {
+            user: call.user.clone(),
+            request: call.info.clone(),
+            resource: self.row.clone(),
+            operation,
+            subresource: call.info.subresource.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            object: None,
+            old: None,
+            options,
+            dry_run,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Reads an object of the endpoint's kind from the request's body.
+pub async fn decode(call: &mut Call, row: &Resource, validation: FieldValidation) -> Result<Value, Status> {
+    let format = negotiate::body_format(call.headers(), row.has_protobuf())?;
+    let body = call.read_body().await?;
+    let Decoded { value, warnings } = match format {
+        Format::Json => decode_json(row, &body, validation)?,
+        Format::Yaml => decode_yaml(row, &body, validation)?,
+        Format::Protobuf => Decoded { value: crate::encode::decode_protobuf(row, &body)?, warnings: Vec::new() },
+    };
+    call.warnings.extend(warnings);
+    Ok(value)
+}
+
+/// Options of a write; `kind` names them in errors.
+pub fn write_options(call: &Call, kind: &str) -> Result<WriteOptions, Status> {
+    WriteOptions::parse(&call.query, call.user_agent(), kind)
+}

@@ -1,0 +1,190 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch, server-side apply.
+
+use super::pending::apply;
+use http::StatusCode;
+use kube1_api::codec::{FieldValidation, check_value, parse_yaml};
+use kube1_api::field::{FieldError, FieldPath};
+use kube1_api::name::GroupKind;
+use kube1_api::patch::{json_patch, merge_patch, strategic_merge_patch};
+use kube1_api::status::Status;
+use serde_json::Value;
+
+use super::{Change, Endpoint, metadata, write_options};
+use crate::call::Call;
+use crate::encode::Encoder;
+use crate::http::respond::Reply;
+use crate::negotiate::content_type;
+use crate::options::WriteOptions;
+
+/// The formats of patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchKind {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+const TYPES: [(&str, PatchKind); 4] = [
+    ("application/json-patch+json", PatchKind::Json),
+    ("application/merge-patch+json", PatchKind::Merge),
+    ("application/apply-patch+yaml", PatchKind::Apply),
+    ("application/strategic-merge-patch+json", PatchKind::Strategic),
+];
+
+impl PatchKind {
+    /// Reads it off the Content-Type; 415 for what the resource does not take.
+    pub fn of(call: &Call, custom: bool) -> Result<Self, Status> {
+        let given = content_type(call.headers());
+        let taken = if custom { &TYPES[..3] } else { &TYPES[..] };
+        taken
+            .iter()
+            .find(|(media, _)| *media == given)
+            .map(|(_, kind)| *kind)
+            .ok_or_else(|| Status::unsupported_media_type(&taken.iter().map(|(media, _)| *media).collect::<Vec<_>>()))
+    }
+}
+
+/// A parsed patch.
+pub struct Patch {
+    pub kind: PatchKind,
+    pub body: Value,
+}
+
+impl Patch {
+    pub async fn read(call: &mut Call, custom: bool) -> Result<Self, Status> {
+        let kind = PatchKind::of(call, custom)?;
+        let bytes = call.read_body().await?;
+        let body = match kind {
+            PatchKind::Apply => parse_yaml(&bytes)?,
+            _ => {
+                serde_json::from_slice(&bytes).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?
+            }
+        };
+        if kind == PatchKind::Merge && !body.is_object() {
+            return Err(Status::bad_request("error decoding patch: the patch is not a JSON object"));
+        }
+        Ok(Self { kind, body })
+    }
+}
+
+impl Endpoint {
+    /// PATCH of the object or of a subresource of the same kind.
+    pub async fn patch(&self, call: &mut Call, subresource: &str) -> Result<Reply, Status> {
+        let encoder = Encoder::new(&self.row, call, false)?;
+        let options = write_options(call, "PatchOptions")?;
+        let patch = Patch::read(call, self.row.is_custom()).await?;
+        check_options(&options, patch.kind)?;
+        if patch.kind == PatchKind::Apply {
+            return self.apply(call, &encoder, &options, &patch.body, subresource).await;
+        }
+        let change =
+            Change { options: &options, kind: "PatchOptions", subresource, demands_version: false, tracked: false };
+        let warnings = call.warnings.clone();
+        let patched = self.change(call, &change, |old| {
+            let new = self.patched(old, &patch)?;
+            let checked = self.checked(new, options.field_validation)?;
+            warnings.extend(checked.1);
+            Ok(checked.0)
+        });
+        encoder.object(StatusCode::OK, patched.await?)
+    }
+
+    fn patched(&self, old: &Value, patch: &Patch) -> Result<Value, Status> {
+        match patch.kind {
+            PatchKind::Json => json_patch(old, &patch.body),
+            PatchKind::Merge => Ok(merge_patch(old, &patch.body)),
+            PatchKind::Strategic | PatchKind::Apply => strategic_merge_patch(self.row.shape(), old, &patch.body),
+        }
+    }
+
+    /// What a patch made must still be an object of the kind, with the same name.
+    fn checked(&self, new: Value, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+        let decoded = check_value(&self.row, new, validation).map_err(|status| {
+            let error = FieldError::invalid(&FieldPath::new("patch"), Value::Null, status.message());
+            Status::invalid(&self.group_kind(), &self.name, vec![error])
+        })?;
+        let mut value = decoded.value;
+        self.check_name(&mut value)?;
+        self.check_namespace(&mut value)?;
+        Ok((value, decoded.warnings))
+    }
+
+    async fn apply(
+        &self,
+        call: &mut Call,
+        encoder: &Encoder,
+        options: &WriteOptions,
+        config: &Value,
+        subresource: &str,
+    ) -> Result<Reply, Status> {
+        let mut config = config.clone();
+        self.check_applied(&mut config)?;
+        let (manager, force) = (options.field_manager.as_str(), options.force.unwrap_or(false));
+        let merge = |live: Option<&Value>, config: &Value| {
+            apply(&self.row, live, config, manager, force, subresource, &metadata::now())
+        };
+        if self.collection.get(&self.namespace, &self.name).is_none() && subresource.is_empty() {
+            self.authorize_create(call).await?;
+            let object = merge(None, &config)?;
+            match self.create_object(call, object, options, true).await {
+                // Somebody else was faster: what follows changes theirs.
+                Err(status) if status.reason() == "AlreadyExists" => {}
+                created => return encoder.object(StatusCode::CREATED, created?),
+            }
+        }
+        let change = Change { options, kind: "PatchOptions", subresource, demands_version: false, tracked: true };
+        let applied = self.change(call, &change, |old| {
+            let mut new = merge(Some(old), &config)?;
+            // What the applier says of these is a precondition.
+            for member in ["resourceVersion", "uid"] {
+                if let Some(value) = config["metadata"].get(member) {
+                    metadata::metadata(&mut new).insert(member.into(), value.clone());
+                }
+            }
+            Ok(new)
+        });
+        encoder.object(StatusCode::OK, applied.await?)
+    }
+
+    /// An applied configuration names its kind and, if anything, the object of the path.
+    fn check_applied(&self, config: &mut Value) -> Result<(), Status> {
+        if !config.is_object() {
+            return Err(Status::bad_request("the applied configuration is not an object"));
+        }
+        for (key, expected) in [("apiVersion", self.row.api_version()), ("kind", self.row.kind.clone())] {
+            match config[key].as_str() {
+                Some(given) if given == expected => {}
+                Some(given) if key == "kind" => {
+                    return Err(Status::bad_request(format!("{given} is not the kind of this endpoint, {expected}")));
+                }
+                Some(given) => {
+                    return Err(Status::bad_request(format!(
+                        "Incorrect version specified in apply patch. Specified patch version: {given}, expected: {expected}"
+                    )));
+                }
+                None => return Err(Status::bad_request(format!("Object '{key}' is missing in the apply patch"))),
+            }
+        }
+        if !config["metadata"]["managedFields"].as_array().is_none_or(Vec::is_empty) {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        self.check_name(config)?;
+        self.check_namespace(config)
+    }
+}
+
+/// Options that only apply takes, or that it demands.
+fn check_options(options: &WriteOptions, kind: PatchKind) -> Result<(), Status> {
+    let error = match kind {
+        PatchKind::Apply if !options.manager_given => {
+            FieldError::required(&FieldPath::new("fieldManager"), "is required for apply patch")
+        }
+        PatchKind::Apply => return Ok(()),
+        _ if options.force.is_some() => {
+            FieldError::forbidden(&FieldPath::new("force"), "may not be specified for non-apply patch")
+        }
+        _ => return Ok(()),
+    };
+    Err(Status::invalid(&GroupKind::new("meta.k8s.io", "PatchOptions"), "", vec![error]))
+}

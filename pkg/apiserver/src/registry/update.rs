@@ -1,0 +1,187 @@
+//! Changing objects: what PUT, PATCH and the server's own changes have in common.
+
+use std::sync::Arc;
+
+use super::pending::track_update;
+use http::StatusCode;
+use kube1_api::default::apply_defaults;
+use kube1_api::field::{FieldError, FieldPath};
+use kube1_api::status::Status;
+use kube1_api::validate::validate_update;
+use serde_json::Value;
+
+use super::pending::Operation;
+use super::pending::strategy;
+use super::{Endpoint, decode, metadata, write_options};
+use crate::call::Call;
+use crate::convert;
+use crate::encode::Encoder;
+use crate::http::respond::Reply;
+use crate::options::WriteOptions;
+use crate::storage::{Object, StorageError};
+
+/// How often a change is tried again after somebody else's came first.
+const ATTEMPTS: usize = 5;
+const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+
+/// A change of one object.
+pub struct Change<'a> {
+    pub options: &'a WriteOptions,
+    /// Name of the options' kind as admission sees it.
+    pub kind: &'static str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    /// The new object must name the version it replaces where the resource demands it.
+    pub demands_version: bool,
+    /// `make` has written managedFields itself.
+    pub tracked: bool,
+}
+
+impl Endpoint {
+    /// PUT of the object or of a subresource of the same kind.
+    pub async fn update(&self, call: &mut Call, subresource: &str) -> Result<Reply, Status> {
+        let encoder = Encoder::new(&self.row, call, false)?;
+        let options = write_options(call, "UpdateOptions")?;
+        let mut object = decode(call, &self.row, options.field_validation).await?;
+        self.check_name(&mut object)?;
+        self.check_namespace(&mut object)?;
+        let exists = self.collection.get(&self.namespace, &self.name).is_some();
+        if !exists && self.row.put_creates && subresource.is_empty() {
+            self.authorize_create(call).await?;
+            metadata::metadata(&mut object).remove("resourceVersion");
+            let created = self.create_object(call, object, &options, false).await?;
+            return encoder.object(StatusCode::CREATED, created);
+        }
+        let change =
+            Change { options: &options, kind: "UpdateOptions", subresource, demands_version: true, tracked: false };
+        let updated = self.change(call, &change, |_| Ok(object.clone())).await?;
+        encoder.object(StatusCode::OK, updated)
+    }
+
+    /// Creating by PUT or apply takes the permission to create.
+    pub(super) async fn authorize_create(&self, call: &Call) -> Result<(), Status> {
+        let mut question = call.info.clone();
+        question.verb = "create".into();
+        crate::http::pipeline::authorize(&*self.server.authorizer, &call.user, &question).await
+    }
+
+    /// Takes what `make` makes of the current object through everything an update passes, and stores it.
+    ///
+    /// `make` is called again when somebody else's change came first; it gets and returns objects of this endpoint's
+    /// version. A resourceVersion or uid in what it returns is a precondition.
+    pub async fn change(
+        &self,
+        call: &Call,
+        change: &Change<'_>,
+        make: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
+    ) -> Result<Value, Status> {
+        let mut attempt = 0;
+        loop {
+            let stored = self.stored()?;
+            let old = self.shown(&stored);
+            let new = make(&old)?;
+            match self.try_change(call, change, &stored, old, new).await? {
+                Outcome::Done(object) => return Ok(object),
+                Outcome::Conflict if attempt < ATTEMPTS => attempt += 1,
+                Outcome::Conflict => return Err(self.conflict(MODIFIED)),
+            }
+        }
+    }
+
+    async fn try_change(
+        &self,
+        call: &Call,
+        change: &Change<'_>,
+        stored: &Arc<Object>,
+        old: Value,
+        mut new: Value,
+    ) -> Result<Outcome, Status> {
+        self.check_preconditions(change, stored, &new)?;
+        metadata::metadata(&mut new).insert("resourceVersion".into(), stored.revision().to_string().into());
+        metadata::restore(&mut new, &old);
+        apply_defaults(&self.row, &mut new);
+        let (row, options) = (&self.row, change.options);
+        let mut attributes = self.attributes(call, Operation::Update, options.to_json(change.kind), options.dry_run);
+        attributes.subresource = change.subresource.to_owned();
+        attributes.object = Some(new);
+        attributes.old = Some(old);
+        self.server.admission.mutate(&mut attributes).await?;
+        let mut new = attributes.object.take().unwrap_or_default();
+        let old = attributes.old.take().unwrap_or_default();
+        apply_defaults(row, &mut new);
+        metadata::restore(&mut new, &old);
+        strategy::prepare_update(row, change.subresource, &mut new, &old);
+        if !change.tracked {
+            track_update(row, Some(&old), &mut new, &options.field_manager, change.subresource, &metadata::now());
+        }
+        let mut errors = metadata::immutable(&new, &old);
+        errors.extend(validate_update(row, &new, &old, change.subresource));
+        self.check(&self.name, errors)?;
+        call.warnings.extend(strategy::warnings(row, &new, Some(&old)));
+        attributes.object = Some(new);
+        attributes.old = Some(old);
+        self.server.admission.validate(&mut attributes).await?;
+        call.warnings.extend(std::mem::take(&mut attributes.warnings));
+        let new = attributes.object.take().unwrap_or_default();
+        let old = attributes.old.take().unwrap_or_default();
+        if !metadata::differs(&new, &old) {
+            return Ok(Outcome::Done(old));
+        }
+        if options.dry_run {
+            return Ok(Outcome::Done(new));
+        }
+        self.write(stored, new).await
+    }
+
+    fn check_preconditions(&self, change: &Change<'_>, stored: &Object, new: &Value) -> Result<(), Status> {
+        match metadata::text(new, "resourceVersion") {
+            "" if change.demands_version && !self.row.unconditional_update => {
+                let path = FieldPath::new("metadata").child("resourceVersion");
+                let error = FieldError::invalid(&path, 0, "must be specified for an update");
+                return Err(Status::invalid(&self.group_kind(), &self.name, vec![error]));
+            }
+            "" => {}
+            given if given == stored.revision().to_string() => {}
+            _ => return Err(self.conflict(MODIFIED)),
+        }
+        match metadata::text(new, "uid") {
+            "" => Ok(()),
+            uid if uid == stored.uid() => Ok(()),
+            uid => Err(self.conflict(&format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                stored.uid()
+            ))),
+        }
+    }
+
+    /// Stores the changed object, or removes it when nothing holds it any more.
+    async fn write(&self, stored: &Arc<Object>, new: Value) -> Result<Outcome, Status> {
+        let written = if is_finished(&self.row.plural, &new) {
+            self.collection.delete(&self.namespace, &self.name, stored.revision()).await
+        } else {
+            let mut new = new;
+            convert::to_storage(&self.row, &mut new);
+            self.collection.update(new, stored.revision()).await
+        };
+        match written {
+            Ok(object) => Ok(Outcome::Done(self.shown(&object))),
+            Err(StorageError::Conflict { .. }) => Ok(Outcome::Conflict),
+            Err(error) => Err(error.to_status(&self.group_resource(), &self.name)),
+        }
+    }
+}
+
+enum Outcome {
+    Done(Value),
+    Conflict,
+}
+
+/// Whether an object that is being deleted has nothing left to wait for.
+pub(super) fn is_finished(plural: &str, object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+    !metadata["deletionTimestamp"].is_null()
+        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && empty(&metadata["finalizers"])
+        && (plural != "namespaces" || empty(&object["spec"]["finalizers"]))
+}

@@ -1,0 +1,91 @@
+//! Watching collections.
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, StreamExt};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use kube1_api::status::Status;
+
+use super::Endpoint;
+use crate::call::Call;
+use crate::encode::Encoder;
+use crate::http::body::{BoxError, ResponseBody};
+use crate::http::respond::{self, JSON, Reply};
+use crate::options::ListOptions;
+use crate::storage::WatchStream;
+
+/// Frames that are ready together are sent together up to about this many bytes.
+const BATCH: usize = 64 * 1024;
+
+impl Endpoint {
+    /// GET of a collection with `watch=true`.
+    pub async fn watch(&self, call: &Call) -> Result<Reply, Status> {
+        let encoder = Encoder::new(&self.row, call, false)?;
+        let options = ListOptions::parse(&call.query, true)?;
+        self.check_fields(&options.fields)?;
+        let mut reply = respond::bytes(StatusCode::OK, JSON, Bytes::new());
+        reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(encoder.stream_media_type()));
+        *reply.body_mut() = match self.collection.watch(self.scope(), &options).await {
+            Ok(events) => {
+                let shutdown = self.server.shutdown.clone();
+                let frames = frames(events, encoder).take_until(shutdown.cancelled_owned());
+                ResponseBody::stream(frames)
+            }
+            // Clients learn from the stream that their version is too old, and list again.
+            Err(status) if status.code() == 410 => ResponseBody::Full(encoder.frame("ERROR", &status.to_json())?),
+            Err(status) => return Err(status),
+        };
+        Ok(reply)
+    }
+}
+
+struct State {
+    events: WatchStream,
+    encoder: Encoder,
+    first: bool,
+    over: bool,
+}
+
+/// The events as bytes; an event that cannot be encoded ends the stream with an ERROR event.
+fn frames(
+    events: WatchStream,
+    encoder: Encoder,
+) -> impl futures::Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
+    let state = State { events, encoder, first: true, over: false };
+    futures::stream::unfold(state, |mut state| async move {
+        if state.over {
+            return None;
+        }
+        let event = state.events.next().await?;
+        let frame = state.frame(&event);
+        // What else is ready goes along, so that a burst of changes does not take a packet each.
+        let mut batch = BytesMut::new();
+        while !state.over && frame.len() + batch.len() < BATCH {
+            match state.events.next().now_or_never() {
+                Some(Some(event)) => {
+                    let more = state.frame(&event);
+                    if batch.is_empty() {
+                        batch.extend_from_slice(&frame);
+                    }
+                    batch.extend_from_slice(&more);
+                }
+                Some(None) => state.over = true,
+                None => break,
+            }
+        }
+        let bytes = if batch.is_empty() { frame } else { batch.freeze() };
+        Some((Ok(bytes), state))
+    })
+}
+
+impl State {
+    fn frame(&mut self, event: &crate::storage::WatchEvent) -> Bytes {
+        match self.encoder.event(event, &mut self.first) {
+            Ok(frame) => frame,
+            Err(status) => {
+                self.over = true;
+                self.encoder.frame("ERROR", &status.to_json()).unwrap_or_default()
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which handler answers a path.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use kube1_api::name::GroupResource;
+use kube1_api::resource::Resource;
+use kube1_api::status::Status;
+
+use crate::call::Call;
+use crate::http::respond::{self, Reply};
+use crate::registry::Endpoint;
+use crate::server::Server;
+use crate::{documents, subresource, virtual_resource};
+
+/// What needs no credential and no permission.
+pub fn public(server: &Server, call: &Call) -> Option<Reply> {
+    (call.info.path == "/cacerts").then(|| {
+        let pem = Bytes::copy_from_slice(server.config.pki.ca.certificate_pem().as_bytes());
+        respond::bytes(StatusCode::OK, "application/x-pem-file", pem)
+    })
+}
+
+/// Answers an authorized request.
+pub fn route<'a>(server: &'a Arc<Server>, call: &'a mut Call) -> BoxFuture<'a, Result<Reply, Status>> {
+    if call.info.is_resource { resource(server, call).boxed() } else { path(server, call).boxed() }
+}
+
+async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
+    let info = &call.info;
+    let Some(row) = server.table.load().get(&info.group, &info.version, &info.resource) else {
+        return Ok(respond::page_not_found());
+    };
+    let namespace = if row.namespaced { info.namespace.clone() } else { String::new() };
+    if !row.namespaced && !info.namespace.is_empty() && row.plural != "namespaces" {
+        return Ok(respond::page_not_found());
+    }
+    if !row.is_stored() {
+        return virtual_resource::create(server, &row, call).await;
+    }
+    // A selector's name is for authorizers only.
+    let collection = info.is_collection();
+    let name = if collection { String::new() } else { info.name.clone() };
+    if row.namespaced && namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch") {
+        return Err(not_allowed(&row, &info.verb));
+    }
+    let endpoint =
+        Endpoint { server: server.clone(), collection: server.storage.collection(&row), row, namespace, name };
+    if !call.info.subresource.is_empty() {
+        return subresource::route(&endpoint, call).await;
+    }
+    if !endpoint.row.verbs.contains(&call.info.verb) {
+        return Err(not_allowed(&endpoint.row, &call.info.verb));
+    }
+    match (call.info.verb.as_str(), collection) {
+        ("get", false) => endpoint.get(call).await,
+        ("list", _) => endpoint.list(call).await,
+        ("watch", _) => endpoint.watch(call).await,
+        ("create", true) => endpoint.create(call).await,
+        ("update", false) => endpoint.update(call, "").await,
+        ("patch", false) => endpoint.patch(call, "").await,
+        ("delete", false) => endpoint.delete(call).await,
+        ("deletecollection", _) => endpoint.delete_collection(call).await,
+        _ => Err(not_allowed(&endpoint.row, &call.info.verb)),
+    }
+}
+
+/// 405 for a verb that the resource does not have.
+pub fn not_allowed(row: &Resource, verb: &str) -> Status {
+    Status::method_not_supported(&GroupResource::new(&row.group, &row.plural), verb)
+}
+
+async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
+    let path = call.info.path.trim_end_matches('/').to_owned();
+    if !matches!(call.info.verb.as_str(), "get" | "head") {
+        return Err(Status::method_not_supported(&GroupResource::default(), &call.info.verb));
+    }
+    if let Some(reply) = server.health.answer(&path, &call.query) {
+        return Ok(reply);
+    }
+    let pki = &server.config.pki;
+    match path.as_str() {
+        "/version" => documents::version(call),
+        "/metrics" => Ok(respond::bytes(
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            server.metrics.render()?,
+        )),
+        "/.well-known/openid-configuration" => {
+            let config = crate::review::openid_configuration(
+                &server.reviews.issuer,
+                &format!("{}/openid/v1/jwks", server.reviews.issuer),
+            );
+            Ok(cached(respond::json(StatusCode::OK, &config), "application/json"))
+        }
+        "/openid/v1/jwks" => {
+            Ok(cached(respond::json(StatusCode::OK, &pki.service_account_keys.jwks()), "application/jwk-set+json"))
+        }
+        path => documents::route(server, call, path),
+    }
+}
+
+fn cached(mut reply: Reply, media: &'static str) -> Reply {
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    reply
+}

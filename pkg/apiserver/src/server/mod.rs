@@ -1,0 +1,214 @@
+//! The assembled server.
+
+mod in_process;
+mod objects;
+mod sync;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::Request;
+use ipnet::IpNet;
+use kube1_api::resource::ResourceTable;
+use kube1_api::status::Status;
+use kube1_pki::ServerPki;
+use kube1_store::Store;
+use rustls_pki_types::CertificateDer;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use in_process::InProcess;
+pub use objects::{StorageReader, StorageWriter};
+
+use crate::authn::{self, Authenticator, Authorities, AuthoritiesError};
+use crate::authz::{Authorizer, Chain, Rbac};
+use crate::bootstrap;
+use crate::http::audit::{Audit, AuditError, AuditWriter};
+use crate::http::body::RequestBody;
+use crate::http::health::Health;
+use crate::http::limit::FlowControl;
+use crate::http::metrics::Metrics;
+use crate::http::pipeline::{Client, Origin};
+use crate::http::respond::Reply;
+use crate::http::serve::{self, Handler};
+use crate::reader::Reader;
+use crate::registry::pending::Admission;
+use crate::review;
+use crate::storage::{OpenError, SecretKey, Storage};
+use crate::user::UserInfo;
+
+/// What a server is made of and how it calls itself.
+pub struct Config {
+    pub store: Arc<dyn Store>,
+    pub pki: Arc<ServerPki>,
+    /// Encrypts Secrets in the store.
+    pub secret_key: Option<SecretKey>,
+    /// Where other nodes reach this server.
+    pub advertise_address: IpAddr,
+    pub port: u16,
+    pub service_cidr: IpNet,
+    pub node_ports: std::ops::RangeInclusive<u16>,
+    pub cluster_domain: String,
+    /// Where the audit log is written; none without.
+    pub audit_log: Option<PathBuf>,
+}
+
+/// Why a server could not be assembled.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot load the stored objects")]
+    Storage(#[from] OpenError),
+    #[error("cannot use the cluster's certificate authorities")]
+    Authorities(#[from] AuthoritiesError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error("cannot bring the cluster's start objects up to date: {0}")]
+    Bootstrap(Status),
+    #[error("cannot build the TLS configuration of the apiserver")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What handlers share.
+pub struct Server {
+    pub config: Config,
+    pub table: Arc<ArcSwap<ResourceTable>>,
+    pub storage: Storage,
+    pub admission: Admission,
+    pub authenticator: Arc<Authenticator>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub reviews: review::Context,
+    pub flow: FlowControl,
+    pub audit: Audit,
+    pub health: Health,
+    pub metrics: Metrics,
+    /// Ends watches and other long answers.
+    pub shutdown: CancellationToken,
+    rbac: Arc<Rbac>,
+}
+
+/// A server that is ready to answer. Cheap to clone; all clones are the same server.
+#[derive(Clone)]
+pub struct ApiServer {
+    server: Arc<Server>,
+    background: Arc<tokio::sync::Mutex<JoinSet<()>>>,
+}
+
+impl ApiServer {
+    /// Loads the stored objects, brings the start objects up to date and starts the background work.
+    pub async fn new(mut config: Config) -> Result<Self, ServerError> {
+        let table = Arc::new(ArcSwap::from_pointee(ResourceTable::builtin()));
+        let secret_key = config.secret_key.take();
+        let storage = Storage::open(config.store.clone(), &table.load(), secret_key).await?;
+        let (audit, writer) = match &config.audit_log {
+            Some(path) => Audit::open(path).await.map(|(a, w)| (a, Some(w)))?,
+            None => (Audit::default(), None),
+        };
+        let server = Arc::new(Server::assemble(config, table, storage, audit)?);
+        let api = Self { server, background: Arc::default() };
+        api.start(writer).await?;
+        Ok(api)
+    }
+
+    /// A service that answers requests as `user`, without a connection.
+    pub fn in_process(&self, user: UserInfo) -> InProcess {
+        InProcess::new(self.server.clone(), user)
+    }
+
+    /// Serves HTTPS until `shutdown`, then lets requests finish for a few seconds and ends watches.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
+        let tls = serve::tls_config(
+            self.server.config.pki.serving.clone(),
+            self.server.authenticator.certificate_verifier(),
+        )?;
+        let ending = async {
+            shutdown.cancelled().await;
+            self.server.shutdown.cancel();
+        };
+        tokio::join!(serve::serve(listener, tls, self.server.clone(), shutdown.clone()), ending);
+        self.background.lock().await.shutdown().await;
+        Ok(())
+    }
+
+    /// What handlers share; for parts of the same process that add checks or look at the storage.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    async fn start(&self, audit: Option<AuditWriter>) -> Result<(), ServerError> {
+        let server = &self.server;
+        let mut tasks = self.background.lock().await;
+        if let Some(writer) = audit {
+            tasks.spawn(writer.run());
+        }
+        let (storage, cancel) = (server.storage.clone(), server.shutdown.clone());
+        tasks.spawn(async move { storage.run(cancel).await });
+        sync::start(server, &mut tasks).await.map_err(ServerError::Bootstrap)?;
+        let writer = StorageWriter::new(server.clone());
+        bootstrap::reconcile(&writer, bootstrap::objects()).await.map_err(ServerError::Bootstrap)?;
+        writer.publish_self().await.map_err(ServerError::Bootstrap)?;
+        Ok(())
+    }
+}
+
+impl Server {
+    fn assemble(
+        config: Config,
+        table: Arc<ArcSwap<ResourceTable>>,
+        storage: Storage,
+        audit: Audit,
+    ) -> Result<Self, ServerError> {
+        let reader: Arc<dyn Reader> = Arc::new(StorageReader::new(storage.clone(), table.clone()));
+        let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+        let authenticator = Arc::new(Authenticator::new(authn::Config {
+            client_authorities: Authorities::from_pem(config.pki.ca.certificate_pem())?,
+            proxy_authorities: Some(Authorities::from_pem(config.pki.request_header_ca.certificate_pem())?),
+            proxy_names: vec!["front-proxy-client".into()],
+            service_account_keys: config.pki.service_account_keys.clone(),
+            issuers: vec![issuer.clone()],
+            api_audiences: Vec::new(),
+            anonymous: true,
+            reader: reader.clone(),
+        }));
+        let rbac = Arc::new(Rbac::default());
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![rbac.clone()]));
+        let reviews = review::Context {
+            authenticator: authenticator.clone(),
+            authorizer: authorizer.clone(),
+            reader: reader.clone(),
+            service_account_keys: config.pki.service_account_keys.clone(),
+            issuer,
+        };
+        let health = Health::default();
+        health.add("ping", true, || Ok(()));
+        Ok(Self {
+            admission: Admission,
+            flow: FlowControl::default(),
+            metrics: Metrics::default(),
+            shutdown: CancellationToken::new(),
+            config,
+            table,
+            storage,
+            authenticator,
+            authorizer,
+            reviews,
+            audit,
+            health,
+            rbac,
+        })
+    }
+}
+
+impl Handler for Server {
+    type Client = Client;
+
+    fn connected(&self, certificates: &[CertificateDer<'_>], address: SocketAddr) -> Client {
+        Client { peer: self.authenticator.peer(certificates), address }
+    }
+
+    async fn handle(self: Arc<Self>, request: Request<RequestBody>, client: Arc<Client>) -> Reply {
+        self.answer(request, Origin::Peer(client)).await
+    }
+}

@@ -1,0 +1,97 @@
+//! Parts of the server that follow stored objects: RBAC and flow control.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube1_api::resource::Resource;
+use kube1_api::status::Status;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::Server;
+use crate::authz::{PolicyChange, RBAC_GROUP};
+use crate::options::ListOptions;
+use crate::storage::{Collection, WatchEvent, WatchKind};
+
+const FLOW_GROUP: &str = "flowcontrol.apiserver.k8s.io";
+const POLICY: [&str; 4] = ["roles", "clusterroles", "rolebindings", "clusterrolebindings"];
+
+/// Loads what is stored and follows it from then on.
+pub async fn start(server: &Arc<Server>, tasks: &mut JoinSet<()>) -> Result<(), Status> {
+    for plural in POLICY {
+        let row = row(server, RBAC_GROUP, plural)?;
+        let collection = server.storage.collection(&row);
+        let page = collection.list(None, &ListOptions::default()).await?;
+        for object in &page.items {
+            let value = object.value();
+            let change =
+                PolicyChange { plural, namespace: object.namespace(), name: object.name(), object: Some(&value) };
+            server.rbac.apply(change);
+        }
+        let owner = server.clone();
+        tasks.spawn(follow(server.clone(), collection, page.revision, move |event| {
+            let value = event.object.value();
+            let object = (event.kind != WatchKind::Deleted).then_some(&value);
+            let (namespace, name) = (event.object.namespace(), event.object.name());
+            owner.rbac.apply(PolicyChange { plural, namespace, name, object });
+        }));
+    }
+    load_flow(server)?;
+    for plural in ["flowschemas", "prioritylevelconfigurations"] {
+        let collection = server.storage.collection(&*row(server, FLOW_GROUP, plural)?);
+        let owner = server.clone();
+        tasks.spawn(follow(server.clone(), collection, server.storage.revision(), move |_| {
+            if let Err(error) = load_flow(&owner) {
+                tracing::error!(%error, "cannot load the flow schemas");
+            }
+        }));
+    }
+    Ok(())
+}
+
+fn row(server: &Server, group: &str, plural: &str) -> Result<Arc<Resource>, Status> {
+    let row = server.table.load().stored(group, plural);
+    row.ok_or_else(|| Status::internal(format!("there is no resource {plural}.{group}")))
+}
+
+fn load_flow(server: &Server) -> Result<(), Status> {
+    let all = |plural: &str| -> Result<Vec<Value>, Status> {
+        let collection = server.storage.collection(&*row(server, FLOW_GROUP, plural)?);
+        Ok(collection.all(None).iter().map(|o| o.value()).collect())
+    };
+    server.flow.load(&all("flowschemas")?, &all("prioritylevelconfigurations")?);
+    Ok(())
+}
+
+/// Calls `apply` for every change after `revision` until shutdown. When history was missed, the present state is told
+/// as additions.
+pub async fn follow(
+    server: Arc<Server>,
+    collection: Arc<Collection>,
+    revision: u64,
+    apply: impl Fn(&WatchEvent) + Send + 'static,
+) {
+    let mut since = Some(revision);
+    loop {
+        let options = ListOptions { resource_version: since, ..ListOptions::default() };
+        let mut events = match collection.watch(None, &options).await {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::warn!(%error, "following stored objects starts over");
+                since = None;
+                continue;
+            }
+        };
+        loop {
+            let event = tokio::select! {
+                () = server.shutdown.cancelled() => return,
+                event = events.next() => event,
+            };
+            let Some(event) = event else { break };
+            if event.kind != WatchKind::Bookmark {
+                apply(&event);
+            }
+            since = Some(event.object.revision());
+        }
+    }
+}

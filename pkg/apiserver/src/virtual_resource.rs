@@ -1,0 +1,37 @@
+//! Resources that are answered and not stored: reviews.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use kube1_api::codec::FieldValidation;
+use kube1_api::resource::Resource;
+use kube1_api::status::Status;
+
+use crate::call::Call;
+use crate::http::respond::Reply;
+use crate::server::Server;
+use crate::{encode, registry, review, router, subresource};
+
+/// POST of a resource that is not stored.
+pub async fn create(server: &Arc<Server>, row: &Arc<Resource>, call: &mut Call) -> Result<Reply, Status> {
+    if call.info.verb != "create" {
+        return Err(router::not_allowed(row, &call.info.verb));
+    }
+    if (row.group.as_str(), row.plural.as_str()) == ("", "bindings") {
+        return subresource::legacy_binding(server, call).await;
+    }
+    let body = registry::decode(call, row, FieldValidation::Warn).await?;
+    let (context, user) = (&server.reviews, &call.user);
+    let answer = match row.plural.as_str() {
+        "tokenreviews" => review::token_review(context, user, &body).await,
+        "subjectaccessreviews" => review::subject_access_review(context, user, &body).await,
+        "localsubjectaccessreviews" => {
+            review::local_subject_access_review(context, user, &call.info.namespace, &body).await
+        }
+        "selfsubjectaccessreviews" => review::self_subject_access_review(context, user, &body).await,
+        "selfsubjectrulesreviews" => review::self_subject_rules_review(context, user, &body).await,
+        "selfsubjectreviews" => review::self_subject_review(context, user, &body).await,
+        _ => Err(router::not_allowed(row, "create")),
+    }?;
+    encode::reply(call, StatusCode::CREATED, &answer, row.has_protobuf())
+}
