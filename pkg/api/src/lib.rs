@@ -9,6 +9,7 @@ pub mod expression;
 mod facts;
 pub mod field;
 pub mod name;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod resource;

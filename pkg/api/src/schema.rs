@@ -215,6 +215,11 @@ impl Field {
         self.patch_strategy.split(',').any(|s| s == "replace")
     }
 
+    /// The strategy as clients are told it: `merge`, `retainKeys`, both, or nothing.
+    pub fn patch_strategy(&self) -> &'static str {
+        self.patch_strategy
+    }
+
     pub fn retains_keys(&self) -> bool {
         self.patch_strategy.split(',').any(|s| s == "retainKeys")
     }
