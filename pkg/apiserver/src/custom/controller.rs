@@ -132,7 +132,7 @@ impl DefinitionController {
             }
             changed["metadata"]["finalizers"] = rest.into();
         } else {
-            let generation = definition["metadata"]["generation"].as_i64().unwrap_or(1);
+            let generation = definition["metadata"]["generation"].as_i64();
             let mut conditions = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let text = "CustomResource deletion is in progress";
             let terminating = Condition::new("Terminating", true, "InstanceDeletionInProgress", text);

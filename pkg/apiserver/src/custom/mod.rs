@@ -32,7 +32,7 @@ pub fn status(definition: &Value, others: &[&Value], now: &str) -> Value {
     let verdict = names::check(definition, others);
     status["acceptedNames"] = verdict.accepted;
     let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-    let generation = definition["metadata"]["generation"].as_i64().unwrap_or(1);
+    let generation = definition["metadata"]["generation"].as_i64();
     let mut put = |condition: Condition<'_>| condition::set(&mut conditions, &condition, generation, now);
     put(Condition::new("NamesAccepted", verdict.conflict.is_none(), verdict.reason, &verdict.message));
     let already = condition::is_true(&definition["status"], "Established");

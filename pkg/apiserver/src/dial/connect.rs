@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -101,13 +101,22 @@ pub async fn connect(target: &Target) -> Result<TlsStream<TcpStream>, DialError>
 
 /// Sends a JSON body over a connection of its own and reads the answer, all within `timeout`.
 pub async fn post(target: &Target, path: &str, body: Bytes, timeout: Duration) -> Result<Response, DialError> {
-    tokio::time::timeout(timeout, exchange(target, path, body)).await.map_err(|_| DialError::Deadline)?
+    let exchange = exchange(target, Method::POST, path, body);
+    tokio::time::timeout(timeout, exchange).await.map_err(|_| DialError::Deadline)?
 }
 
-async fn exchange(target: &Target, path: &str, body: Bytes) -> Result<Response, DialError> {
+/// Reads a path over a connection of its own, all within `timeout`.
+pub async fn get(target: &Target, path: &str, timeout: Duration) -> Result<Response, DialError> {
+    let exchange = exchange(target, Method::GET, path, Bytes::new());
+    tokio::time::timeout(timeout, exchange).await.map_err(|_| DialError::Deadline)?
+}
+
+async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> Result<Response, DialError> {
     let stream = connect(target).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(DialError::Exchange)?;
-    let request = Request::post(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(HOST, &target.server_name)
         .header(CONTENT_TYPE, "application/json")
         .header(http::header::ACCEPT, "application/json")

@@ -3,5 +3,5 @@
 mod connect;
 mod resolve;
 
-pub use connect::{Address, DialError, Response, Target, Trust, connect, post};
+pub use connect::{Address, DialError, Response, Target, Trust, connect, get, post};
 pub use resolve::{ResolveError, Resolver};
