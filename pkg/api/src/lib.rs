@@ -1,5 +1,6 @@
 //! The Kubernetes API as data, without I/O: resources, schemas, codecs, defaults, validation, patches, selectors.
 
+pub mod apply;
 pub mod codec;
 pub mod custom;
 pub mod default;

@@ -1,0 +1,223 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::resource::ResourceTable;
+
+pub(super) const T1: &str = "2026-01-01T00:00:00Z";
+pub(super) const T2: &str = "2026-01-01T00:00:01Z";
+
+pub(super) fn row(group: &str, plural: &str) -> Arc<Resource> {
+    ResourceTable::builtin().get(group, "v1", plural).unwrap()
+}
+
+fn config_map(data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "n"}, "data": data})
+}
+
+fn apply_map(live: Option<&Value>, data: Value, manager: &str, force: bool) -> Result<Value, Status> {
+    apply(&row("", "configmaps"), live, &config_map(data), manager, force, "", T1)
+}
+
+/// manager -> operation, fields
+fn owners(object: &Value) -> Vec<(String, String, Value)> {
+    let text = |v: &Value| v.as_str().unwrap().to_owned();
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    entries.map(|e| (text(&e["manager"]), text(&e["operation"]), e["fieldsV1"].clone())).collect()
+}
+
+fn owner(object: &Value, manager: &str) -> Value {
+    owners(object).into_iter().find(|(m, ..)| m == manager).map_or(Value::Null, |(.., fields)| fields)
+}
+
+#[test]
+fn a_created_deployment_is_owned_as_clients_expect() {
+    let mut new = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "n", "labels": {"app": "d"}},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "d"}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+            "template": {"metadata": {"labels": {"app": "d"}},
+                "spec": {"restartPolicy": "Always", "securityContext": {}, "containers": [{"name": "c", "image": "i", "resources": {},
+                    "ports": [{"containerPort": 80, "protocol": "TCP"}]}]}}}, "status": {}});
+    track_update(&row("apps", "deployments"), None, &mut new, "kubectl-create", "", T1);
+    assert_eq!(
+        new["metadata"]["managedFields"],
+        json!([{"apiVersion": "apps/v1", "fieldsType": "FieldsV1", "manager": "kubectl-create", "operation": "Update", "time": T1,
+            "fieldsV1": {
+            "f:metadata": {"f:labels": {".": {}, "f:app": {}}},
+            "f:spec": {"f:replicas": {}, "f:selector": {},
+                "f:strategy": {"f:rollingUpdate": {".": {}, "f:maxSurge": {}, "f:maxUnavailable": {}}, "f:type": {}},
+                "f:template": {"f:metadata": {"f:labels": {".": {}, "f:app": {}}},
+                    "f:spec": {"f:restartPolicy": {}, "f:securityContext": {},
+                        "f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:name": {}, "f:image": {}, "f:resources": {},
+                            "f:ports": {".": {}, "k:{\"containerPort\":80,\"protocol\":\"TCP\"}":
+                                {".": {}, "f:containerPort": {}, "f:protocol": {}}}}}}}}}}])
+    );
+}
+
+#[test]
+fn applying_owns_merges_and_removes() {
+    let first = apply_map(None, json!({"a": "1", "b": "1"}), "m1", false).unwrap();
+    assert_eq!(owner(&first, "m1"), json!({"f:data": {"f:a": {}, "f:b": {}}}));
+    let second = apply_map(Some(&first), json!({"b": "1", "c": "1"}), "m2", false).unwrap();
+    assert_eq!(second["data"], json!({"a": "1", "b": "1", "c": "1"}), "equal values are shared");
+    let third = apply_map(Some(&second), json!({"a": "1"}), "m1", false).unwrap();
+    assert_eq!(third["data"], json!({"a": "1", "b": "1", "c": "1"}), "the other still owns b");
+    let fourth = apply_map(Some(&third), json!({"c": "1"}), "m2", false).unwrap();
+    assert_eq!(fourth["data"], json!({"a": "1", "c": "1"}), "nobody owns b");
+    assert_eq!(fourth["metadata"]["name"], "c");
+}
+
+#[test]
+fn conflicts_name_their_owner_and_force_takes_over() {
+    let first = apply_map(None, json!({"a": "1", "b": "1"}), "m1", false).unwrap();
+    let error = apply_map(Some(&first), json!({"a": "2"}), "m2", false).unwrap_err();
+    assert_eq!(error.code(), 409);
+    assert_eq!(error.message(), "Apply failed with 1 conflict: conflict with \"m1\": .data.a");
+    assert_eq!(
+        error.to_json()["details"]["causes"],
+        json!([{"reason": "FieldManagerConflict", "message": "conflict with \"m1\"", "field": ".data.a"}])
+    );
+    let error = apply_map(Some(&first), json!({"a": "2", "b": "2"}), "m2", false).unwrap_err();
+    assert_eq!(error.message(), "Apply failed with 2 conflicts: conflicts with \"m1\":\n- .data.a\n- .data.b");
+    let forced = apply_map(Some(&first), json!({"a": "2"}), "m2", true).unwrap();
+    assert_eq!(forced["data"]["a"], "2");
+    assert_eq!(owner(&forced, "m1"), json!({"f:data": {"f:b": {}}}));
+}
+
+#[test]
+fn updates_take_what_they_change_and_nothing_else() {
+    let maps = row("", "configmaps");
+    let applied = apply_map(None, json!({"a": "1", "b": "1"}), "m1", false).unwrap();
+    let mut changed = applied.clone();
+    changed["data"] = json!({"a": "2", "c": "1"});
+    track_update(&maps, Some(&applied), &mut changed, "editor", "", T2);
+    assert_eq!(
+        owners(&changed),
+        [("editor".to_owned(), "Update".to_owned(), json!({"f:data": {"f:a": {}, "f:c": {}}}))]
+    );
+    let error = apply_map(Some(&changed), json!({"a": "1"}), "m1", false).unwrap_err();
+    assert_eq!(
+        error.message(),
+        format!("Apply failed with 1 conflict: conflict with \"editor\" using v1 at {T2}: .data.a")
+    );
+    let mut same = changed.clone();
+    track_update(&maps, Some(&changed), &mut same, "somebody", "", "2026-01-01T00:00:09Z");
+    assert_eq!(same, changed);
+}
+
+#[test]
+fn resetting_managed_fields_needs_an_empty_entry() {
+    let maps = row("", "configmaps");
+    let applied = apply_map(None, json!({"a": "1"}), "m1", false).unwrap();
+    for (list, kept) in [(json!([{}]), false), (json!([]), true), (Value::Null, true)] {
+        let mut new = applied.clone();
+        new["metadata"]["managedFields"] = list.clone();
+        track_update(&maps, Some(&applied), &mut new, "m2", "", T2);
+        assert_eq!(new["metadata"]["managedFields"].is_array(), kept, "{list}");
+    }
+    let mut untracked = applied.clone();
+    untracked["metadata"].as_object_mut().unwrap().remove("managedFields");
+    let next = apply_map(Some(&untracked), json!({"b": "1"}), "m2", false).unwrap();
+    assert_eq!(owner(&next, "before-first-apply"), json!({"f:data": {".": {}, "f:a": {}}}));
+}
+
+#[test]
+fn list_items_merge_by_key_with_defaults() {
+    let services = row("", "services");
+    let service = |ports: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": ports}});
+    let apply_service = |live: Option<&Value>, ports: Value, manager: &str| {
+        apply(&services, live, &service(ports), manager, false, "", T1)
+    };
+    let live = apply_service(None, json!([{"port": 80, "protocol": "TCP", "name": "a"}]), "m1").unwrap();
+    let both =
+        apply_service(Some(&live), json!([{"port": 80, "targetPort": 8080}, {"port": 80, "protocol": "UDP"}]), "m2")
+            .unwrap();
+    assert_eq!(
+        both["spec"]["ports"],
+        json!([{"port": 80, "protocol": "TCP", "name": "a", "targetPort": 8080}, {"port": 80, "protocol": "UDP"}])
+    );
+    let less = apply_service(Some(&both), json!([{"port": 80, "targetPort": 8080}]), "m2").unwrap();
+    assert_eq!(less["spec"]["ports"].as_array().unwrap().len(), 1);
+    let none = apply_service(Some(&less), json!([]), "m1").unwrap();
+    assert_eq!(none["spec"]["ports"], json!([{"port": 80, "targetPort": 8080}]), "the default comes back later");
+    let error = apply_service(None, json!([{"port": 1}, {"port": 1}]), "m1").unwrap_err();
+    assert_eq!(error.code(), 500);
+    assert!(error.message().contains("duplicate entries for key [{\"port\":1,\"protocol\":\"TCP\"}]"), "{error}");
+}
+
+#[test]
+fn an_abandoned_struct_goes_with_its_defaults() {
+    let pods = row("", "pods");
+    let pod = |probe: Option<Value>| {
+        let mut container = json!({"name": "c", "image": "i"});
+        if let Some(probe) = probe {
+            container["livenessProbe"] = probe;
+        }
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [container]}})
+    };
+    let probe = json!({"exec": {"command": ["x"]}});
+    let mut live = apply(&pods, None, &pod(Some(probe)), "m", false, "", T1).unwrap();
+    live["spec"]["containers"][0]["livenessProbe"]["periodSeconds"] = 10.into();
+    let next = apply(&pods, Some(&live), &pod(None), "m", false, "", T1).unwrap();
+    assert_eq!(next["spec"]["containers"], json!([{"name": "c", "image": "i"}]));
+}
+
+#[test]
+fn endpoints_own_only_what_they_change() {
+    let deployments = row("apps", "deployments");
+    let live = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "uid": "u"},
+        "spec": {"replicas": 1}, "status": {"replicas": 0}});
+    let mut tracked = live.clone();
+    track_update(&deployments, None, &mut tracked, "m", "", T1);
+    assert_eq!(owner(&tracked, "m"), json!({"f:spec": {"f:replicas": {}}}));
+    let mut status = tracked.clone();
+    status["status"]["replicas"] = 1.into();
+    status["spec"]["replicas"] = 5.into();
+    track_update(&deployments, Some(&tracked), &mut status, "controller", "status", T2);
+    assert_eq!(owner(&status, "controller"), json!({"f:status": {"f:replicas": {}}}));
+    assert_eq!(owner(&status, "m"), json!({"f:spec": {"f:replicas": {}}}));
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 3}});
+    assert_eq!(apply(&deployments, Some(&tracked), &scale, "hpa", false, "scale", T2).unwrap_err().code(), 409);
+    let scaled = apply(&deployments, Some(&tracked), &scale, "hpa", true, "scale", T2).unwrap();
+    assert_eq!((&scaled["spec"]["replicas"], owner(&scaled, "m")), (&3.into(), Value::Null));
+}
+
+#[test]
+fn there_are_only_so_many_updaters() {
+    let maps = row("", "configmaps");
+    let mut object = config_map(json!({}));
+    track_update(&maps, None, &mut object, "m", "", T1);
+    for number in 0..15 {
+        let mut next = object.clone();
+        next["data"][format!("k{number}")] = "v".into();
+        track_update(
+            &maps,
+            Some(&object),
+            &mut next,
+            &format!("m{number}"),
+            "",
+            &format!("2026-01-01T00:01:{number:02}Z"),
+        );
+        object = next;
+    }
+    assert_eq!(owners(&object).len(), 10);
+    assert_eq!(owner(&object, "ancient-changes")["f:data"].as_object().unwrap().len(), 7);
+}
+
+#[test]
+fn kubectl_moves_from_client_side_apply() {
+    let maps = row("", "configmaps");
+    let mut live = config_map(json!({"a": "1"}));
+    live["metadata"]["annotations"] = json!({LAST_APPLIED: config_map(json!({"a": "1"})).to_string()});
+    track_update(&maps, None, &mut live, "kubectl-client-side-apply", "", T1);
+    assert_eq!(apply_map(Some(&live), json!({"a": "2"}), "other", false).unwrap_err().code(), 409);
+    let next = apply_map(Some(&live), json!({"a": "2"}), "kubectl", false).unwrap();
+    assert_eq!(next["data"]["a"], "2");
+    let annotation = next["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap();
+    assert!(annotation.contains("\"a\":\"2\""), "{annotation}");
+}

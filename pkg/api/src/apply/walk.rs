@@ -1,0 +1,268 @@
+//! Walks over values: which fields one has, how two differ, how two merge.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+
+use super::field_set::{FieldSet, Node};
+use super::place::{Form, Place};
+
+/// The fields of an applied configuration.
+pub(super) fn fields(place: Place, value: &Value) -> FieldSet {
+    describe(place, value).below
+}
+
+fn describe(place: Place, value: &Value) -> Node {
+    let mut below = FieldSet::default();
+    match (place.form(value), value) {
+        (Form::Members, Value::Object(members)) => {
+            for (name, value) in members {
+                let member = place.member(name).unwrap_or(Place::Deduced);
+                let mut node = describe(member, value);
+                // Members of maps and empty structs are owned themselves; other structs by what is in them.
+                node.owned |= value.as_object().is_some_and(Map::is_empty) || !place.is_field(name);
+                below.put(format!("f:{name}"), node);
+            }
+            Node { owned: false, below }
+        }
+        (Form::Items, Value::Array(items)) => {
+            for item in items {
+                if let Some(element) = place.element(item) {
+                    let node = describe(place.item(), item);
+                    below.put(element, Node { owned: true, ..node });
+                }
+            }
+            Node { owned: false, below }
+        }
+        _ => Node::leaf(),
+    }
+}
+
+/// How an object changed.
+#[derive(Default)]
+pub(super) struct Difference {
+    /// Fields that are new or have another value.
+    pub touched: FieldSet,
+    pub removed: FieldSet,
+}
+
+pub(super) fn compare(place: Place, old: &Value, new: &Value) -> Difference {
+    let (touched, removed) = difference(place, Some(old), Some(new));
+    Difference { touched: touched.below, removed: removed.below }
+}
+
+fn difference(place: Place, old: Option<&Value>, new: Option<&Value>) -> (Node, Node) {
+    let (mut touched, mut removed) = (Node::default(), Node::default());
+    if old == new {
+        return (touched, removed);
+    }
+    let form = place.form(new.filter(|v| !v.is_null()).or(old).unwrap_or(&Value::Null));
+    let empty = |value: Option<&Value>| value.is_none_or(super::is_empty_container);
+    match form {
+        Form::Members if fits(old, Value::is_object) && fits(new, Value::is_object) && !(empty(old) && empty(new)) => {
+            let (old, new) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+            let names = new.into_iter().flatten().map(|(name, _)| name);
+            let gone = old
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name)
+                .filter(|name| !new.is_some_and(|n| n.contains_key(*name)));
+            for name in names.chain(gone) {
+                let member = place.member(name).unwrap_or(Place::Deduced);
+                let (old, new) = (old.and_then(|o| o.get(name)), new.and_then(|n| n.get(name)));
+                let (below_touched, below_removed) = difference(member, old, new);
+                touched.below.put(format!("f:{name}"), below_touched);
+                removed.below.put(format!("f:{name}"), below_removed);
+            }
+        }
+        Form::Items if fits(old, Value::is_array) && fits(new, Value::is_array) && !(empty(old) && empty(new)) => {
+            let (old_items, new_items) = (index(place, old), index(place, new));
+            for (element, new_item) in &new_items.items {
+                let old_item = old_items.get(element);
+                let (below_touched, below_removed) = difference(place.item(), old_item, Some(new_item));
+                touched.below.put(element.clone(), below_touched);
+                removed.below.put(element.clone(), below_removed);
+            }
+            for (element, old_item) in &old_items.items {
+                if new_items.get(element).is_none() {
+                    removed.below.put(element.clone(), difference(place.item(), Some(old_item), None).1);
+                }
+            }
+        }
+        _ => {
+            touched.owned = new.is_some();
+            removed.owned = new.is_none();
+        }
+    }
+    touched.owned |= old.is_none();
+    removed.owned |= new.is_none();
+    (touched, removed)
+}
+
+fn fits(value: Option<&Value>, kind: fn(&Value) -> bool) -> bool {
+    value.is_none_or(|value| value.is_null() || kind(value))
+}
+
+/// The items of a list with their names. Of items with the same name only the first counts.
+struct Index<'a> {
+    items: Vec<(String, &'a Value)>,
+    places: HashMap<String, usize>,
+}
+
+impl<'a> Index<'a> {
+    fn get(&self, element: &str) -> Option<&'a Value> {
+        self.places.get(element).map(|place| self.items[*place].1)
+    }
+}
+
+fn index<'a>(place: Place, list: Option<&'a Value>) -> Index<'a> {
+    let mut index = Index { items: Vec::new(), places: HashMap::new() };
+    for (number, item) in list.and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let element = place.element(item).unwrap_or_else(|| format!("i:{number}"));
+        if !index.places.contains_key(&element) {
+            index.places.insert(element.clone(), index.items.len());
+            index.items.push((element, item));
+        }
+    }
+    index
+}
+
+/// The live value with the configuration laid over it.
+pub(super) fn merge(place: Place, live: Option<&Value>, config: &Value) -> Value {
+    let Some(live) = live else { return config.clone() };
+    match (place.form(config), live, config) {
+        (Form::Members, Value::Object(live), Value::Object(config)) => {
+            let mut merged = live.clone();
+            for (name, value) in config {
+                let member = place.member(name).unwrap_or(Place::Deduced);
+                let value = merge(member, live.get(name), value);
+                merged.insert(name.clone(), value);
+            }
+            Value::Object(merged)
+        }
+        (Form::Items, Value::Array(live), Value::Array(config)) => Value::Array(merge_items(place, live, config)),
+        _ => config.clone(),
+    }
+}
+
+/// Items of the configuration come in its order; items that are only live keep their place among the live ones.
+fn merge_items(place: Place, live: &[Value], config: &[Value]) -> Vec<Value> {
+    let name = |list: &[Value]| -> Vec<String> {
+        let names = list.iter().enumerate();
+        names.map(|(i, item)| place.element(item).unwrap_or_else(|| format!("i:{i}"))).collect()
+    };
+    let (live_names, config_names) = (name(live), name(config));
+    let mut live_places: HashMap<&str, usize> = HashMap::new();
+    for (place, name) in live_names.iter().enumerate() {
+        live_places.entry(name).or_insert(place);
+    }
+    let config_places: HashMap<&str, usize> = config_names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
+    let mut shared = config_names.iter().enumerate().filter(|(_, n)| live_places.contains_key(n.as_str())).peekable();
+    let mut merged = Vec::with_capacity(live.len().max(config.len()));
+    let (mut at, mut from) = (0, 0);
+    while at < live.len() || from < config.len() {
+        while shared.next_if(|(place, _)| *place < from).is_some() {}
+        match live_names.get(at).map(|name| (name, config_places.get(name.as_str()))) {
+            Some((_, None)) => {
+                merged.push(live[at].clone());
+                at += 1;
+                continue;
+            }
+            Some((name, Some(place))) if *place < from || shared.peek().is_some_and(|(_, next)| *next != name) => {
+                at += 1;
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(item) = config.get(from) {
+            let partner = live_places.get(config_names[from].as_str()).map(|place| &live[*place]);
+            merged.push(merge(place.item(), partner, item));
+            from += 1;
+        } else {
+            at += 1;
+        }
+    }
+    merged
+}
+
+/// Removes what was applied before (`last`) and belongs to nobody now.
+pub(super) fn prune(place: Place, value: &mut Value, last: &FieldSet, owned: &FieldSet) {
+    let none = FieldSet::default();
+    match (place.form(value), value) {
+        (Form::Members, Value::Object(members)) => members.retain(|name, value| {
+            let step = format!("f:{name}");
+            let Some(before) = last.get(&step) else { return true };
+            let now = owned.get(&step);
+            let field = place.is_field(name);
+            let counts = |node: &Node| node.owned || (field && !node.below.is_empty());
+            if counts(before) && !now.is_some_and(counts) {
+                return false;
+            }
+            let member = place.member(name).unwrap_or(Place::Deduced);
+            prune(member, value, &before.below, now.map_or(&none, |n| &n.below));
+            true
+        }),
+        (Form::Items, Value::Array(items)) => items.retain_mut(|item| {
+            let Some(element) = place.element(item) else { return true };
+            let Some(before) = last.get(&element) else { return true };
+            let now = owned.get(&element);
+            if before.owned && !now.is_some_and(|n| n.owned) {
+                return false;
+            }
+            prune(place.item(), item, &before.below, now.map_or(&none, |n| &n.below));
+            true
+        }),
+        _ => {}
+    }
+}
+
+/// Makes a configuration ready to merge: explicit nulls go, scalars take their stored form. Returns what is wrong.
+pub(super) fn prepare(place: Place, value: &mut Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    check(place, value, "", &mut problems);
+    problems
+}
+
+fn check(place: Place, value: &mut Value, path: &str, problems: &mut Vec<String>) {
+    if let Some(problem) = place.mismatch(value) {
+        problems.push(format!("{path}: {problem}, got {value}"));
+        return;
+    }
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, v| !v.is_null());
+            for (name, value) in members.iter_mut() {
+                let path = format!("{path}.{name}");
+                match place.member(name) {
+                    Some(member) => check(member, value, &path, problems),
+                    None => problems.push(format!("{path}: field not declared in schema")),
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (number, item) in items.iter_mut().enumerate() {
+                check(place.item(), item, &format!("{path}[{number}]"), problems);
+            }
+            if matches!(place.form(&Value::Array(Vec::new())), Form::Items) {
+                check_elements(place, items, path, problems);
+            }
+        }
+        _ => place.canonical(value),
+    }
+}
+
+fn check_elements(place: Place, items: &[Value], path: &str, problems: &mut Vec<String>) {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (number, item) in items.iter().enumerate() {
+        match place.element(item) {
+            Some(element) => {
+                if seen.insert(element.clone(), number).is_some() {
+                    problems.push(format!("{path}: duplicate entries for key [{}]", &element[2..]));
+                }
+            }
+            None => problems.push(format!(
+                "{path}: element {number}: associative list with keys has an element that omits all key fields (and doesn't have default values for any key fields)"
+            )),
+        }
+    }
+}
