@@ -1,5 +1,6 @@
 //! The Kubernetes API server: HTTPS front, authentication, authorization, admission, generic registry and watch cache.
 
+pub mod admission;
 pub mod aggregate;
 pub mod authn;
 pub mod authz;

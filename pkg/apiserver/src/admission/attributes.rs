@@ -1,0 +1,112 @@
+//! What plugins are told of a request, and what they may change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube1_api::name::GroupResource;
+use kube1_api::resource::Resource;
+use kube1_api::status::Status;
+use serde_json::Value;
+
+use crate::user::UserInfo;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+impl Operation {
+    /// As in AdmissionReview.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// A write on its way through admission.
+#[derive(Clone, Debug)]
+pub struct Attributes {
+    pub user: UserInfo,
+    /// The row that the request names.
+    pub resource: Arc<Resource>,
+    /// Empty for the object itself.
+    pub subresource: String,
+    pub operation: Operation,
+    /// Empty for cluster-scoped resources.
+    pub namespace: String,
+    /// Empty when it is still to be generated.
+    pub name: String,
+    /// The body: for a subresource of another kind (binding, eviction, scale, token) that kind's object.
+    pub object: Option<Value>,
+    /// The stored object, for updates and deletes.
+    pub old: Option<Value>,
+    /// CreateOptions, UpdateOptions or DeleteOptions, with their kind.
+    pub options: Option<Value>,
+    pub dry_run: bool,
+    /// Returned to the client, however the request ends.
+    pub warnings: Vec<String>,
+    pub audit_annotations: BTreeMap<String, String>,
+}
+
+impl Attributes {
+    pub fn new(user: UserInfo, resource: Arc<Resource>, operation: Operation, namespace: &str, name: &str) -> Self {
+        Self {
+            user,
+            resource,
+            subresource: String::new(),
+            operation,
+            namespace: namespace.into(),
+            name: name.into(),
+            object: None,
+            old: None,
+            options: None,
+            dry_run: false,
+            warnings: Vec::new(),
+            audit_annotations: BTreeMap::new(),
+        }
+    }
+
+    pub fn group_resource(&self) -> GroupResource {
+        GroupResource::new(&self.resource.group, &self.resource.plural)
+    }
+
+    /// Whether the request is about this resource itself or a subresource of it, in any version.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural
+    }
+
+    /// Whether the request creates or updates (not a subresource of) this resource.
+    pub fn writes(&self, group: &str, plural: &str) -> bool {
+        self.is(group, plural)
+            && self.subresource.is_empty()
+            && matches!(self.operation, Operation::Create | Operation::Update)
+    }
+
+    /// Whether the request creates this resource.
+    pub fn creates(&self, group: &str, plural: &str) -> bool {
+        self.writes(group, plural) && self.operation == Operation::Create
+    }
+
+    /// The object's name as far as it is known.
+    pub fn object_name(&self) -> &str {
+        let from_object = || self.object.as_ref().and_then(|o| o["metadata"]["name"].as_str());
+        if self.name.is_empty() { from_object().unwrap_or_default() } else { &self.name }
+    }
+
+    /// 403 with upstream's form of the message.
+    pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
+        let generated = || self.object.as_ref().and_then(|o| o["metadata"]["generateName"].as_str());
+        let name = match self.object_name() {
+            "" => generated().unwrap_or("Unknown"),
+            name => name,
+        };
+        Status::forbidden(&self.group_resource(), name, why)
+    }
+}

@@ -1,0 +1,72 @@
+//! Admission: plugins that change and judge a write before it is stored, in a fixed order.
+
+mod attributes;
+mod certificate;
+mod chain;
+mod namespace;
+mod pod_defaults;
+mod priority;
+mod storage_class;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kube1_api::status::Status;
+
+pub use attributes::{Attributes, Operation};
+pub use certificate::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
+pub use chain::{Admission, in_order};
+pub use namespace::NamespaceLifecycle;
+pub use pod_defaults::{DefaultTolerationSeconds, PodTopologyLabels, RuntimeClass, TaintNodesByCondition};
+pub use priority::Priority;
+pub use storage_class::{
+    DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
+};
+
+use crate::authz::Authorizer;
+use crate::reader::StorageReader;
+
+/// Changes or judges writes.
+///
+/// Cancel-safe: a plugin whose future is dropped has changed nothing but the attributes, except where its own
+/// documentation says so.
+#[async_trait]
+pub trait Plugin: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin wants to see this request at all.
+    fn handles(&self, attributes: &Attributes) -> bool;
+
+    /// May change the object.
+    async fn mutate(&self, _attributes: &mut Attributes) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// May only refuse, or add warnings and audit annotations.
+    async fn validate(&self, _attributes: &mut Attributes) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// The built-in plugins that need nothing but the stored objects and the authorizer.
+pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Plugin>> {
+    vec![
+        Arc::new(NamespaceLifecycle::new(reader.clone())),
+        Arc::new(TaintNodesByCondition),
+        Arc::new(Priority::new(reader.clone())),
+        Arc::new(DefaultTolerationSeconds),
+        Arc::new(DefaultStorageClass::new(reader.clone())),
+        Arc::new(StorageObjectInUseProtection),
+        Arc::new(PersistentVolumeClaimResize::new(reader.clone())),
+        Arc::new(RuntimeClass::new(reader.clone())),
+        Arc::new(CertificateApproval::new(authorizer.clone())),
+        Arc::new(CertificateSigning::new(authorizer.clone())),
+        Arc::new(CertificateSubjectRestriction),
+        Arc::new(DefaultIngressClass::new(reader.clone())),
+        Arc::new(PodTopologyLabels::new(reader.clone())),
+    ]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

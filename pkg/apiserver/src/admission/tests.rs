@@ -1,0 +1,203 @@
+use kube1_api::resource::ResourceTable;
+use kube1_store::EmbeddedStore;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::authz::Decision;
+use crate::request_info::RequestInfo;
+use crate::storage::Storage;
+use crate::user::UserInfo;
+
+/// A server's storage with plugins over it.
+pub(super) struct World {
+    pub table: ResourceTable,
+    pub storage: Storage,
+    pub reader: Arc<StorageReader>,
+    _dir: tempfile::TempDir,
+}
+
+/// Lets alice approve for one signer.
+struct Alice;
+
+#[async_trait]
+impl Authorizer for Alice {
+    async fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Decision {
+        let allowed = user.name == "alice" && request.verb == "approve" && request.name == "example.com/*";
+        if allowed { Decision::Allow } else { Decision::NoOpinion(String::new()) }
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(EmbeddedStore::open(&dir.path().join("db")).unwrap());
+        let table = ResourceTable::builtin();
+        let storage = Storage::open(store, &table, None).await.unwrap();
+        let reader = Arc::new(StorageReader::new(&storage, &table));
+        let world = Self { table, storage, reader, _dir: dir };
+        world.put("", "namespaces", json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}})).await;
+        world
+    }
+
+    pub async fn put(&self, group: &str, plural: &str, mut object: Value) {
+        let row = self.table.stored(group, plural).unwrap();
+        object["apiVersion"] = row.api_version().into();
+        object["kind"] = row.kind.clone().into();
+        self.storage.collection(&row).create(object).await.unwrap();
+    }
+
+    pub fn request(&self, operation: Operation, group: &str, plural: &str, object: Value) -> Attributes {
+        let row = self.table.stored(group, plural).unwrap();
+        let namespace = if row.namespaced { "ns" } else { "" };
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let user = UserInfo::authenticated("alice", &[]);
+        Attributes { object: Some(object), ..Attributes::new(user, row, operation, namespace, &name) }
+    }
+
+    pub fn create(&self, group: &str, plural: &str, object: Value) -> Attributes {
+        self.request(Operation::Create, group, plural, object)
+    }
+
+    fn admission(&self) -> Admission {
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Alice);
+        Admission::new(default_plugins(&self.reader, &authorizer))
+    }
+
+    /// The object after admission, or the refusal.
+    async fn admit(&self, mut attributes: Attributes) -> Result<Value, Status> {
+        let admission = self.admission();
+        admission.mutate(&mut attributes).await?;
+        admission.validate(&mut attributes).await?;
+        Ok(attributes.object.unwrap_or_default())
+    }
+}
+
+#[tokio::test]
+async fn namespaces_must_exist_and_stay() {
+    let world = World::new().await;
+    world.put("", "namespaces", json!({"metadata": {"name": "going"}, "status": {"phase": "Terminating"}})).await;
+    let in_namespace = |operation, namespace: &str| Attributes {
+        namespace: namespace.into(),
+        ..world.request(operation, "", "configmaps", json!({"metadata": {"name": "a"}}))
+    };
+    for (operation, namespace, code, message) in [
+        (Operation::Create, "none", 404, "namespaces \"none\" not found"),
+        (
+            Operation::Create,
+            "going",
+            403,
+            "configmaps \"a\" is forbidden: unable to create new content in namespace going because it is being terminated",
+        ),
+        (Operation::Update, "none", 404, "namespaces \"none\" not found"),
+    ] {
+        let error = world.admit(in_namespace(operation, namespace)).await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (code, message));
+    }
+    for (operation, namespace) in [(Operation::Create, "ns"), (Operation::Update, "going"), (Operation::Delete, "none")]
+    {
+        world.admit(in_namespace(operation, namespace)).await.unwrap();
+    }
+    let delete = world.request(Operation::Delete, "", "namespaces", json!({"metadata": {"name": "kube-system"}}));
+    assert_eq!(world.admit(delete).await.unwrap_err().code(), 403);
+}
+
+#[tokio::test]
+async fn pods_are_completed() {
+    let world = World::new().await;
+    let class = |name: &str, value: i64, default: bool| json!({"metadata": {"name": name}, "value": value, "globalDefault": default, "preemptionPolicy": "Never"});
+    world.put("scheduling.k8s.io", "priorityclasses", class("high", 100, false)).await;
+    let pod = world.admit(world.create("", "pods", json!({"metadata": {"name": "p"}, "spec": {}}))).await.unwrap();
+    assert_eq!(
+        (&pod["spec"]["priority"], &pod["spec"]["preemptionPolicy"]),
+        (&json!(0), &json!("PreemptLowerPriority"))
+    );
+    assert_eq!(pod["spec"]["tolerations"].as_array().unwrap().len(), 2);
+    world.put("scheduling.k8s.io", "priorityclasses", class("usual", 7, true)).await;
+    world
+        .put(
+            "node.k8s.io",
+            "runtimeclasses",
+            json!({"metadata": {"name": "vm"}, "handler": "vm", "overhead": {"podFixed": {"cpu": "1"}},
+                "scheduling": {"nodeSelector": {"vm": "yes"}, "tolerations": [{"key": "vm", "operator": "Exists"}]}}),
+        )
+        .await;
+    world.put("", "nodes", json!({"metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}}})).await;
+    let body = json!({"metadata": {"name": "p"}, "spec": {"runtimeClassName": "vm", "nodeName": "n",
+        "tolerations": [{"operator": "Exists"}]}});
+    let pod = world.admit(world.create("", "pods", body)).await.unwrap();
+    assert_eq!(
+        pod,
+        json!({"metadata": {"name": "p", "labels": {"topology.kubernetes.io/zone": "z"}},
+            "spec": {"runtimeClassName": "vm", "nodeName": "n", "priorityClassName": "usual", "priority": 7,
+                "preemptionPolicy": "Never", "overhead": {"cpu": "1"}, "nodeSelector": {"vm": "yes"},
+                "tolerations": [{"operator": "Exists"}, {"key": "vm", "operator": "Exists"}]}})
+    );
+    for (spec, part) in [
+        (json!({"priorityClassName": "none"}), "no PriorityClass with name none was found"),
+        (json!({"priorityClassName": "high", "priority": 5}), "priority (5) must not be provided"),
+        (json!({"runtimeClassName": "none"}), "RuntimeClass \"none\" not found"),
+        (json!({"overhead": {"cpu": "1"}}), "overhead set without corresponding RuntimeClass"),
+        (json!({"runtimeClassName": "vm", "nodeSelector": {"vm": "no"}}), "conflict: runtimeClass"),
+    ] {
+        let request = world.create("", "pods", json!({"metadata": {"name": "p"}, "spec": spec}));
+        let error = world.admit(request).await.unwrap_err();
+        assert!(error.code() == 403 && error.message().to_lowercase().contains(&part.to_lowercase()), "{error}");
+    }
+    let second = world.create("scheduling.k8s.io", "priorityclasses", class("other", 1, true));
+    assert!(world.admit(second).await.unwrap_err().message().contains("usual is already marked as default"));
+    let node = world.admit(world.create("", "nodes", json!({"metadata": {"name": "m"}}))).await.unwrap();
+    assert_eq!(node["spec"]["taints"], json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]));
+}
+
+#[tokio::test]
+async fn claims_get_the_newest_default_class_and_grow_only_by_it() {
+    let world = World::new().await;
+    for (name, created, grows) in [("old", "2026-01-01T00:00:00Z", false), ("new", "2026-02-01T00:00:00Z", true)] {
+        let annotations = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+        let class = json!({"metadata": {"name": name, "creationTimestamp": created, "annotations": annotations},
+            "allowVolumeExpansion": grows});
+        world.put("storage.k8s.io", "storageclasses", class).await;
+    }
+    let claim = |class: Value, size: &str| {
+        json!({"metadata": {"name": "c"}, "status": {"phase": "Bound"},
+            "spec": {"storageClassName": class, "resources": {"requests": {"storage": size}}}})
+    };
+    let made = world.create("", "persistentvolumeclaims", json!({"metadata": {"name": "c"}, "spec": {}}));
+    let made = world.admit(made).await.unwrap();
+    assert_eq!(made["spec"]["storageClassName"], "new");
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    let chosen = world.admit(world.create("", "persistentvolumeclaims", claim("".into(), "1Gi"))).await.unwrap();
+    assert_eq!(chosen["spec"]["storageClassName"], "");
+    for (class, size, allowed) in [("new", "2Gi", true), ("old", "2Gi", false), ("old", "1024Mi", true)] {
+        let update = world.request(Operation::Update, "", "persistentvolumeclaims", claim(class.into(), size));
+        let update = Attributes { old: Some(claim(class.into(), "1Gi")), ..update };
+        assert_eq!(world.admit(update).await.is_ok(), allowed, "{class} {size}");
+    }
+}
+
+#[tokio::test]
+async fn signers_are_guarded() {
+    let world = World::new().await;
+    let requests = "certificatesigningrequests";
+    let request = |signer: &str| json!({"metadata": {"name": "c"}, "spec": {"signerName": signer}});
+    for (subresource, signer, allowed) in
+        [("approval", "example.com/x", true), ("approval", "other.com/x", false), ("status", "example.com/x", false)]
+    {
+        let mut signed = request(signer);
+        signed["status"]["certificate"] = "Zm9v".into();
+        let update = world.request(Operation::Update, "certificates.k8s.io", requests, signed);
+        let update = Attributes { subresource: subresource.into(), old: Some(request(signer)), ..update };
+        assert_eq!(world.admit(update).await.is_ok(), allowed, "{subresource} {signer}");
+    }
+}
+
+#[test]
+fn plugins_come_in_upstreams_order() {
+    let plugins: Vec<Arc<dyn Plugin>> = vec![
+        Arc::new(CertificateSubjectRestriction),
+        Arc::new(DefaultTolerationSeconds),
+        Arc::new(TaintNodesByCondition),
+    ];
+    let names: Vec<&str> = in_order(plugins).iter().map(|p| p.name()).collect();
+    assert_eq!(names, ["TaintNodesByCondition", "DefaultTolerationSeconds", "CertificateSubjectRestriction"]);
+}
