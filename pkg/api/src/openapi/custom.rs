@@ -9,14 +9,16 @@ use crate::resource::Resource;
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// The schema of a custom resource's objects.
+///
+/// Where everything is kept as it is sent, version 2 says no more than that there is an object: its clients take any
+/// member that is named for a sign that others are forbidden.
 pub(super) fn object(row: &Resource, version: Version) -> Value {
+    let keeps_all = |schema: &Value| schema["x-kubernetes-preserve-unknown-fields"] == true;
     let mut schema = match row.schema.as_deref() {
-        Some(schema) => schema.clone(),
-        None => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        Some(schema) if version == Version::V3 || !keeps_all(schema) => schema.clone(),
+        _ => return json!({"type": "object"}),
     };
-    if version == Version::V2 {
-        simplify(&mut schema);
-    }
+    prepare(&mut schema, version);
     add_type_meta(&mut schema, "ObjectMeta", version);
     schema
 }
@@ -40,8 +42,8 @@ fn add_type_meta(schema: &mut Value, meta: &str, version: Version) {
     let Some(properties) = properties.as_object_mut() else { return };
     let text = |description: &str| json!({"type": "string", "description": description});
     let version_text = "The group and version of the API that this object is written in.";
-    properties.entry("apiVersion").or_insert_with(|| text(version_text));
-    properties.entry("kind").or_insert_with(|| text("The kind of this object."));
+    properties.insert("apiVersion".into(), text(version_text));
+    properties.insert("kind".into(), text("The kind of this object."));
     let reference = version.reference(&format!("{META}.{meta}"));
     let metadata = match version {
         Version::V2 => json!({"$ref": reference, "description": "Metadata that every object or list has."}),
@@ -52,25 +54,65 @@ fn add_type_meta(schema: &mut Value, meta: &str, version: Version) {
     properties.insert("metadata".into(), metadata);
 }
 
-/// Takes away what version 2 has no words for. Where free members are kept, nothing can be said about their form.
-fn simplify(schema: &mut Value) {
+/// Brings a schema and all below it to the words of the version.
+fn prepare(schema: &mut Value, version: Version) {
     let Some(members) = schema.as_object_mut() else { return };
-    for key in ["oneOf", "anyOf", "allOf", "not", "nullable", "default", "x-kubernetes-validations"] {
-        members.remove(key);
-    }
-    if members.get("x-kubernetes-preserve-unknown-fields").is_some_and(|v| *v == true) {
-        members.retain(|key, _| key == "description" || key.starts_with("x-"));
-        return;
-    }
-    if members.get("x-kubernetes-int-or-string").is_some_and(|v| *v == true) {
-        members.remove("type");
+    match version {
+        Version::V2 => simplify(members),
+        Version::V3 if is_set(members, "x-kubernetes-int-or-string") => {
+            members.entry("anyOf").or_insert_with(|| json!([{"type": "integer"}, {"type": "string"}]));
+        }
+        Version::V3 => {}
     }
     for key in ["items", "additionalProperties"] {
         if let Some(inner) = members.get_mut(key) {
-            simplify(inner);
+            prepare(inner, version);
         }
     }
     if let Some(properties) = members.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.values_mut().for_each(simplify);
+        properties.values_mut().for_each(|property| prepare(property, version));
+    }
+    let free = version == Version::V2 && is_set(members, "x-kubernetes-preserve-unknown-fields");
+    if is_set(members, "x-kubernetes-embedded-resource") && !free {
+        add_type_meta(schema, "ObjectMeta", version);
+    }
+}
+
+fn is_set(members: &Map<String, Value>, key: &str) -> bool {
+    members.get(key).is_some_and(|value| *value == true)
+}
+
+/// Takes away what version 2 has no words for, or what its clients misunderstand.
+fn simplify(members: &mut Map<String, Value>) {
+    for key in ["oneOf", "anyOf", "allOf", "not"] {
+        members.remove(key);
+    }
+    let nullable = members.remove("nullable").is_some_and(|value| value == true);
+    let free = is_set(members, "x-kubernetes-preserve-unknown-fields");
+    if nullable || free {
+        members.remove("items");
+        members.remove("properties");
+    }
+    let kind = members.get("type").and_then(Value::as_str).unwrap_or_default();
+    if nullable || (free && kind == "object") || (kind == "array" && !members.contains_key("items")) {
+        members.remove("type");
+    }
+    let is_nullable = |schema: &Value| schema["nullable"] == true;
+    if members.get("additionalProperties").is_some_and(is_nullable) {
+        members.remove("required");
+    }
+    let nullable: Vec<String> = members
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(_, property)| is_nullable(property))
+        .map(|(name, _)| name.clone())
+        .collect();
+    if let Some(required) = members.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| !nullable.iter().any(|n| name == n));
+        if required.is_empty() {
+            members.remove("required");
+        }
     }
 }

@@ -133,8 +133,8 @@ fn explain_finds_what_it_needs() {
 fn custom_resources_are_described_by_their_schema() {
     let mut table = ResourceTable::builtin();
     let before = v3_root(&table);
-    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "nullable": true,
-        "properties": {"any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "required": ["any", "none"],
+        "properties": {"none": {"type": "string", "nullable": true}, "port": {"x-kubernetes-int-or-string": true}, "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}});
     table.insert(Resource::from(CustomResource {
         group: "stable.example.com".into(),
         version: "v1".into(),
@@ -148,13 +148,16 @@ fn custom_resources_are_described_by_their_schema() {
     let document = parsed(&v3_document(&table, "apis/stable.example.com/v1").unwrap());
     let foo = &document["components"]["schemas"]["com.example.stable.v1.Foo"];
     assert_eq!(foo["x-kubernetes-group-version-kind"][0]["group"], "stable.example.com");
-    assert_eq!(foo["properties"]["spec"]["nullable"], true);
+    assert_eq!(foo["properties"]["spec"]["properties"]["none"]["nullable"], true);
+    assert_eq!(foo["properties"]["spec"]["properties"]["port"]["anyOf"][0]["type"], "integer");
     assert!(document["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"].is_object());
     let patch = &document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/foos/{name}"]["patch"];
     let types = patch["requestBody"]["content"].as_object().unwrap();
     assert!(!types.contains_key("application/strategic-merge-patch+json"));
     let v2 = parsed(&v2(&table));
     let spec = &v2["definitions"]["com.example.stable.v1.Foo"]["properties"]["spec"];
-    assert_eq!(*spec, json!({"type": "object", "properties": {"any": {"x-kubernetes-preserve-unknown-fields": true}}}));
+    let properties = json!({"none": {}, "port": {"x-kubernetes-int-or-string": true},
+        "any": {"x-kubernetes-preserve-unknown-fields": true}});
+    assert_eq!(*spec, json!({"type": "object", "required": ["any"], "properties": properties}));
     assert_ne!(v3_root(&table)["paths"]["api/v1"], before["paths"]["api/v1"]);
 }
