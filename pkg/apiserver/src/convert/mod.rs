@@ -13,12 +13,20 @@ use serde_json::Value;
 /// The stored object as the row shows it.
 pub fn from_storage(row: &Resource, object: &mut Value) {
     match (row.group.as_str(), row.version.as_str(), row.plural.as_str()) {
-        _ if row.is_storage_version() => return,
+        _ if row.is_storage_version() => return adapt(row, object),
         ("events.k8s.io", ..) => event::to_new(object),
         ("autoscaling", "v1", "horizontalpodautoscalers") => autoscaler::to_v1(object),
         _ => {}
     }
     object["apiVersion"] = row.api_version().into();
+    adapt(row, object);
+}
+
+/// What is stored may be older than the row's schema.
+fn adapt(row: &Resource, object: &mut Value) {
+    if let Some(schema) = &row.custom_schema {
+        schema.admit(object);
+    }
 }
 
 /// An object of the row in the form that is stored.

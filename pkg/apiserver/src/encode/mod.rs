@@ -35,7 +35,7 @@ pub struct Encoder {
 impl Encoder {
     /// Chooses the representation by the request's headers.
     pub fn new(row: &Arc<Resource>, call: &Call, list: bool) -> Result<Self, Status> {
-        let offer = Offer { protobuf: render::PROTOBUF && row.has_protobuf(), table: true, list };
+        let offer = Offer { protobuf: row.has_protobuf(), table: true, list };
         let accepted = negotiate::accept(call.headers(), &call.query, offer)?;
         let include = IncludeObject::parse(call.query.get("includeObject").unwrap_or_default()).unwrap_or_default();
         Ok(Self { row: row.clone(), accepted, include })
@@ -43,7 +43,7 @@ impl Encoder {
 
     /// Whether stored bytes are the answer as they are.
     fn is_verbatim(&self) -> bool {
-        self.accepted == Accepted::default() && self.row.is_storage_version()
+        self.accepted == Accepted::default() && self.row.is_storage_version() && self.row.custom_schema.is_none()
     }
 
     /// A stored object as the row shows it.

@@ -2,13 +2,11 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use kube1_api::codec::protobuf;
 use kube1_api::resource::Resource;
 use kube1_api::status::Status;
 use kube1_api::table::{IncludeObject, TableOptions, render};
 use serde_json::Value;
-
-/// Whether protobuf can be written.
-pub const PROTOBUF: bool = false;
 
 /// A Table of objects. Without `columns` it leaves out their definitions, as watches do after the first event.
 pub fn table(
@@ -23,20 +21,36 @@ pub fn table(
     render(row, objects, meta, &options)
 }
 
-pub fn protobuf(_: &Value) -> Result<Vec<u8>, Status> {
-    Err(Status::not_acceptable(&["application/json", "application/yaml"]))
+/// The enveloped form of any object that has one.
+pub fn protobuf(value: &Value) -> Result<Vec<u8>, Status> {
+    protobuf::encode_object(value).ok_or_else(|| Status::not_acceptable(&["application/json", "application/yaml"]))
 }
 
-pub fn protobuf_event(_: &str, _: &Value) -> Result<Bytes, Status> {
-    Err(Status::not_acceptable(&["application/json", "application/yaml"]))
+/// A frame of a watch stream.
+pub fn protobuf_event(kind: &str, object: &Value) -> Result<Bytes, Status> {
+    Ok(protobuf::watch_frame(kind, &protobuf(object)?).into())
 }
 
 /// Reads an object of the resource from an enveloped protobuf body.
-pub fn decode_protobuf(_: &Resource, _: &[u8]) -> Result<Value, Status> {
-    Err(Status::unsupported_media_type(&["application/json", "application/yaml"]))
+pub fn decode_protobuf(row: &Resource, bytes: &[u8]) -> Result<Value, Status> {
+    let decoded = protobuf::decode_object(bytes)?;
+    if decoded.api_version != row.api_version() || decoded.kind != row.kind {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}, {}) does not match the expected API version ({}, {})",
+            decoded.api_version,
+            decoded.kind,
+            row.api_version(),
+            row.kind
+        )));
+    }
+    Ok(decoded.value)
 }
 
 /// Reads delete options from an enveloped protobuf body.
-pub fn decode_delete_options(_: &[u8]) -> Result<Value, Status> {
-    Err(Status::unsupported_media_type(&["application/json", "application/yaml"]))
+pub fn decode_delete_options(bytes: &[u8]) -> Result<Value, Status> {
+    let decoded = protobuf::decode_object(bytes)?;
+    if decoded.kind != "DeleteOptions" {
+        return Err(Status::bad_request(format!("the body is a {}, not DeleteOptions", decoded.kind)));
+    }
+    Ok(decoded.value)
 }

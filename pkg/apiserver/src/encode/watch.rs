@@ -6,7 +6,7 @@ use kube1_api::status::Status;
 use serde_json::{Value, json};
 
 use super::Encoder;
-use crate::negotiate::Format;
+use crate::negotiate::{Accepted, Format};
 use crate::storage::{Encoding, WatchEvent};
 
 impl Encoder {
@@ -24,6 +24,12 @@ impl Encoder {
         let kind = event.kind.as_str();
         if self.is_verbatim() {
             return Ok(event.encoded(Encoding::Json, || verbatim(kind, event.object.json())));
+        }
+        if self.accepted == (Accepted { format: Format::Protobuf, ..Accepted::default() })
+            && self.row.is_storage_version()
+        {
+            let encode = || self.shown(event.object.json()).and_then(|o| self.frame(kind, &o)).unwrap_or_default();
+            return Ok(event.encoded(Encoding::Protobuf, encode));
         }
         let object = self.shown(event.object.json())?;
         let columns = std::mem::replace(first, false);

@@ -1,6 +1,5 @@
 //! Creating objects.
 
-use super::pending::track_update;
 use http::StatusCode;
 use kube1_api::default::apply_defaults;
 use kube1_api::status::Status;
@@ -8,7 +7,7 @@ use kube1_api::validate::validate_create;
 use serde_json::Value;
 
 use super::pending::Operation;
-use super::pending::strategy;
+use super::pending::track_update;
 use super::{Endpoint, decode, metadata, write_options};
 use crate::call::Call;
 use crate::convert;
@@ -16,6 +15,7 @@ use crate::encode::Encoder;
 use crate::http::respond::Reply;
 use crate::options::WriteOptions;
 use crate::storage::StorageError;
+use crate::strategy;
 
 /// Names that are tried for a `generateName`.
 const ATTEMPTS: usize = 8;
@@ -44,7 +44,7 @@ impl Endpoint {
         if !metadata::text(&object, "resourceVersion").is_empty() {
             return Err(Status::internal("resourceVersion should not be set on objects to be created"));
         }
-        metadata::wipe(&mut object);
+        strategy::wipe_system_fields(&mut object);
         apply_defaults(&self.row, &mut object);
         let generate = match metadata::text(&object, "name") {
             "" => metadata::text(&object, "generateName").to_owned(),
@@ -52,7 +52,7 @@ impl Endpoint {
         };
         let mut last = None;
         for _ in 0..if generate.is_empty() { 1 } else { ATTEMPTS } {
-            let name = (!generate.is_empty()).then(|| metadata::generate_name(&generate));
+            let name = (!generate.is_empty()).then(|| strategy::generate_name(&generate));
             match self.try_create(call, object.clone(), name.as_deref(), options, tracked).await {
                 Err(status) if status.reason() == "AlreadyExists" && name.is_some() => last = name,
                 done => return done,
@@ -76,10 +76,14 @@ impl Endpoint {
         self.server.admission.mutate(&mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
         apply_defaults(&self.row, &mut object);
-        metadata::identify(&mut object, generated);
-        strategy::prepare_create(&self.row, &mut object);
+        if let Some(name) = generated {
+            metadata::metadata(&mut object).insert("name".into(), name.into());
+        }
+        let context = self.context(call);
+        strategy::fill_system_fields(&mut object, context.now);
+        strategy::prepare_create(&self.row, &mut object, &context);
         if !tracked {
-            track_update(&self.row, None, &mut object, &options.field_manager, "", &metadata::now());
+            track_update(&self.row, None, &mut object, &options.field_manager, "", &context.time());
         }
         let name = metadata::text(&object, "name").to_owned();
         self.check(&name, validate_create(&self.row, &object))?;

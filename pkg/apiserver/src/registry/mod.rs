@@ -13,6 +13,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube1_api::codec::{Decoded, FieldValidation, decode_json, decode_yaml};
 use kube1_api::field::FieldError;
 use kube1_api::name::{GroupKind, GroupResource};
@@ -20,7 +21,6 @@ use kube1_api::resource::Resource;
 use kube1_api::status::Status;
 use serde_json::Value;
 
-pub use metadata::identify;
 pub use update::Change;
 
 use self::pending::{Attributes, Operation};
@@ -30,6 +30,7 @@ use crate::negotiate::{self, Format};
 use crate::options::WriteOptions;
 use crate::server::Server;
 use crate::storage::{Collection, Object};
+use crate::strategy;
 
 /// A row of the table as one request addresses it.
 pub struct Endpoint {
@@ -74,6 +75,11 @@ impl Endpoint {
         let mut value = object.value();
         convert::from_storage(&self.row, &mut value);
         value
+    }
+
+    /// Circumstances of this write.
+    pub fn context<'a>(&self, call: &'a Call) -> strategy::Context<'a> {
+        strategy::Context { now: Timestamp::now(), user: &call.user }
     }
 
     /// What admission plugins are told about a write.

@@ -1,7 +1,7 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch, server-side apply.
 
-use super::pending::apply;
 use http::StatusCode;
+use jiff::Timestamp;
 use kube1_api::codec::{FieldValidation, check_value, parse_yaml};
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::name::GroupKind;
@@ -9,12 +9,14 @@ use kube1_api::patch::{json_patch, merge_patch, strategic_merge_patch};
 use kube1_api::status::Status;
 use serde_json::Value;
 
+use super::pending::apply;
 use super::{Change, Endpoint, metadata, write_options};
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
 use crate::negotiate::content_type;
 use crate::options::WriteOptions;
+use crate::strategy;
 
 /// The formats of patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +124,7 @@ impl Endpoint {
         self.check_applied(&mut config)?;
         let (manager, force) = (options.field_manager.as_str(), options.force.unwrap_or(false));
         let merge = |live: Option<&Value>, config: &Value| {
-            apply(&self.row, live, config, manager, force, subresource, &metadata::now())
+            apply(&self.row, live, config, manager, force, subresource, &strategy::time_text(Timestamp::now()))
         };
         if self.collection.get(&self.namespace, &self.name).is_none() && subresource.is_empty() {
             self.authorize_create(call).await?;

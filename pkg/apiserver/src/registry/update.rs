@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::pending::track_update;
 use http::StatusCode;
 use kube1_api::default::apply_defaults;
 use kube1_api::field::{FieldError, FieldPath};
@@ -11,7 +10,7 @@ use kube1_api::validate::validate_update;
 use serde_json::Value;
 
 use super::pending::Operation;
-use super::pending::strategy;
+use super::pending::track_update;
 use super::{Endpoint, decode, metadata, write_options};
 use crate::call::Call;
 use crate::convert;
@@ -19,6 +18,7 @@ use crate::encode::Encoder;
 use crate::http::respond::Reply;
 use crate::options::WriteOptions;
 use crate::storage::{Object, StorageError};
+use crate::strategy;
 
 /// How often a change is tried again after somebody else's came first.
 const ATTEMPTS: usize = 5;
@@ -98,7 +98,6 @@ impl Endpoint {
     ) -> Result<Outcome, Status> {
         self.check_preconditions(change, stored, &new)?;
         metadata::metadata(&mut new).insert("resourceVersion".into(), stored.revision().to_string().into());
-        metadata::restore(&mut new, &old);
         apply_defaults(&self.row, &mut new);
         let (row, options) = (&self.row, change.options);
         let mut attributes = self.attributes(call, Operation::Update, options.to_json(change.kind), options.dry_run);
@@ -109,14 +108,12 @@ impl Endpoint {
         let mut new = attributes.object.take().unwrap_or_default();
         let old = attributes.old.take().unwrap_or_default();
         apply_defaults(row, &mut new);
-        metadata::restore(&mut new, &old);
-        strategy::prepare_update(row, change.subresource, &mut new, &old);
+        let context = self.context(call);
+        strategy::prepare_update(row, change.subresource, &mut new, &old, &context);
         if !change.tracked {
-            track_update(row, Some(&old), &mut new, &options.field_manager, change.subresource, &metadata::now());
+            track_update(row, Some(&old), &mut new, &options.field_manager, change.subresource, &context.time());
         }
-        let mut errors = metadata::immutable(&new, &old);
-        errors.extend(validate_update(row, &new, &old, change.subresource));
-        self.check(&self.name, errors)?;
+        self.check(&self.name, validate_update(row, &new, &old, change.subresource))?;
         call.warnings.extend(strategy::warnings(row, &new, Some(&old)));
         attributes.object = Some(new);
         attributes.old = Some(old);
@@ -156,7 +153,7 @@ impl Endpoint {
 
     /// Stores the changed object, or removes it when nothing holds it any more.
     async fn write(&self, stored: &Arc<Object>, new: Value) -> Result<Outcome, Status> {
-        let written = if is_finished(&self.row.plural, &new) {
+        let written = if strategy::is_released(&self.row, &new) {
             self.collection.delete(&self.namespace, &self.name, stored.revision()).await
         } else {
             let mut new = new;
@@ -174,14 +171,4 @@ impl Endpoint {
 enum Outcome {
     Done(Value),
     Conflict,
-}
-
-/// Whether an object that is being deleted has nothing left to wait for.
-pub(super) fn is_finished(plural: &str, object: &Value) -> bool {
-    let metadata = &object["metadata"];
-    let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
-    !metadata["deletionTimestamp"].is_null()
-        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
-        && empty(&metadata["finalizers"])
-        && (plural != "namespaces" || empty(&object["spec"]["finalizers"]))
 }

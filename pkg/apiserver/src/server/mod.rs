@@ -21,11 +21,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use in_process::InProcess;
-pub use objects::{StorageReader, StorageWriter};
 
 use crate::authn::{self, Authenticator, Authorities, AuthoritiesError};
-use crate::authz::{Authorizer, Chain, Rbac};
+use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
 use crate::bootstrap;
+use crate::custom::DefinitionController;
 use crate::http::audit::{Audit, AuditError, AuditWriter};
 use crate::http::body::RequestBody;
 use crate::http::health::Health;
@@ -34,7 +34,7 @@ use crate::http::metrics::Metrics;
 use crate::http::pipeline::{Client, Origin};
 use crate::http::respond::Reply;
 use crate::http::serve::{self, Handler};
-use crate::reader::Reader;
+use crate::reader::{Reader, StorageReader};
 use crate::registry::pending::Admission;
 use crate::review;
 use crate::storage::{OpenError, SecretKey, Storage};
@@ -86,7 +86,6 @@ pub struct Server {
     pub metrics: Metrics,
     /// Ends watches and other long answers.
     pub shutdown: CancellationToken,
-    rbac: Arc<Rbac>,
 }
 
 /// A server that is ready to answer. Cheap to clone; all clones are the same server.
@@ -145,10 +144,16 @@ impl ApiServer {
         }
         let (storage, cancel) = (server.storage.clone(), server.shutdown.clone());
         tasks.spawn(async move { storage.run(cancel).await });
-        sync::start(server, &mut tasks).await.map_err(ServerError::Bootstrap)?;
-        let writer = StorageWriter::new(server.clone());
+        let table = server.table.load_full();
+        let writer = bootstrap::StorageWriter::new(&server.storage, &table);
         bootstrap::reconcile(&writer, bootstrap::objects()).await.map_err(ServerError::Bootstrap)?;
-        writer.publish_self().await.map_err(ServerError::Bootstrap)?;
+        objects::publish(server).await.map_err(ServerError::Bootstrap)?;
+        sync::start(server, &mut tasks).await.map_err(ServerError::Bootstrap)?;
+        if let Some(definitions) = DefinitionController::new(server.storage.clone(), server.table.clone()) {
+            definitions.load();
+            let cancel = server.shutdown.clone();
+            tasks.spawn(async move { definitions.run(cancel).await });
+        }
         Ok(())
     }
 }
@@ -160,7 +165,8 @@ impl Server {
         storage: Storage,
         audit: Audit,
     ) -> Result<Self, ServerError> {
-        let reader: Arc<dyn Reader> = Arc::new(StorageReader::new(storage.clone(), table.clone()));
+        let objects = Arc::new(StorageReader::new(&storage, &table.load()));
+        let reader: Arc<dyn Reader> = objects.clone();
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
         let authenticator = Arc::new(Authenticator::new(authn::Config {
             client_authorities: Authorities::from_pem(config.pki.ca.certificate_pem())?,
@@ -172,8 +178,9 @@ impl Server {
             anonymous: true,
             reader: reader.clone(),
         }));
-        let rbac = Arc::new(Rbac::default());
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![rbac.clone()]));
+        let rbac = Arc::new(Rbac::of_storage(&storage, &table.load()));
+        let node = Arc::new(NodeAuthorizer::new(objects));
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac]));
         let reviews = review::Context {
             authenticator: authenticator.clone(),
             authorizer: authorizer.clone(),
@@ -196,7 +203,6 @@ impl Server {
             reviews,
             audit,
             health,
-            rbac,
         })
     }
 }

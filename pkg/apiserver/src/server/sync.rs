@@ -1,4 +1,4 @@
-//! Parts of the server that follow stored objects: RBAC and flow control.
+//! Parts of the server that follow stored objects.
 
 use std::sync::Arc;
 
@@ -9,33 +9,13 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::Server;
-use crate::authz::{PolicyChange, RBAC_GROUP};
 use crate::options::ListOptions;
 use crate::storage::{Collection, WatchEvent, WatchKind};
 
 const FLOW_GROUP: &str = "flowcontrol.apiserver.k8s.io";
-const POLICY: [&str; 4] = ["roles", "clusterroles", "rolebindings", "clusterrolebindings"];
 
 /// Loads what is stored and follows it from then on.
 pub async fn start(server: &Arc<Server>, tasks: &mut JoinSet<()>) -> Result<(), Status> {
-    for plural in POLICY {
-        let row = row(server, RBAC_GROUP, plural)?;
-        let collection = server.storage.collection(&row);
-        let page = collection.list(None, &ListOptions::default()).await?;
-        for object in &page.items {
-            let value = object.value();
-            let change =
-                PolicyChange { plural, namespace: object.namespace(), name: object.name(), object: Some(&value) };
-            server.rbac.apply(change);
-        }
-        let owner = server.clone();
-        tasks.spawn(follow(server.clone(), collection, page.revision, move |event| {
-            let value = event.object.value();
-            let object = (event.kind != WatchKind::Deleted).then_some(&value);
-            let (namespace, name) = (event.object.namespace(), event.object.name());
-            owner.rbac.apply(PolicyChange { plural, namespace, name, object });
-        }));
-    }
     load_flow(server)?;
     for plural in ["flowschemas", "prioritylevelconfigurations"] {
         let collection = server.storage.collection(&*row(server, FLOW_GROUP, plural)?);
