@@ -1,1 +1,23 @@
 //! The controller-manager's loops and their registry.
+//!
+//! Each controller is a module with a `run` function and a row in the [`registry`]. It reads through informers that all
+//! controllers share, and writes with the identity of its own service account.
+
+mod clock;
+mod controller;
+mod deployment;
+mod discovery;
+mod endpoints;
+mod expectations;
+mod manager;
+mod namespace;
+mod owner;
+mod pod_control;
+mod pods;
+mod registry;
+mod replica_set;
+mod replicas;
+mod service_account;
+mod template;
+
+pub use manager::{ClientFor, ControllerManager, ControllerManagerConfig};

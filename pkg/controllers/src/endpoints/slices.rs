@@ -1,0 +1,273 @@
+//! EndpointSlices of Services with a selector.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client};
+use kube1_client::{Event, EventRecorder, EventType, Informer, ObjectKey, Outcome, Selection, WorkQueue};
+use kube1_supervisor::BoxError;
+
+use super::placement::{Group, place};
+use super::{addresses, hostname, pods_of, publishes_not_ready, selector, service_labels, services_of, target_port};
+use crate::controller::{Controller, SyncResult, is_namespace_terminating, namespaced, replace, unless_gone};
+use crate::expectations::Expectations;
+use crate::owner::{self, reference};
+use crate::pod_control::reason;
+use crate::pods;
+
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// Index of slices by `NAMESPACE/SERVICE`.
+const BY_SERVICE: &str = "service";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Runs the controller of EndpointSlices.
+pub async fn run(controller: Controller) -> Result<(), BoxError> {
+    let (services, pods) = (controller.informers.all::<Service>(), controller.informers.all::<Pod>());
+    let own = Selection { label_selector: format!("{MANAGED_BY}={MANAGER}"), ..Selection::default() };
+    let (slices, nodes) = (controller.informers.select::<EndpointSlice>(own), controller.informers.all::<Node>());
+    slices.add_index(BY_SERVICE, |slice| service_key(&slice.metadata).map(|k| k.to_string()).into_iter().collect());
+    if !(controller.synced(&services).await
+        && controller.synced(&pods).await
+        && controller.synced(&slices).await
+        && controller.synced(&nodes).await)
+    {
+        return Ok(());
+    }
+    let queue = WorkQueue::new();
+    let expectations = Expectations::default();
+    let known = services.clone();
+    controller.watch(&pods, &queue, move |event| services_of(event, &known));
+    let seen = expectations.clone();
+    controller.watch(&slices, &queue, move |event| {
+        let slice = event.object();
+        let key = service_key(&slice.metadata)?;
+        match event {
+            Event::Added(_) => seen.created(&key),
+            Event::Deleted(_) => seen.deleted(&key, owner::uid(&slice.metadata)),
+            Event::Updated { .. } => {}
+        }
+        Some(key)
+    });
+    controller.watch_own(&services, &queue);
+    let (client, recorder) = (controller.client.clone(), controller.recorder.clone());
+    let slicer = Arc::new(Slicer { client, recorder, services, pods, slices, nodes, expectations });
+    let sync = |key| {
+        let slicer = Arc::clone(&slicer);
+        async move { slicer.sync(key).await }
+    };
+    controller.work(&queue, 5, sync).await;
+    Ok(())
+}
+
+fn service_key(meta: &ObjectMeta) -> Option<ObjectKey> {
+    let name = meta.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), name.clone()))
+}
+
+struct Slicer {
+    client: Client,
+    recorder: EventRecorder,
+    services: Informer<Service>,
+    pods: Informer<Pod>,
+    slices: Informer<EndpointSlice>,
+    nodes: Informer<Node>,
+    expectations: Expectations,
+}
+
+impl Slicer {
+    async fn sync(&self, key: ObjectKey) -> SyncResult {
+        let Some(service) = self.services.get(&key) else {
+            // Its slices have it as their owner and go with it.
+            self.expectations.forget(&key);
+            return Ok(Outcome::Done);
+        };
+        let Some(selector) = selector(&service) else { return Ok(Outcome::Done) };
+        if service.metadata.deletion_timestamp.is_some() || !self.expectations.satisfied(&key) {
+            return Ok(Outcome::Done);
+        }
+        let pods = pods_of(&service, &selector, &self.pods);
+        let existing = self.slices.by_index(BY_SERVICE, &key.to_string());
+        match self.reconcile(&service, &pods, existing).await {
+            Err(error) if is_namespace_terminating(&error) => Ok(Outcome::Done),
+            Err(error) => {
+                let message = format!("Error updating Endpoint Slices for Service {key}: {}", reason(&error));
+                self.recorder.event(&*service, EventType::Warning, "FailedToUpdateEndpointSlices", message);
+                Err(error.into())
+            }
+            Ok(()) => Ok(Outcome::Done),
+        }
+    }
+
+    async fn reconcile(
+        &self,
+        service: &Service,
+        pods: &[Arc<Pod>],
+        existing: Vec<Arc<EndpointSlice>>,
+    ) -> Result<(), kube::Error> {
+        let families = families(service);
+        let (known, foreign): (Vec<_>, Vec<_>) =
+            existing.into_iter().partition(|s| families.contains(&s.address_type.as_str()));
+        self.delete(service, &foreign).await?;
+        for family in families {
+            let own = known.iter().filter(|s| s.address_type == family).cloned().collect();
+            let changes = place(self.groups(service, pods, family), own);
+            for slice in changes.keep {
+                let same = slice.metadata.labels.as_ref() == Some(&labels(service));
+                if !same {
+                    let group = Group {
+                        ports: slice.ports.clone().unwrap_or_default(),
+                        endpoints: slice.endpoints.clone().unwrap_or_default(),
+                    };
+                    self.update(service, &slice, group).await?;
+                }
+            }
+            for (slice, group) in changes.update {
+                self.update(service, &slice, group).await?;
+            }
+            self.create(service, family, changes.create).await?;
+            self.delete(service, &changes.delete).await?;
+        }
+        Ok(())
+    }
+
+    /// Endpoints of one address family, grouped by their ports; at least one group.
+    fn groups(&self, service: &Service, pods: &[Arc<Pod>], family: &str) -> Vec<Group> {
+        let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+        for pod in pods {
+            let is_v6 = family == "IPv6";
+            let address: Vec<String> =
+                addresses(pod).into_iter().filter(|a| a.contains(':') == is_v6).take(1).map(str::to_owned).collect();
+            if address.is_empty() {
+                continue;
+            }
+            let ports = ports(service, pod);
+            // Ports are plain data, which always has a JSON form.
+            let key = serde_json::to_string(&ports).unwrap_or_default();
+            let group = groups.entry(key).or_insert_with(|| Group { ports, endpoints: Vec::new() });
+            group.endpoints.push(self.endpoint(service, pod, address));
+        }
+        if groups.is_empty() { vec![Group::default()] } else { groups.into_values().collect() }
+    }
+
+    fn endpoint(&self, service: &Service, pod: &Pod, addresses: Vec<String>) -> Endpoint {
+        let (serving, terminating) = (pods::is_ready(pod), pods::is_terminating(pod));
+        let node_name = Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty());
+        let node = node_name.as_ref().and_then(|n| self.nodes.get(&ObjectKey::new("", n.clone())));
+        let zone = node.and_then(|n| n.metadata.labels.as_ref()?.get(ZONE).cloned());
+        let ready = publishes_not_ready(service) || (serving && !terminating);
+        Endpoint {
+            addresses,
+            conditions: Some(EndpointConditions {
+                ready: Some(ready),
+                serving: Some(serving),
+                terminating: Some(terminating),
+            }),
+            hints: hints(service, ready, zone.as_deref(), node_name.as_deref()),
+            hostname: hostname(pod, service),
+            node_name,
+            target_ref: Some(super::target_ref(pod)),
+            zone,
+            ..Endpoint::default()
+        }
+    }
+
+    fn api(&self, service: &Service) -> Api<EndpointSlice> {
+        namespaced(&self.client, service.metadata.namespace.as_deref().unwrap_or_default())
+    }
+
+    async fn create(&self, service: &Service, family: &str, groups: Vec<Group>) -> Result<(), kube::Error> {
+        let key = ObjectKey::of(service);
+        for group in groups {
+            let slice = EndpointSlice {
+                metadata: ObjectMeta {
+                    generate_name: Some(format!("{}-", key.name)),
+                    namespace: Some(key.namespace.clone()),
+                    labels: Some(labels(service)),
+                    owner_references: Some(vec![reference(service)]),
+                    ..ObjectMeta::default()
+                },
+                address_type: family.to_owned(),
+                endpoints: Some(group.endpoints),
+                ports: Some(group.ports),
+            };
+            self.expectations.expect_creations(&key, 1);
+            let created = self.api(service).create(&PostParams::default(), &slice).await;
+            if let Err(error) = created {
+                self.expectations.created(&key);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn update(&self, service: &Service, slice: &EndpointSlice, group: Group) -> Result<(), kube::Error> {
+        let mut changed = slice.clone();
+        changed.metadata.labels = Some(labels(service));
+        changed.endpoints = Some(group.endpoints);
+        changed.ports = Some(group.ports);
+        replace(&self.api(service), changed).await.map(drop)
+    }
+
+    async fn delete(&self, service: &Service, slices: &[Arc<EndpointSlice>]) -> Result<(), kube::Error> {
+        let key = ObjectKey::of(service);
+        for slice in slices {
+            self.expectations.expect_deletions(&key, slice.metadata.uid.clone());
+            let name = slice.metadata.name.as_deref().unwrap_or_default();
+            let deleted = self.api(service).delete(name, &DeleteParams::default()).await;
+            if deleted.is_err() {
+                self.expectations.deleted(&key, owner::uid(&slice.metadata));
+            }
+            unless_gone(deleted)?;
+        }
+        Ok(())
+    }
+}
+
+/// The address types of a Service's slices.
+fn families(service: &Service) -> Vec<&'static str> {
+    let known = |family: &String| match family.as_str() {
+        "IPv6" => "IPv6",
+        _ => "IPv4",
+    };
+    let families = service.spec.as_ref().and_then(|s| s.ip_families.as_ref());
+    let families: Vec<_> = families.into_iter().flatten().map(known).collect();
+    if families.is_empty() { vec!["IPv4"] } else { families }
+}
+
+fn labels(service: &Service) -> BTreeMap<String, String> {
+    let mut labels = service_labels(service);
+    labels.insert(SERVICE_NAME.into(), service.metadata.name.clone().unwrap_or_default());
+    labels.insert(MANAGED_BY.into(), MANAGER.into());
+    labels
+}
+
+fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+    let ports = service.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or(&[]);
+    let port = |port: &ServicePort| {
+        Some(EndpointPort {
+            name: Some(port.name.clone().unwrap_or_default()),
+            protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".into())),
+            port: Some(target_port(pod, port)?),
+            app_protocol: port.app_protocol.clone(),
+        })
+    };
+    ports.iter().filter_map(port).collect()
+}
+
+/// Who should prefer the endpoint, as the Service's traffic distribution asks.
+fn hints(service: &Service, ready: bool, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let distribution = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let zones = zone.filter(|_| ready).map(|z| vec![ForZone { name: z.to_owned() }]);
+    let nodes =
+        node.filter(|_| ready && distribution == "PreferSameNode").map(|n| vec![ForNode { name: n.to_owned() }]);
+    let known = matches!(distribution, "PreferClose" | "PreferSameZone" | "PreferSameNode");
+    (known && (zones.is_some() || nodes.is_some())).then_some(EndpointHints { for_zones: zones, for_nodes: nodes })
+}

@@ -1,0 +1,140 @@
+//! Runs every controller as a task of its own and starts those again that fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use ipnet::IpNet;
+use kube::Client;
+use kube1_client::{EventRecorder, Informers};
+use kube1_pki::Authority;
+use kube1_supervisor::{BoxError, Component};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::controller::Controller;
+use crate::registry::CONTROLLERS;
+
+const RESTART_MIN: Duration = Duration::from_secs(1);
+const RESTART_MAX: Duration = Duration::from_secs(60);
+
+/// Gives the client that acts as a service account of `kube-system`.
+pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
+/// What the controllers need to know of the cluster.
+#[derive(Clone)]
+pub struct ControllerManagerConfig {
+    /// Reads everything: `system:kube-controller-manager`.
+    pub client: Client,
+    /// Clients for writing, by the name of the controller's service account.
+    pub clients: ClientFor,
+    /// Signs client and serving certificates.
+    pub ca: Arc<Authority>,
+    /// Certificates by which pods verify the API server.
+    pub root_ca_pem: String,
+    /// Nodes get their pod ranges out of this network.
+    pub cluster_cidr: IpNet,
+}
+
+/// The controllers of a cluster.
+pub struct ControllerManager {
+    config: Arc<ControllerManagerConfig>,
+}
+
+impl ControllerManager {
+    pub fn new(config: ControllerManagerConfig) -> Self {
+        Self { config: Arc::new(config) }
+    }
+}
+
+/// What a controller is: its name, its service account and its code.
+pub(crate) struct Entry {
+    pub name: &'static str,
+    /// Where its events say they come from, also the service account.
+    pub account: &'static str,
+    pub run: fn(Controller) -> BoxFuture<'static, Result<(), BoxError>>,
+}
+
+#[async_trait]
+impl Component for ControllerManager {
+    fn name(&self) -> &str {
+        "kube-controller-manager"
+    }
+
+    async fn run(&self, ctx: kube1_supervisor::Context) -> Result<(), BoxError> {
+        let stop = ctx.shutdown.child_token();
+        let _guard = stop.clone().drop_guard();
+        let informers = Informers::new(self.config.client.clone(), stop.clone());
+        let mut tasks = JoinSet::new();
+        for entry in CONTROLLERS {
+            tasks.spawn(keep_running(entry, Arc::clone(&self.config), informers.clone(), stop.clone()));
+        }
+        ctx.ready();
+        while let Some(ended) = tasks.join_next().await {
+            ended?;
+        }
+        informers.stopped().await;
+        Ok(())
+    }
+}
+
+/// Runs a controller until `stop`, again after each failure.
+async fn keep_running(
+    entry: &'static Entry,
+    config: Arc<ControllerManagerConfig>,
+    informers: Informers,
+    stop: CancellationToken,
+) {
+    let mut delay = RESTART_MIN;
+    while !stop.is_cancelled() {
+        let started = tokio::time::Instant::now();
+        let error = run_once(entry, &config, &informers, stop.child_token()).await;
+        if stop.is_cancelled() {
+            break;
+        }
+        if started.elapsed() > RESTART_MAX {
+            delay = RESTART_MIN;
+        }
+        tracing::error!(controller = entry.name, error, ?delay, "controller ended, will be started again");
+        if stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+            break;
+        }
+        delay = (delay * 2).min(RESTART_MAX);
+    }
+}
+
+/// Returns why the controller ended.
+async fn run_once(
+    entry: &'static Entry,
+    config: &Arc<ControllerManagerConfig>,
+    informers: &Informers,
+    stop: CancellationToken,
+) -> String {
+    let _guard = stop.clone().drop_guard();
+    let client = (config.clients)(entry.account);
+    let (recorder, write_events) = EventRecorder::new(client.clone(), entry.account, None, stop.clone());
+    let controller = Controller {
+        name: entry.name,
+        client,
+        informers: informers.clone(),
+        recorder,
+        config: Arc::clone(config),
+        stop: stop.clone(),
+    };
+    // A task each, so that a panic ends this controller only.
+    let mut tasks: JoinSet<Result<(), BoxError>> = JoinSet::new();
+    tasks.spawn((entry.run)(controller));
+    let events = tasks.spawn(async move {
+        write_events.await;
+        Ok(())
+    });
+    let ended = tasks.join_next().await;
+    stop.cancel();
+    events.abort();
+    match ended {
+        Some(Ok(Ok(()))) | None => "it ended without an error".to_owned(),
+        Some(Ok(Err(error))) => error.to_string(),
+        Some(Err(error)) => error.to_string(),
+    }
+}

@@ -1,0 +1,227 @@
+//! Deletion of namespaces: first everything in them, then the namespace's own finalizer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
+use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, PostParams};
+use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_supervisor::BoxError;
+
+use crate::clock;
+use crate::controller::{Controller, SyncError, SyncResult, cluster, is_code, replace_status, unless_gone};
+use crate::discovery::{Kind, Kinds};
+use crate::pod_control::reason;
+
+const FINALIZER: &str = "kubernetes";
+/// When to look again for content that goes away by itself, unless a pod's end tells earlier.
+const RECHECK: Duration = Duration::from_secs(2);
+
+/// Runs the controller of namespaces.
+pub async fn run(controller: Controller) -> Result<(), BoxError> {
+    let (namespaces, pods) = (controller.informers.all::<Namespace>(), controller.informers.all::<Pod>());
+    if !controller.synced(&namespaces).await {
+        return Ok(());
+    }
+    let queue = WorkQueue::new();
+    controller.watch(&namespaces, &queue, |event| match event {
+        Event::Deleted(_) => None,
+        event => Some(event.object()).filter(|n| n.metadata.deletion_timestamp.is_some())?.metadata.name.clone(),
+    });
+    let known = namespaces.clone();
+    controller.watch(&pods, &queue, move |event| {
+        let Event::Deleted(pod) = event else { return None };
+        let name = pod.metadata.namespace.clone()?;
+        let namespace = known.get(&ObjectKey::new("", name.clone()))?;
+        namespace.metadata.deletion_timestamp.is_some().then_some(name)
+    });
+    let deleter = Arc::new(Deleter { client: controller.client.clone(), namespaces });
+    let sync = |name| {
+        let deleter = Arc::clone(&deleter);
+        async move { deleter.sync(name).await }
+    };
+    controller.work(&queue, 10, sync).await;
+    Ok(())
+}
+
+struct Deleter {
+    client: Client,
+    namespaces: Informer<Namespace>,
+}
+
+/// What one round of deleting found.
+#[derive(Default)]
+struct Findings {
+    /// Groups that could not be discovered.
+    undiscovered: Vec<String>,
+    errors: Vec<String>,
+    /// Objects that are still there, by kind.
+    remaining: BTreeMap<String, usize>,
+    /// And the finalizers that hold them.
+    finalizers: BTreeMap<String, usize>,
+}
+
+impl Findings {
+    fn is_clean(&self) -> bool {
+        self.undiscovered.is_empty() && self.errors.is_empty() && self.remaining.is_empty()
+    }
+}
+
+impl Deleter {
+    async fn sync(&self, name: String) -> SyncResult {
+        let Some(namespace) = self.namespaces.get(&ObjectKey::new("", name.clone())) else { return Ok(Outcome::Done) };
+        let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.clone()).unwrap_or_default();
+        if namespace.metadata.deletion_timestamp.is_none() || !finalizers.iter().any(|f| f == FINALIZER) {
+            return Ok(Outcome::Done);
+        }
+        let findings = self.delete_content(&name).await?;
+        if findings.is_clean() {
+            self.finalize(&namespace, finalizers).await?;
+            return Ok(Outcome::Done);
+        }
+        self.report(&namespace, &findings).await?;
+        // Errors are retried with growing delays; content that ends by itself is looked at regularly.
+        Ok(if findings.errors.is_empty() { Outcome::RequeueAfter(RECHECK) } else { Outcome::Retry })
+    }
+
+    async fn delete_content(&self, namespace: &str) -> Result<Findings, SyncError> {
+        let kinds = Kinds::discover(&self.client).await?;
+        let mut findings = Findings { undiscovered: kinds.stale.clone(), ..Findings::default() };
+        let deletable = |k: &&Kind| k.namespaced && k.can("delete") && k.can("list");
+        let is_pod = |k: &Kind| k.resource.group.is_empty() && k.resource.plural == "pods";
+        let (pods, others): (Vec<&Kind>, Vec<&Kind>) = kinds.all.iter().filter(deletable).partition(|k| is_pod(k));
+        for kind in pods {
+            self.delete_kind(namespace, kind, &mut findings).await;
+        }
+        // While pods run, what they use (network policies, secrets) stays.
+        if findings.remaining.is_empty() && findings.errors.is_empty() {
+            for kind in others {
+                self.delete_kind(namespace, kind, &mut findings).await;
+            }
+        }
+        Ok(findings)
+    }
+
+    async fn delete_kind(&self, namespace: &str, kind: &Kind, findings: &mut Findings) {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource);
+        match delete_all(&api, kind).await {
+            Ok(remaining) if remaining.is_empty() => {}
+            Ok(remaining) => {
+                findings.remaining.insert(kind.name(), remaining.len());
+                for finalizer in remaining.iter().flat_map(|o| o.metadata.finalizers.iter().flatten()) {
+                    *findings.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
+                }
+            }
+            Err(error) => findings.errors.push(format!("{}: {}", kind.name(), reason(&error))),
+        }
+    }
+
+    async fn finalize(&self, namespace: &Namespace, mut finalizers: Vec<String>) -> Result<(), SyncError> {
+        let mut changed = namespace.clone();
+        finalizers.retain(|f| f != FINALIZER);
+        changed.metadata.managed_fields = None;
+        changed.spec.get_or_insert_default().finalizers = Some(finalizers);
+        let name = namespace.metadata.name.as_deref().unwrap_or_default();
+        let api = cluster::<Namespace>(&self.client);
+        let params = PostParams::default();
+        Ok(unless_gone(api.replace_subresource("finalize", name, &params, &changed).await)?)
+    }
+
+    async fn report(&self, namespace: &Namespace, findings: &Findings) -> Result<(), SyncError> {
+        let mut changed = namespace.clone();
+        let status = changed.status.get_or_insert_default();
+        let before = status.clone();
+        status.phase = Some("Terminating".into());
+        let conditions = status.conditions.get_or_insert_default();
+        for (kind, good, bad, message) in verdicts(findings) {
+            set_condition(conditions, kind, if message.is_some() { bad } else { good }, message);
+        }
+        if *status == before {
+            return Ok(());
+        }
+        Ok(unless_gone(replace_status(&cluster(&self.client), changed).await)?)
+    }
+}
+
+/// Deletes all objects of a kind and returns those that are still there.
+async fn delete_all(
+    api: &Api<DynamicObject>,
+    kind: &Kind,
+) -> Result<Vec<PartialObjectMeta<DynamicObject>>, kube::Error> {
+    let (all, params) = (ListParams::default(), DeleteParams::background());
+    let listed = match api.list_metadata(&all).await {
+        // A kind that can be discovered but not listed here has nothing in the namespace.
+        Err(error) if is_code(&error, 404) || is_code(&error, 405) => return Ok(Vec::new()),
+        listed => listed?.items,
+    };
+    if listed.is_empty() {
+        return Ok(listed);
+    }
+    if kind.can("deletecollection") {
+        api.delete_collection(&params, &all).await.map(drop)?;
+    } else {
+        for object in listed.iter().filter_map(|o| o.metadata.name.as_deref()) {
+            unless_gone(api.delete(object, &params).await)?;
+        }
+    }
+    Ok(api.list_metadata(&all).await?.items)
+}
+
+/// Condition, its reason when all is well and when not, and what is wrong.
+fn verdicts(findings: &Findings) -> [(&'static str, &'static str, &'static str, Option<String>); 4] {
+    let some = |text: String, wrong: bool| wrong.then_some(text);
+    let undiscovered = format!("These API groups do not answer: {}", findings.undiscovered.join(", "));
+    let errors = format!("Failed to delete: {}", findings.errors.join("; "));
+    let list = |counts: &BTreeMap<String, usize>, what: &str| {
+        counts.iter().map(|(name, n)| format!("{name} {what} {n} resource instances")).collect::<Vec<_>>().join(", ")
+    };
+    let remaining = format!("Some resources are remaining: {}", list(&findings.remaining, "has"));
+    let finalizers =
+        format!("Some content in the namespace has finalizers remaining: {}", list(&findings.finalizers, "in"));
+    [
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            "ResourcesDiscovered",
+            "DiscoveryFailed",
+            some(undiscovered, !findings.undiscovered.is_empty()),
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            "ContentDeleted",
+            "ContentDeletionFailed",
+            some(errors, !findings.errors.is_empty()),
+        ),
+        (
+            "NamespaceContentRemaining",
+            "ContentRemoved",
+            "SomeResourcesRemain",
+            some(remaining, !findings.remaining.is_empty()),
+        ),
+        (
+            "NamespaceFinalizersRemaining",
+            "ContentHasNoFinalizers",
+            "SomeFinalizersRemain",
+            some(finalizers, !findings.finalizers.is_empty()),
+        ),
+    ]
+}
+
+fn set_condition(conditions: &mut Vec<NamespaceCondition>, kind: &str, reason: &str, message: Option<String>) {
+    let status = if message.is_some() { "True" } else { "False" };
+    let message = message.unwrap_or_else(|| "Nothing stands in the way".to_owned());
+    let old = conditions.iter().position(|c| c.type_ == kind);
+    let since = old.map(|i| &conditions[i]).filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+    let condition = NamespaceCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_transition_time: since.or_else(|| Some(clock::now())),
+    };
+    match old {
+        Some(i) => conditions[i] = condition,
+        None => conditions.push(condition),
+    }
+}

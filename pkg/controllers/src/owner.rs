@@ -1,0 +1,179 @@
+//! Ownership: controller references, adoption and release.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use kube::api::{Patch, PatchParams};
+use kube::core::{Selector, SelectorExt};
+use kube::{Client, Resource};
+use kube1_client::{Informer, ObjectKey};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::controller::{is_code, namespaced, unless_gone};
+
+/// Index of objects by the UID of their controller.
+pub const BY_CONTROLLER: &str = "controller";
+/// Index of objects without a controller by namespace.
+pub const ORPHANS: &str = "orphans";
+
+/// The reference to the object's controller.
+pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.as_ref()?.iter().find(|o| o.controller == Some(true))
+}
+
+/// The key of the object's controller if that is of this kind.
+pub fn controller_key<K: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Option<ObjectKey> {
+    let owner = controller_of(meta).filter(|o| is_kind::<K>(o))?;
+    Some(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone()))
+}
+
+fn is_kind<K: Resource<DynamicType = ()>>(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    owner.kind == K::kind(&()) && group == K::group(&())
+}
+
+/// A reference that makes `owner` the controller of an object.
+pub fn reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
+    let meta = owner.meta();
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+pub fn uid(meta: &ObjectMeta) -> &str {
+    meta.uid.as_deref().unwrap_or_default()
+}
+
+/// Parses a selector; None selects nothing.
+pub fn selector(selector: Option<&LabelSelector>) -> Option<Selector> {
+    selector.cloned()?.try_into().ok()
+}
+
+pub fn selects(selector: &Selector, meta: &ObjectMeta) -> bool {
+    static NONE: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
+    selector.matches(meta.labels.as_ref().unwrap_or(&NONE))
+}
+
+/// Adds the indexes that [`claim`] needs.
+pub fn index<K: Resource<DynamicType = ()>>(informer: &Informer<K>) {
+    informer.add_index(BY_CONTROLLER, |object: &K| {
+        controller_of(object.meta()).map(|o| o.uid.clone()).into_iter().collect()
+    });
+    informer.add_index(ORPHANS, |object: &K| match controller_of(object.meta()) {
+        None => object.meta().namespace.clone().into_iter().collect(),
+        Some(_) => Vec::new(),
+    });
+}
+
+/// The objects that `owner` controls, after adopting orphans that its selector matches and releasing
+/// those it no longer matches.
+pub async fn claim<O, K>(
+    client: &Client,
+    owner: &O,
+    selector: &Selector,
+    informer: &Informer<K>,
+) -> Result<Vec<Arc<K>>, kube::Error>
+where
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let meta = owner.meta();
+    let deleting = meta.deletion_timestamp.is_some();
+    let mut claimed = Vec::new();
+    for object in informer.by_index(BY_CONTROLLER, uid(meta)) {
+        if selects(selector, object.meta()) {
+            claimed.push(object);
+        } else if !deleting {
+            release(client, meta, &*object).await?;
+        }
+    }
+    if deleting || selector.selects_all() {
+        return Ok(claimed);
+    }
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let mut orphans = informer.by_index(ORPHANS, namespace);
+    orphans.retain(|o| o.meta().deletion_timestamp.is_none() && selects(selector, o.meta()));
+    if orphans.is_empty() || !may_adopt(client, owner).await? {
+        return Ok(claimed);
+    }
+    for orphan in orphans {
+        if adopt(client, owner, &*orphan).await? {
+            claimed.push(orphan);
+        }
+    }
+    Ok(claimed)
+}
+
+/// Whether the server itself still shows the owner, and not deleted: the cache may be old.
+async fn may_adopt<O>(client: &Client, owner: &O) -> Result<bool, kube::Error>
+where
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let key = ObjectKey::of(owner);
+    let fresh = namespaced::<O>(client, &key.namespace).get_opt(&key.name).await?;
+    Ok(fresh.is_some_and(|f| f.meta().uid == owner.meta().uid && f.meta().deletion_timestamp.is_none()))
+}
+
+async fn adopt<O, K>(client: &Client, owner: &O, object: &K) -> Result<bool, kube::Error>
+where
+    O: Resource<DynamicType = ()>,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let key = ObjectKey::of(object);
+    let patch = json!({"metadata": {"ownerReferences": [reference(owner)], "uid": uid(object.meta())}});
+    let api = namespaced::<K>(client, &key.namespace);
+    match api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        Ok(_) => Ok(true),
+        // Gone, or claimed by another in the meantime.
+        Err(error) if is_code(&error, 404) || is_code(&error, 422) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn release<K>(client: &Client, owner: &ObjectMeta, object: &K) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let key = ObjectKey::of(object);
+    let patch = json!({"metadata": {
+        "ownerReferences": [{"$patch": "delete", "uid": uid(owner)}], "uid": uid(object.meta())}});
+    let api = namespaced::<K>(client, &key.namespace);
+    match api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        Err(error) if is_code(&error, 422) => Ok(()),
+        result => unless_gone(result),
+    }
+}
+
+/// Keys of the owners that a change of an object concerns: its controller, the one it had before, and for an
+/// orphan those owners in its namespace that would adopt it.
+pub fn concerned<O, K>(
+    event: &kube1_client::Event<K>,
+    owners: &Informer<O>,
+    matches: impl Fn(&O, &ObjectMeta) -> bool,
+) -> Vec<ObjectKey>
+where
+    O: Resource<DynamicType = ()>,
+    K: Resource<DynamicType = ()>,
+{
+    let meta = event.object().meta();
+    let mut keys: Vec<ObjectKey> = controller_key::<O>(meta).into_iter().collect();
+    if let kube1_client::Event::Updated { old, .. } = event {
+        let before = controller_key::<O>(old.meta());
+        keys.extend(before.filter(|key| !keys.contains(key)));
+    }
+    let gone = matches!(event, kube1_client::Event::Deleted(_)) || meta.deletion_timestamp.is_some();
+    if controller_of(meta).is_none() && !gone {
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let adopters = owners.list_namespace(namespace).into_iter().filter(|o| matches(o, meta));
+        keys.extend(adopters.map(|o| ObjectKey::of(&*o)));
+    }
+    keys
+}

@@ -1,0 +1,23 @@
+//! The table of controllers.
+
+use crate::endpoints::{legacy, slices};
+use crate::manager::Entry;
+use crate::{deployment, namespace, replica_set, service_account};
+
+macro_rules! controllers {
+    ($($name:literal as $account:literal: $run:path,)*) => {
+        &[$(Entry { name: $name, account: $account, run: |controller| Box::pin($run(controller)) }),*]
+    };
+}
+
+/// Every controller by upstream's name, with its service account.
+pub(crate) const CONTROLLERS: &[Entry] = controllers![
+    "deployment-controller" as "deployment-controller": deployment::run,
+    "replicaset-controller" as "replicaset-controller": replica_set::run_replica_sets,
+    "replicationcontroller-controller" as "replication-controller": replica_set::run_replication_controllers,
+    "serviceaccount-controller" as "service-account-controller": service_account::run_default_accounts,
+    "root-ca-certificate-publisher-controller" as "root-ca-cert-publisher": service_account::run_root_ca_publisher,
+    "namespace-controller" as "namespace-controller": namespace::run,
+    "endpointslice-controller" as "endpointslice-controller": slices::run,
+    "endpoints-controller" as "endpoint-controller": legacy::run,
+];
