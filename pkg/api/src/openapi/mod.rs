@@ -6,6 +6,7 @@ mod custom;
 mod definition;
 mod description;
 mod operation;
+mod packed;
 mod parameter;
 #[cfg(test)]
 mod tests;
@@ -43,12 +44,22 @@ impl Version {
 
 /// `/openapi/v2`: one document of everything, as JSON.
 pub fn v2(table: &ResourceTable) -> Vec<u8> {
+    write::document(table, all_operations(table), Version::V2)
+}
+
+/// The same document in the form that client-go asks for: `application/com.github.proto-openapi.spec.v2.v1.0+protobuf`.
+pub fn v2_protobuf(table: &ResourceTable) -> Vec<u8> {
+    packed::document(table, all_operations(table))
+}
+
+/// Every operation that is served.
+pub fn all_operations(table: &ResourceTable) -> Vec<Operation> {
     let mut operations: Vec<Operation> = group_versions(table)
         .into_iter()
         .flat_map(|(group, version)| of_group_version(table, &group, &version))
         .collect();
     operations.extend(roots(table).iter().flat_map(|root| of_root(table, root)));
-    write::document(table, operations, Version::V2)
+    operations
 }
 
 /// `/openapi/v3`: where the documents are. The hash of each changes whenever the document does.

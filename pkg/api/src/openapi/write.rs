@@ -64,17 +64,25 @@ pub(super) fn document(table: &ResourceTable, operations: Vec<Operation>, versio
         Version::V2 => {
             document.member("swagger", &"2.0".into());
             document.member("info", &info);
-            paths(document.key("paths"), operations, version);
-            schemas(document.key("definitions"), table, &names, version);
+            let mut all = Object::begin(document.key("paths"));
+            paths(operations, version, |path, item| all.member(path, &item));
+            all.end();
+            let mut all = Object::begin(document.key("definitions"));
+            schemas(table, &names, version, |name, schema| all.member(name, &schema));
+            all.end();
             document.member("securityDefinitions", &security);
             document.member("security", &json!([{"BearerToken": []}]));
         }
         Version::V3 => {
             document.member("openapi", &"3.0.0".into());
             document.member("info", &info);
-            paths(document.key("paths"), operations, version);
+            let mut all = Object::begin(document.key("paths"));
+            paths(operations, version, |path, item| all.member(path, &item));
+            all.end();
             let mut components = Object::begin(document.key("components"));
-            schemas(components.key("schemas"), table, &names, version);
+            let mut all = Object::begin(components.key("schemas"));
+            schemas(table, &names, version, |name, schema| all.member(name, &schema));
+            all.end();
             components.member("securitySchemes", &security);
             components.end();
         }
@@ -84,7 +92,7 @@ pub(super) fn document(table: &ResourceTable, operations: Vec<Operation>, versio
 }
 
 /// Names of all definitions that the operations lead to.
-fn definitions(table: &ResourceTable, operations: &[Operation]) -> BTreeSet<String> {
+pub(super) fn definitions(table: &ResourceTable, operations: &[Operation]) -> BTreeSet<String> {
     let custom: BTreeMap<String, &Resource> =
         table.iter().filter(|r| r.is_custom()).map(|r| (definition_name(r), &**r)).collect();
     let mut names = BTreeSet::new();
@@ -119,14 +127,19 @@ fn body_name(body: &Body) -> String {
     }
 }
 
-fn schemas(out: &mut Vec<u8>, table: &ResourceTable, names: &BTreeSet<String>, version: Version) {
+/// Makes the schema of each name.
+pub(super) fn schemas(
+    table: &ResourceTable,
+    names: &BTreeSet<String>,
+    version: Version,
+    mut each: impl FnMut(&str, Value),
+) {
     let makes = Definitions { version, descriptions: Descriptions::unpack() };
     let mut rows = BTreeMap::new();
     for row in table.iter() {
         rows.insert(definition_name(row), (row, &row.kind));
         rows.insert(list_name(row), (row, &row.list_kind));
     }
-    let mut object = Object::begin(out);
     for name in names {
         let row = rows.get(name);
         let mut schema = match row {
@@ -138,9 +151,8 @@ fn schemas(out: &mut Vec<u8>, table: &ResourceTable, names: &BTreeSet<String>, v
         if !kinds.is_empty() {
             schema["x-kubernetes-group-version-kind"] = kinds.into();
         }
-        object.member(name, &schema);
+        each(name, schema);
     }
-    object.end();
 }
 
 /// The group versions and kinds that a definition is served under.
@@ -169,12 +181,12 @@ fn kinds(table: &ResourceTable, name: &str, row: Option<(&Resource, &str)>) -> V
     of.map(|(group, version)| vec![kind(group, version, short)]).unwrap_or_default()
 }
 
-fn paths(out: &mut Vec<u8>, operations: Vec<Operation>, version: Version) {
+/// Makes the item of each path.
+pub(super) fn paths(operations: Vec<Operation>, version: Version, mut each: impl FnMut(&str, Value)) {
     let mut by_path: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
     for operation in operations {
         by_path.entry(operation.path.clone()).or_default().push(operation);
     }
-    let mut object = Object::begin(out);
     for (path, operations) in by_path {
         let mut item = Map::new();
         let kind = operations[0].kind.as_ref().map_or("", |kind| &kind.kind);
@@ -185,9 +197,8 @@ fn paths(out: &mut Vec<u8>, operations: Vec<Operation>, version: Version) {
         for operation in &operations {
             item.insert(operation.method.into(), render(operation, version));
         }
-        object.member(&path, &item.into());
+        each(&path, item.into());
     }
-    object.end();
 }
 
 fn render(operation: &Operation, version: Version) -> Value {

@@ -3,7 +3,7 @@
 mod decode;
 mod encode;
 mod leaf;
-mod wire;
+pub(crate) mod wire;
 
 pub use wire::WireError;
 

@@ -102,24 +102,24 @@ pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// A number; negative ones take ten bytes.
-pub(super) fn write_int(out: &mut Vec<u8>, number: u32, value: i64) {
+pub(crate) fn write_int(out: &mut Vec<u8>, number: u32, value: i64) {
     write_varint(out, u64::from(number) << 3);
     write_varint(out, value as u64);
 }
 
-pub(super) fn write_double(out: &mut Vec<u8>, number: u32, value: f64) {
+pub(crate) fn write_double(out: &mut Vec<u8>, number: u32, value: f64) {
     write_varint(out, u64::from(number) << 3 | 1);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+pub(crate) fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     write_varint(out, u64::from(number) << 3 | 2);
     write_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// A length-delimited part that `content` writes.
-pub(super) fn write_part(out: &mut Vec<u8>, number: u32, content: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn write_part(out: &mut Vec<u8>, number: u32, content: impl FnOnce(&mut Vec<u8>)) {
     write_varint(out, u64::from(number) << 3 | 2);
     // Most messages are short: one byte is kept for the length, and more are made room for afterwards.
     let start = out.len();
