@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod aggregate;
+pub mod allocator;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
