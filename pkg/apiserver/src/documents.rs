@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
-use kube1_api::discovery;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use kube1_api::status::Status;
+use kube1_api::{discovery, openapi};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
 use crate::call::Call;
 use crate::encode;
-use crate::http::body::ResponseBody;
 use crate::http::respond::{self, JSON, Reply};
 use crate::negotiate;
 use crate::server::Server;
@@ -45,6 +44,9 @@ pub fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Reply, Sta
         ["api", version] => discovery::api_resource_list(&table, "", version),
         ["apis", group] => discovery::api_group(&table, group),
         ["apis", group, version] => discovery::api_resource_list(&table, group, version),
+        ["openapi", "v2"] => return openapi_v2(server, call),
+        ["openapi", "v3"] => return Ok(tagged(call, JSON, &openapi::v3_root(&table))),
+        ["openapi", "v3", ref rest @ ..] => return openapi_v3(server, call, &rest.join("/")),
         [""] => Some(json!({"paths": root_paths(&table)})),
         _ => None,
     };
@@ -81,20 +83,75 @@ fn root_paths(table: &kube1_api::resource::ResourceTable) -> Vec<String> {
 }
 
 /// A document with an ETag; 304 when the client has it already.
-pub fn tagged(call: &Call, media: &'static str, document: &Value) -> Reply {
+fn tagged(call: &Call, media: &'static str, document: &Value) -> Reply {
     let text = document.to_string();
     let tag = format!("\"{}\"", hex::encode_upper(Sha512::digest(text.as_bytes())));
-    let known = call.headers().get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(tag.as_str());
-    let mut reply = respond::bytes(StatusCode::OK, JSON, text);
-    if known {
-        *reply.status_mut() = StatusCode::NOT_MODIFIED;
-        *reply.body_mut() = ResponseBody::empty();
+    let mut reply = known(call, &tag).unwrap_or_else(|| with_tag(respond::bytes(StatusCode::OK, media, text), &tag));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    reply
+}
+
+/// `/openapi/v2`, as JSON. The document is made anew for each request that does not have it yet, and not kept.
+fn openapi_v2(server: &Server, call: &Call) -> Result<Reply, Status> {
+    accept_json(call)?;
+    let table = server.table.load();
+    let tag = format!("\"{}\"", openapi::v2_hash(&table));
+    Ok(known(call, &tag).unwrap_or_else(|| with_tag(respond::bytes(StatusCode::OK, JSON, openapi::v2(&table)), &tag)))
+}
+
+/// `/openapi/v3/PATH`. With the right `hash` the answer never changes.
+fn openapi_v3(server: &Server, call: &Call, path: &str) -> Result<Reply, Status> {
+    accept_json(call)?;
+    let table = server.table.load();
+    let hash = openapi::v3_hash(&table, path);
+    let asked = call.query.text("hash");
+    let tag = format!("\"{hash}\"");
+    if let Some(reply) = known(call, &tag) {
+        return Ok(reply);
     }
+    let Some(document) = openapi::v3_document(&table, path) else { return Ok(respond::page_not_found()) };
+    if asked.is_some_and(|asked| asked != hash) {
+        let mut reply = respond::bytes(StatusCode::MOVED_PERMANENTLY, JSON, "");
+        if let Ok(url) = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={hash}")) {
+            reply.headers_mut().insert(LOCATION, url);
+        }
+        return Ok(reply);
+    }
+    let mut reply = with_tag(respond::bytes(StatusCode::OK, JSON, document), &tag);
+    if asked.is_some() {
+        reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let year = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 365);
+        if let Ok(expires) = HeaderValue::from_str(&year.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()) {
+            reply.headers_mut().insert(EXPIRES, expires);
+        }
+    }
+    Ok(reply)
+}
+
+fn accept_json(call: &Call) -> Result<(), Status> {
+    let clauses = negotiate::clauses(call.headers());
+    let fits = |media: &str| matches!(media, "application/json" | "application/*" | "*/*");
+    if clauses.is_empty() || clauses.iter().any(|c| fits(c.media)) {
+        Ok(())
+    } else {
+        Err(Status::not_acceptable(&["application/json"]))
+    }
+}
+
+/// 304 when the client has the tagged document.
+fn known(call: &Call, tag: &str) -> Option<Reply> {
+    let held = call.headers().get(IF_NONE_MATCH)?.to_str().ok()?;
+    held.split(',').any(|t| t.trim().trim_start_matches("W/") == tag).then(|| {
+        let mut reply = respond::bytes(StatusCode::NOT_MODIFIED, JSON, "");
+        reply.headers_mut().remove(CONTENT_TYPE);
+        with_tag(reply, tag)
+    })
+}
+
+fn with_tag(mut reply: Reply, tag: &str) -> Reply {
     let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(VARY, HeaderValue::from_static("Accept"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
+    if let Ok(tag) = HeaderValue::from_str(tag) {
         headers.insert(ETAG, tag);
     }
     reply

@@ -6,9 +6,8 @@ use kube1_api::status::Status;
 use kube1_api::validate::validate_create;
 use serde_json::Value;
 
-use super::pending::Operation;
-use super::pending::track_update;
 use super::{Endpoint, decode, metadata, write_options};
+use crate::admission::Operation;
 use crate::call::Call;
 use crate::convert;
 use crate::encode::Encoder;
@@ -46,6 +45,10 @@ impl Endpoint {
         }
         strategy::wipe_system_fields(&mut object);
         apply_defaults(&self.row, &mut object);
+        if !tracked {
+            let now = strategy::time_text(jiff::Timestamp::now());
+            self.manager(&options.field_manager, "", &now).track_update(None, &mut object);
+        }
         let generate = match metadata::text(&object, "name") {
             "" => metadata::text(&object, "generateName").to_owned(),
             _ => String::new(),
@@ -53,7 +56,7 @@ impl Endpoint {
         let mut last = None;
         for _ in 0..if generate.is_empty() { 1 } else { ATTEMPTS } {
             let name = (!generate.is_empty()).then(|| strategy::generate_name(&generate));
-            match self.try_create(call, object.clone(), name.as_deref(), options, tracked).await {
+            match self.try_create(call, object.clone(), name.as_deref(), options).await {
                 Err(status) if status.reason() == "AlreadyExists" && name.is_some() => last = name,
                 done => return done,
             }
@@ -67,14 +70,12 @@ impl Endpoint {
         object: Value,
         generated: Option<&str>,
         options: &WriteOptions,
-        tracked: bool,
     ) -> Result<Value, Status> {
         let mut attributes =
             self.attributes(call, Operation::Create, options.to_json("CreateOptions"), options.dry_run);
         attributes.name = generated.unwrap_or(metadata::text(&object, "name")).to_owned();
         attributes.object = Some(object);
-        self.server.admission.mutate(&mut attributes).await?;
-        let mut object = attributes.object.take().unwrap_or_default();
+        let mut object = self.mutate(call, &mut attributes).await?;
         apply_defaults(&self.row, &mut object);
         if let Some(name) = generated {
             metadata::metadata(&mut object).insert("name".into(), name.into());
@@ -82,15 +83,11 @@ impl Endpoint {
         let context = self.context(call);
         strategy::fill_system_fields(&mut object, context.now);
         strategy::prepare_create(&self.row, &mut object, &context);
-        if !tracked {
-            track_update(&self.row, None, &mut object, &options.field_manager, "", &context.time());
-        }
         let name = metadata::text(&object, "name").to_owned();
         self.check(&name, validate_create(&self.row, &object))?;
         call.warnings.extend(strategy::warnings(&self.row, &object, None));
         attributes.object = Some(object);
-        self.server.admission.validate(&mut attributes).await?;
-        call.warnings.extend(std::mem::take(&mut attributes.warnings));
+        self.validate(call, &mut attributes).await?;
         let object = attributes.object.take().unwrap_or_default();
         if options.dry_run {
             if self.collection.get(metadata::text(&object, "namespace"), &name).is_some() {

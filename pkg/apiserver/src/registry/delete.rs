@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use kube1_api::status::Status;
 use serde_json::Value;
 
-use super::pending::Operation;
 use super::{Endpoint, metadata};
+use crate::admission::Operation;
 use crate::call::Call;
 use crate::convert;
 use crate::encode::{self, Encoder};
@@ -72,9 +72,8 @@ impl Endpoint {
         strategy::check_preconditions(&self.row, &old, options)?;
         let mut attributes = self.attributes(call, Operation::Delete, options.to_json(), options.dry_run);
         attributes.old = Some(old.clone());
-        self.server.admission.mutate(&mut attributes).await?;
-        self.server.admission.validate(&mut attributes).await?;
-        call.warnings.extend(std::mem::take(&mut attributes.warnings));
+        self.mutate(call, &mut attributes).await?;
+        self.validate(call, &mut attributes).await?;
         match strategy::delete_plan(&self.row, &old, options, Timestamp::now()) {
             DeletePlan::Pending => Ok(Deleted::Waiting(old)),
             DeletePlan::Mark(marked) if options.dry_run => Ok(Deleted::Waiting(marked)),

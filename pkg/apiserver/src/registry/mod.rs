@@ -7,13 +7,13 @@ mod get;
 mod list;
 mod metadata;
 mod patch;
-pub mod pending;
 mod update;
 mod watch;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kube1_api::apply::Manager;
 use kube1_api::codec::{Decoded, FieldValidation, decode_json, decode_yaml};
 use kube1_api::field::FieldError;
 use kube1_api::name::{GroupKind, GroupResource};
@@ -23,7 +23,7 @@ use serde_json::Value;
 
 pub use update::Change;
 
-use self::pending::{Attributes, Operation};
+use crate::admission::{Attributes, Operation};
 use crate::call::Call;
 use crate::convert;
 use crate::negotiate::{self, Format};
@@ -84,20 +84,32 @@ impl Endpoint {
 
     /// What admission plugins are told about a write.
     pub fn attributes(&self, call: &Call, operation: Operation, options: Value, dry_run: bool) -> Attributes {
-        Attributes {
-            user: call.user.clone(),
-            request: call.info.clone(),
-            resource: self.row.clone(),
-            operation,
-            subresource: call.info.subresource.clone(),
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-            object: None,
-            old: None,
-            options,
-            dry_run,
-            warnings: Vec::new(),
-        }
+        let mut attributes =
+            Attributes::new(call.user.clone(), self.row.clone(), operation, &self.namespace, &self.name);
+        attributes.subresource.clone_from(&call.info.subresource);
+        attributes.options = Some(options);
+        attributes.dry_run = dry_run;
+        attributes
+    }
+
+    /// Records in the object who wrote which of its fields.
+    fn manager<'a>(&'a self, name: &'a str, subresource: &'a str, now: &'a str) -> Manager<'a> {
+        let schema = self.row.custom_schema.as_ref().map(|s| s.schema());
+        Manager { resource: &self.row, schema, name, subresource, now }
+    }
+
+    /// Runs admission's mutating part on a new or changed object.
+    async fn mutate(&self, call: &Call, attributes: &mut Attributes) -> Result<Value, Status> {
+        let result = self.server.admission.mutate(attributes).await;
+        call.warnings.extend(std::mem::take(&mut attributes.warnings));
+        result.map(|()| attributes.object.take().unwrap_or_default())
+    }
+
+    /// Runs admission's validating part.
+    async fn validate(&self, call: &Call, attributes: &mut Attributes) -> Result<(), Status> {
+        let result = self.server.admission.validate(attributes).await;
+        call.warnings.extend(std::mem::take(&mut attributes.warnings));
+        result
     }
 }
 

@@ -9,7 +9,6 @@ use kube1_api::patch::{json_patch, merge_patch, strategic_merge_patch};
 use kube1_api::status::Status;
 use serde_json::Value;
 
-use super::pending::apply;
 use super::{Change, Endpoint, metadata, write_options};
 use crate::call::Call;
 use crate::encode::Encoder;
@@ -124,7 +123,8 @@ impl Endpoint {
         self.check_applied(&mut config)?;
         let (manager, force) = (options.field_manager.as_str(), options.force.unwrap_or(false));
         let merge = |live: Option<&Value>, config: &Value| {
-            apply(&self.row, live, config, manager, force, subresource, &strategy::time_text(Timestamp::now()))
+            let now = strategy::time_text(Timestamp::now());
+            self.manager(manager, subresource, &now).apply(live, config, force)
         };
         if self.collection.get(&self.namespace, &self.name).is_none() && subresource.is_empty() {
             self.authorize_create(call).await?;

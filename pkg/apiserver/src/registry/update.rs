@@ -9,9 +9,8 @@ use kube1_api::status::Status;
 use kube1_api::validate::validate_update;
 use serde_json::Value;
 
-use super::pending::Operation;
-use super::pending::track_update;
 use super::{Endpoint, decode, metadata, write_options};
+use crate::admission::Operation;
 use crate::call::Call;
 use crate::convert;
 use crate::encode::Encoder;
@@ -99,26 +98,24 @@ impl Endpoint {
         self.check_preconditions(change, stored, &new)?;
         metadata::metadata(&mut new).insert("resourceVersion".into(), stored.revision().to_string().into());
         apply_defaults(&self.row, &mut new);
-        let (row, options) = (&self.row, change.options);
+        let (row, options, context) = (&self.row, change.options, self.context(call));
+        if !change.tracked {
+            let now = context.time();
+            self.manager(&options.field_manager, change.subresource, &now).track_update(Some(&old), &mut new);
+        }
         let mut attributes = self.attributes(call, Operation::Update, options.to_json(change.kind), options.dry_run);
         attributes.subresource = change.subresource.to_owned();
         attributes.object = Some(new);
         attributes.old = Some(old);
-        self.server.admission.mutate(&mut attributes).await?;
-        let mut new = attributes.object.take().unwrap_or_default();
+        let mut new = self.mutate(call, &mut attributes).await?;
         let old = attributes.old.take().unwrap_or_default();
         apply_defaults(row, &mut new);
-        let context = self.context(call);
         strategy::prepare_update(row, change.subresource, &mut new, &old, &context);
-        if !change.tracked {
-            track_update(row, Some(&old), &mut new, &options.field_manager, change.subresource, &context.time());
-        }
         self.check(&self.name, validate_update(row, &new, &old, change.subresource))?;
         call.warnings.extend(strategy::warnings(row, &new, Some(&old)));
         attributes.object = Some(new);
         attributes.old = Some(old);
-        self.server.admission.validate(&mut attributes).await?;
-        call.warnings.extend(std::mem::take(&mut attributes.warnings));
+        self.validate(call, &mut attributes).await?;
         let new = attributes.object.take().unwrap_or_default();
         let old = attributes.old.take().unwrap_or_default();
         if !metadata::differs(&new, &old) {

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use in_process::InProcess;
 
+use crate::admission::{self, Admission};
 use crate::authn::{self, Authenticator, Authorities, AuthoritiesError};
 use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
 use crate::bootstrap;
@@ -35,7 +36,6 @@ use crate::http::pipeline::{Client, Origin};
 use crate::http::respond::Reply;
 use crate::http::serve::{self, Handler};
 use crate::reader::{Reader, StorageReader};
-use crate::registry::pending::Admission;
 use crate::review;
 use crate::storage::{OpenError, SecretKey, Storage};
 use crate::user::UserInfo;
@@ -179,8 +179,9 @@ impl Server {
             reader: reader.clone(),
         }));
         let rbac = Arc::new(Rbac::of_storage(&storage, &table.load()));
-        let node = Arc::new(NodeAuthorizer::new(objects));
+        let node = Arc::new(NodeAuthorizer::new(objects.clone()));
         let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac]));
+        let plugins = admission::default_plugins(&objects, &authorizer);
         let reviews = review::Context {
             authenticator: authenticator.clone(),
             authorizer: authorizer.clone(),
@@ -191,7 +192,7 @@ impl Server {
         let health = Health::default();
         health.add("ping", true, || Ok(()));
         Ok(Self {
-            admission: Admission,
+            admission: Admission::new(plugins),
             flow: FlowControl::default(),
             metrics: Metrics::default(),
             shutdown: CancellationToken::new(),
