@@ -5,9 +5,15 @@
 
 mod at;
 mod batch;
+mod cluster;
+mod config;
+mod extension;
 mod format;
 mod metadata;
+mod network;
 mod pod;
+mod policy;
+mod rbac;
 mod schedule;
 mod schema;
 mod selector;
@@ -31,29 +37,79 @@ type SubresourceRule = fn(&At, &At, &mut Errors);
 
 /// By group and kind.
 const RULES: &[(&str, &str, Rule)] = &[
+    ("", "ConfigMap", config::config_map),
+    ("", "Endpoints", network::endpoints),
+    ("", "Event", cluster::event),
+    ("", "LimitRange", cluster::limit_range),
+    ("", "Namespace", cluster::namespace),
+    ("", "Node", cluster::node),
+    ("", "PersistentVolume", storage::volume),
+    ("", "PersistentVolumeClaim", storage::claim),
     ("", "Pod", pod::pod),
     ("", "PodTemplate", |new, _, errors| pod::template(&new.get("template"), errors)),
     ("", "ReplicationController", workload::replication_controller),
+    ("", "ResourceQuota", cluster::resource_quota),
+    ("", "Secret", config::secret),
     ("", "Service", service::service),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", extension::admission_policy),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", extension::admission_binding),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", extension::webhooks),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", extension::admission_policy),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", extension::admission_binding),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", extension::webhooks),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", extension::custom_resource_definition),
+    ("apiregistration.k8s.io", "APIService", extension::api_service),
+    ("apps", "ControllerRevision", cluster::controller_revision),
     ("apps", "DaemonSet", workload::daemon_set),
     ("apps", "Deployment", workload::deployment),
     ("apps", "ReplicaSet", workload::replica_set),
     ("apps", "StatefulSet", workload::stateful_set),
+    ("autoscaling", "HorizontalPodAutoscaler", policy::autoscaler),
     ("batch", "CronJob", batch::cron_job),
     ("batch", "Job", batch::job),
+    ("certificates.k8s.io", "CertificateSigningRequest", cluster::signing_request),
+    ("coordination.k8s.io", "Lease", cluster::lease),
+    ("discovery.k8s.io", "EndpointSlice", network::endpoint_slice),
+    ("events.k8s.io", "Event", cluster::event),
+    ("networking.k8s.io", "IPAddress", network::ip_address),
+    ("networking.k8s.io", "Ingress", network::ingress),
+    ("networking.k8s.io", "IngressClass", network::ingress_class),
+    ("networking.k8s.io", "NetworkPolicy", network::network_policy),
+    ("networking.k8s.io", "ServiceCIDR", network::service_cidr),
+    ("node.k8s.io", "RuntimeClass", cluster::runtime_class),
+    ("policy", "PodDisruptionBudget", policy::disruption_budget),
+    ("rbac.authorization.k8s.io", "ClusterRole", rbac::cluster_role),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding", rbac::cluster_role_binding),
+    ("rbac.authorization.k8s.io", "Role", rbac::role),
+    ("rbac.authorization.k8s.io", "RoleBinding", rbac::role_binding),
+    ("scheduling.k8s.io", "PriorityClass", cluster::priority_class),
+    ("storage.k8s.io", "CSIDriver", storage::csi_driver),
+    ("storage.k8s.io", "CSINode", storage::csi_node),
+    ("storage.k8s.io", "CSIStorageCapacity", storage::storage_capacity),
+    ("storage.k8s.io", "StorageClass", storage::storage_class),
+    ("storage.k8s.io", "VolumeAttachment", storage::volume_attachment),
+    ("storage.k8s.io", "VolumeAttributesClass", storage::attributes_class),
 ];
 
 /// By group, kind and subresource.
 const SUBRESOURCE_RULES: &[(&str, &str, &str, SubresourceRule)] = &[
-    ("", "Pod", "status", pod::status),
+    ("", "Namespace", "finalize", cluster::namespace_finalizers),
+    ("", "Namespace", "status", cluster::namespace_status),
+    ("", "Node", "status", cluster::node_status),
     ("", "Pod", "ephemeralcontainers", pod::ephemeral_containers),
     ("", "Pod", "resize", pod::resize),
+    ("", "Pod", "status", pod::status),
     ("", "ReplicationController", "status", workload::status),
+    ("", "ResourceQuota", "status", cluster::resource_quota_status),
     ("apps", "DaemonSet", "status", workload::status),
     ("apps", "Deployment", "status", workload::status),
     ("apps", "ReplicaSet", "status", workload::status),
     ("apps", "StatefulSet", "status", workload::status),
+    ("autoscaling", "HorizontalPodAutoscaler", "status", policy::counts_status),
     ("batch", "Job", "status", batch::job_status),
+    ("certificates.k8s.io", "CertificateSigningRequest", "approval", cluster::approval),
+    ("certificates.k8s.io", "CertificateSigningRequest", "status", cluster::signing_request_status),
+    ("policy", "PodDisruptionBudget", "status", policy::counts_status),
 ];
 
 /// What is wrong with a new object.
@@ -115,3 +171,6 @@ pub fn validate_metadata(resource: &Resource, object: &Value, old: Option<&Value
     }
     errors
 }
+
+#[cfg(test)]
+mod tests;

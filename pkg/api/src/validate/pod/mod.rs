@@ -16,7 +16,8 @@ use super::{Errors, format, metadata};
 
 pub(super) use affinity::tolerations;
 pub(super) use handler::port as port_reference;
-use resources::{quantity, requirements};
+pub(super) use resources::quantity;
+use resources::requirements;
 pub(super) use update::{ephemeral_containers, resize, status};
 
 /// What rules about parts of a pod need to know of the whole.

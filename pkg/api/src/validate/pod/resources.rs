@@ -16,7 +16,7 @@ fn is_whole(name: &str) -> bool {
     is_extended(name) || is_huge_pages(name)
 }
 
-pub(super) fn quantity(at: &At, name: &str, errors: &mut Errors) {
+pub(in crate::validate) fn quantity(at: &At, name: &str, errors: &mut Errors) {
     let Some(amount) = at.quantity() else { return };
     if amount.is_negative() {
         at.invalid(errors, "must be greater than or equal to 0");

@@ -1,0 +1,374 @@
+//! What extends the API: webhooks, admission policies, aggregated and custom APIs.
+
+use serde_json::Value;
+
+use super::at::{At, same};
+use super::selector::label_selector;
+use super::{Errors, format};
+use crate::field::FieldPath;
+use crate::structural;
+
+pub(super) fn webhooks(object: &At, _old: Option<&At>, errors: &mut Errors) {
+    let mut names: Vec<&str> = Vec::new();
+    for webhook in object.get("webhooks").items() {
+        let name = webhook.get("name");
+        if names.contains(&name.text()) {
+            name.duplicate(errors);
+        }
+        names.push(name.text());
+        self::webhook(&webhook, errors);
+    }
+}
+
+fn webhook(webhook: &At, errors: &mut Errors) {
+    let name = webhook.get("name");
+    if name.need(errors) {
+        name.check(errors, format::dns_subdomain(name.text()));
+        if name.text().split('.').count() < 3 {
+            name.invalid(errors, "should be a domain with at least three segments separated by dots");
+        }
+    }
+    for rule in webhook.get("rules").items() {
+        operation_rule(&rule, errors);
+    }
+    let (effects, timeout, versions) =
+        (webhook.get("sideEffects"), webhook.get("timeoutSeconds"), webhook.get("admissionReviewVersions"));
+    effects.need_one_of(errors, &["None", "NoneOnDryRun"]);
+    if timeout.int().is_some_and(|s| !(1..=30).contains(&s)) {
+        timeout.invalid(errors, "the timeout value must be between 1 and 30 seconds");
+    }
+    if versions.is_empty() {
+        versions.required(errors, "must specify one of v1, v1beta1");
+    } else if !versions.list().iter().any(|v| v == "v1" || v == "v1beta1") {
+        versions.invalid(errors, "must include at least one of v1, v1beta1");
+    }
+    label_selector(&webhook.get("namespaceSelector"), errors);
+    label_selector(&webhook.get("objectSelector"), errors);
+    match_conditions(&webhook.get("matchConditions"), errors);
+    client_config(&webhook.get("clientConfig"), errors);
+}
+
+fn match_conditions(conditions: &At, errors: &mut Errors) {
+    if conditions.list().len() > 64 {
+        errors.push(crate::field::FieldError::too_many(&conditions.path(), conditions.list().len(), 64));
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for condition in conditions.items() {
+        let name = condition.get("name");
+        if name.need(errors) {
+            name.check(errors, format::qualified_name(name.text()));
+        }
+        if names.contains(&name.text()) {
+            name.duplicate(errors);
+        }
+        names.push(name.text());
+        condition.get("expression").need(errors);
+    }
+}
+
+fn operation_rule(rule: &At, errors: &mut Errors) {
+    for field in ["operations", "apiGroups", "apiVersions", "resources"] {
+        let list = rule.get(field);
+        list.need(errors);
+        if field != "resources" && list.list().len() > 1 && list.list().iter().any(|v| v == "*") {
+            list.invalid(errors, "if '*' is present, must not specify other values");
+        }
+    }
+    let resources = rule.get("resources");
+    let has = |name: &str| resources.list().iter().any(|r| r == name);
+    if has("*/*") && resources.list().len() > 1 {
+        resources.invalid(errors, "if '*/*' is present, must not specify other resources");
+    }
+    for resource in resources.items() {
+        if resource.is_empty() {
+            resource.required(errors, "");
+        }
+    }
+}
+
+/// Where a webhook is called: a URL or a service.
+fn client_config(config: &At, errors: &mut Errors) {
+    let (url, service) = (config.get("url"), config.get("service"));
+    match (url.is_set(), service.is_set()) {
+        (true, false) => webhook_url(&url, errors),
+        (false, true) => {
+            for field in ["name", "namespace"] {
+                service.get(field).need(errors);
+            }
+            service.get("port").in_range(errors, 1, 65535);
+            let path = service.get("path");
+            if !path.is_empty() && !path.text().starts_with('/') {
+                path.invalid(errors, "must start with a '/'");
+            }
+        }
+        _ => config.required(errors, "exactly one of url or service is required"),
+    }
+}
+
+fn webhook_url(url: &At, errors: &mut Errors) {
+    const FORM: &str = "; desired format: https://host[/path]";
+    let Some((scheme, rest)) = url.text().split_once("://") else {
+        url.required(errors, &format!("url must be a valid URL{FORM}"));
+        return;
+    };
+    if scheme != "https" {
+        url.invalid(errors, format!("'https' is the only allowed URL scheme{FORM}"));
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() {
+        url.invalid(errors, format!("host must be specified{FORM}"));
+    }
+    for (part, name) in [('@', "user information"), ('#', "fragments"), ('?', "query parameters")] {
+        if if part == '@' { authority.contains(part) } else { rest.contains(part) } {
+            url.invalid(errors, format!("{name} is not permitted in the URL"));
+        }
+    }
+}
+
+pub(super) fn admission_policy(object: &At, _old: Option<&At>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    let param = spec.get("paramKind");
+    if param.is_set() {
+        for field in ["apiVersion", "kind"] {
+            param.get(field).need(errors);
+        }
+    }
+    let constraints = spec.get("matchConstraints");
+    if constraints.need(errors) {
+        if constraints.get("resourceRules").is_empty() {
+            constraints.get("resourceRules").required(errors, "");
+        }
+        match_resources(&constraints, errors);
+    }
+    match_conditions(&spec.get("matchConditions"), errors);
+    let mut names: Vec<&str> = Vec::new();
+    for variable in spec.get("variables").items() {
+        let name = variable.get("name");
+        if name.need(errors) && names.contains(&name.text()) {
+            name.duplicate(errors);
+        }
+        names.push(name.text());
+        variable.get("expression").need(errors);
+    }
+    let (validations, audits) = (spec.get("validations"), spec.get("auditAnnotations"));
+    if object.str("kind") == "ValidatingAdmissionPolicy" && validations.is_empty() && audits.is_empty() {
+        validations.required(errors, "validations or auditAnnotations must be non-empty");
+        audits.required(errors, "validations or auditAnnotations must be non-empty");
+    }
+    for validation in validations.items() {
+        validation.get("expression").need(errors);
+        let message = validation.get("message");
+        if message.is_set() && message.text().trim().is_empty() {
+            message.invalid(errors, "message must be non-empty if specified");
+        }
+        validation.get("reason").one_of(errors, &["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"]);
+    }
+    for annotation in audits.items() {
+        annotation.get("key").need(errors);
+        annotation.get("valueExpression").need(errors);
+    }
+}
+
+fn match_resources(resources: &At, errors: &mut Errors) {
+    label_selector(&resources.get("namespaceSelector"), errors);
+    label_selector(&resources.get("objectSelector"), errors);
+    for list in ["resourceRules", "excludeResourceRules"] {
+        for rule in resources.get(list).items() {
+            operation_rule(&rule, errors);
+        }
+    }
+}
+
+pub(super) fn admission_binding(object: &At, _old: Option<&At>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    let name = spec.get("policyName");
+    if name.need(errors) {
+        name.check(errors, format::dns_subdomain(name.text()));
+    }
+    let param = spec.get("paramRef");
+    if param.is_set() {
+        match (param.get("name").is_empty(), param.get("selector").is_set()) {
+            (true, false) => param.get("name").required(errors, "one of name or selector must be specified"),
+            (false, true) => param.get("name").forbidden(errors, "name and selector are mutually exclusive"),
+            _ => label_selector(&param.get("selector"), errors),
+        }
+        param.get("parameterNotFoundAction").need_one_of(errors, &["Allow", "Deny"]);
+    }
+    match_resources(&spec.get("matchResources"), errors);
+    if object.str("kind") != "ValidatingAdmissionPolicyBinding" {
+        return;
+    }
+    let actions = spec.get("validationActions");
+    actions.need(errors);
+    let has = |name: &str| actions.list().iter().any(|a| a == name);
+    if has("Deny") && has("Warn") {
+        actions.invalid(errors, "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)");
+    }
+}
+
+pub(super) fn api_service(object: &At, _old: Option<&At>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    let (group, version, service) = (spec.str("group"), spec.get("version"), spec.get("service"));
+    let name = object.get("metadata.name");
+    let expected = format!("{}.{group}", version.text());
+    if name.text() != expected && !(group.is_empty() && name.text() == format!("{}.", version.text())) {
+        name.invalid(errors, format!("must be `spec.version+\".\"+spec.group`: \"{expected}\""));
+    }
+    if version.need(errors) {
+        version.check(errors, format::dns_label(version.text()));
+    }
+    if !group.is_empty() {
+        spec.get("group").check(errors, format::dns_subdomain(group));
+    }
+    for (field, max) in [("groupPriorityMinimum", 20000), ("versionPriority", 1000)] {
+        let priority = spec.get(field);
+        if !(1..=max).contains(&priority.int().unwrap_or(0)) {
+            let detail = format!("must be positive and less than or equal to {max}");
+            priority.invalid_value(errors, priority.int().unwrap_or(0), detail);
+        }
+    }
+    let (bundle, insecure) = (spec.get("caBundle"), spec.get("insecureSkipTLSVerify"));
+    if !service.is_set() {
+        if !bundle.is_empty() {
+            bundle.invalid(errors, "local APIServices may not have a caBundle");
+        }
+        if insecure.is_true() {
+            insecure.invalid(errors, "local APIServices may not have insecureSkipTLSVerify");
+        }
+        return;
+    }
+    for field in ["namespace", "name"] {
+        service.get(field).need(errors);
+    }
+    service.get("port").in_range(errors, 1, 65535);
+    if insecure.is_true() && !bundle.is_empty() {
+        insecure.invalid(errors, "may not be true if caBundle is present");
+    }
+}
+
+/// A definition of custom resources; its schemas must be structural.
+pub(super) fn custom_resource_definition(object: &At, old: Option<&At>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    let (group, names) = (spec.get("group"), spec.get("names"));
+    if group.need(errors) {
+        group.check(errors, format::dns_subdomain(group.text()));
+        if !group.text().contains('.') {
+            group.invalid(errors, "should be a domain with at least one dot");
+        }
+    }
+    let expected = format!("{}.{}", names.str("plural"), group.text());
+    if object.str("metadata.name") != expected {
+        let detail = format!("must be spec.names.plural+\".\"+spec.group: {expected:?}");
+        object.get("metadata.name").invalid(errors, detail);
+    }
+    spec.get("scope").need_one_of(errors, &["Cluster", "Namespaced"]);
+    for field in ["plural", "singular", "kind", "listKind"] {
+        let name = names.get(field);
+        if name.need(errors) {
+            name.check(errors, format::dns_label(&name.text().to_lowercase()));
+        }
+    }
+    for list in ["shortNames", "categories"] {
+        for name in names.get(list).items() {
+            name.check(errors, format::dns_label(name.text()));
+        }
+    }
+    if names.str("kind") == names.str("listKind") && !names.get("kind").is_empty() {
+        names.get("listKind").invalid(errors, "kind and listKind may not be the same");
+    }
+    if spec.get("preserveUnknownFields").is_true() {
+        let detail = "must be false in order to use defaults in the schema";
+        spec.get("preserveUnknownFields").invalid(errors, detail);
+    }
+    versions(&spec.get("versions"), old.map(|old| &old.value["spec"]["versions"]), errors);
+    if spec.str("conversion.strategy") == "Webhook" {
+        let webhook = spec.get("conversion.webhook");
+        if webhook.need(errors) {
+            client_config(&webhook.get("clientConfig"), errors);
+            let reviews = webhook.get("conversionReviewVersions");
+            reviews.need(errors);
+        }
+    }
+    if let Some(old) = old {
+        definition_change(object, old, errors);
+    }
+}
+
+fn versions(versions: &At, old: Option<&Value>, errors: &mut Errors) {
+    versions.need(errors);
+    let mut names: Vec<&str> = Vec::new();
+    let stored = versions.list().iter().filter(|v| v["storage"] == true).count();
+    if stored != 1 {
+        let detail = "must have exactly one version marked as storage version";
+        versions.invalid(errors, detail);
+    }
+    for version in versions.items() {
+        let name = version.get("name");
+        if name.need(errors) {
+            name.check(errors, format::dns_label(name.text()));
+        }
+        if names.contains(&name.text()) {
+            name.duplicate(errors);
+        }
+        names.push(name.text());
+        let schema = version.get("schema.openAPIV3Schema");
+        let unchanged = old
+            .and_then(Value::as_array)
+            .is_some_and(|list| list.iter().any(|v| v["schema"] == version.value["schema"]));
+        if !schema.is_set() {
+            schema.required(errors, "schemas are required");
+        } else if !unchanged && let Err(problems) = structural::parse(schema.value, &schema.path()) {
+            errors.extend(problems);
+        }
+        scale(&version.get("subresources.scale"), errors);
+        for column in version.get("additionalPrinterColumns").items() {
+            for field in ["name", "type", "jsonPath"] {
+                column.get(field).need(errors);
+            }
+        }
+        let selectable = version.get("selectableFields");
+        if selectable.list().len() > 8 {
+            errors.push(crate::field::FieldError::too_many(&selectable.path(), selectable.list().len(), 8));
+        }
+    }
+}
+
+fn scale(scale: &At, errors: &mut Errors) {
+    if !scale.is_set() {
+        return;
+    }
+    for (field, roots) in [
+        ("specReplicasPath", &[".spec."][..]),
+        ("statusReplicasPath", &[".status."]),
+        ("labelSelectorPath", &[".spec.", ".status."]),
+    ] {
+        let path = scale.get(field);
+        if path.is_empty() {
+            if field != "labelSelectorPath" {
+                path.required(errors, "");
+            }
+        } else if !roots.iter().any(|root| path.text().starts_with(root)) {
+            path.invalid(errors, format!("should be a json path under {}", roots.join(" or ")));
+        }
+    }
+}
+
+fn definition_change(object: &At, old: &At, errors: &mut Errors) {
+    let established =
+        old.get("status.conditions").list().iter().any(|c| c["type"] == "Established" && c["status"] == "True");
+    let mut fixed = vec!["spec.group", "spec.names.plural"];
+    if established {
+        fixed.extend(["spec.scope", "spec.names.kind"]);
+    }
+    for field in fixed {
+        object.get(field).immutable(&old.get(field), errors);
+    }
+    let versions = object.get("spec.versions");
+    for stored in old.get("status.storedVersions").list() {
+        if !versions.list().iter().any(|v| same(&v["name"], stored)) {
+            let path = FieldPath::new("status").child("storedVersions").index(0);
+            let detail = "missing from spec.versions; was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in it and removes it from status.storedVersions";
+            errors.push(crate::field::FieldError::invalid(&path, stored.clone(), detail));
+        }
+    }
+}
