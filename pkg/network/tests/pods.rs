@@ -41,6 +41,7 @@ impl Node {
             node_ip: node_ip(number),
             data_dir: dir.path().to_owned(),
             cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+            service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
             cni_bin_dir: dir.path().join("bin"),
             cni_conf_dir: dir.path().join("net.d"),
             executable: env!("CARGO_BIN_EXE_kube1-cni").into(),

@@ -1,1 +1,267 @@
 //! Services and EndpointSlices to nftables.
+
+mod endpoints;
+mod flows;
+mod health;
+mod rules;
+mod service;
+mod state;
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube1_client::{Event, Informers, ObjectKey};
+use kube1_network::PROXY_TABLE;
+use kube1_network::nft::NftError;
+use kube1_supervisor::{BoxError, Component, Context};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+pub use endpoints::{Place, Targets, targets};
+pub use flows::Fronts;
+use health::HealthChecks;
+pub use rules::{Fragment, fragment};
+pub use service::{ServicePort, health_check_port, ports_of};
+pub use state::TableState;
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const ZONE: &str = "topology.kubernetes.io/zone";
+const BY_SERVICE: &str = "proxy-service";
+/// How often the table is looked for, in case other software removed it.
+const CHECK: Duration = Duration::from_secs(30);
+
+/// Why the proxy stopped; it starts again with a table made anew.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    #[error("nftables table {PROXY_TABLE} was removed by somebody else")]
+    Removed,
+    #[error("cannot serve health checks on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the proxy was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// What a proxy needs to know of its node.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    pub node_name: String,
+    /// Addresses of pods, at most one range for each IP family.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Cluster IPs that this node serves by itself, such as that of the cluster's DNS.
+    pub served_here: Vec<IpAddr>,
+    /// Where to say that the proxy is healthy; upstream uses port 10256.
+    pub healthz: Option<SocketAddr>,
+}
+
+/// The service proxy as a component. Its table stays in the kernel when it stops.
+pub struct Proxy {
+    informers: Informers,
+    config: ProxyConfig,
+}
+
+/// Services that changed since they were last looked at.
+#[derive(Default)]
+struct Dirty {
+    keys: Mutex<HashSet<ObjectKey>>,
+    wake: Notify,
+}
+
+impl Dirty {
+    fn add(&self, key: ObjectKey) {
+        self.keys.lock().insert(key);
+        self.wake.notify_one();
+    }
+}
+
+/// What is computed from one service's objects.
+#[derive(Default)]
+struct Computed {
+    fragment: Fragment,
+    health: Option<(u16, usize)>,
+}
+
+impl Proxy {
+    /// `informers` act as the node and may be shared with its other components.
+    pub fn new(informers: Informers, config: ProxyConfig) -> Self {
+        Self { informers, config }
+    }
+
+    fn watch(&self) -> Arc<Dirty> {
+        let dirty = Arc::new(Dirty::default());
+        let services = self.informers.all::<Service>();
+        let slices = self.informers.all::<EndpointSlice>();
+        slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
+        // Weak: handlers outlive a run that failed.
+        let weak = Arc::downgrade(&dirty);
+        services.add_handler(move |event| {
+            if let Some(dirty) = weak.upgrade() {
+                dirty.add(ObjectKey::of(event.object().as_ref()));
+            }
+        });
+        let weak = Arc::downgrade(&dirty);
+        slices.add_handler(move |event| {
+            let Some(dirty) = weak.upgrade() else { return };
+            if let Event::Updated { old, .. } = event {
+                service_of(old).into_iter().for_each(|key| dirty.add(key));
+            }
+            service_of(event.object()).into_iter().for_each(|key| dirty.add(key));
+        });
+        dirty
+    }
+
+    fn place(&self) -> Place {
+        let own = self.informers.all::<Node>().get(&ObjectKey::new("", &*self.config.node_name));
+        let zone = own.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
+        Place { node: self.config.node_name.clone(), zone }
+    }
+
+    fn compute(&self, key: &ObjectKey, place: &Place, fronts: &mut Fronts) -> Computed {
+        let Some(service) = self.informers.all::<Service>().get(key) else { return Computed::default() };
+        let slices = self.informers.all::<EndpointSlice>().by_index(BY_SERVICE, &key.to_string());
+        let mut computed = Computed::default();
+        let mut ready_here = 0;
+        for port in ports_of(&service) {
+            if self.config.served_here.contains(&port.cluster_ip) {
+                continue;
+            }
+            let targets = targets(&port, slices.iter().map(AsRef::as_ref), place);
+            fronts.add(&port, &targets);
+            ready_here = ready_here.max(targets.ready_here);
+            let part = fragment(&port, &targets, &self.config.cluster_cidrs);
+            computed.fragment.own.sets.extend(part.own.sets);
+            computed.fragment.own.chains.extend(part.own.chains);
+            computed.fragment.shared.extend(part.shared);
+        }
+        computed.health = health_check_port(&service).map(|port| (port, ready_here));
+        computed
+    }
+
+    async fn serve(&self, ctx: &Context) -> Result<(), ProxyError> {
+        let dirty = self.watch();
+        let (services, slices) = (self.informers.all::<Service>(), self.informers.all::<EndpointSlice>());
+        let nodes = self.informers.all::<Node>();
+        let synced = async { tokio::join!(services.synced(), slices.synced(), nodes.synced()) };
+        if ctx.shutdown.run_until_cancelled(synced).await.is_none() {
+            return Ok(());
+        }
+        let mut worker = Worker {
+            state: Some(TableState::new(PROXY_TABLE, &self.config.cluster_cidrs)),
+            health: HealthChecks::new(ctx.shutdown.clone()),
+            ports: HashMap::new(),
+        };
+        let mut place = self.place();
+        dirty.keys.lock().clear();
+        let all = services.list().iter().map(|service| ObjectKey::of(service.as_ref())).collect();
+        worker.apply(self, all, &place, true).await?;
+        ctx.ready();
+        loop {
+            let check = tokio::select! {
+                () = ctx.shutdown.cancelled() => return Ok(()),
+                () = dirty.wake.notified() => false,
+                () = tokio::time::sleep(CHECK) => true,
+            };
+            if check && !worker.is_there().await? {
+                return Err(ProxyError::Removed);
+            }
+            let mut keys = std::mem::take(&mut *dirty.keys.lock());
+            let now = self.place();
+            if now != place {
+                place = now;
+                keys.extend(services.list().iter().map(|service| ObjectKey::of(service.as_ref())));
+            }
+            if !keys.is_empty() {
+                worker.apply(self, keys, &place, false).await?;
+            }
+        }
+    }
+}
+
+struct Worker {
+    /// Absent only while a transaction runs on its own thread.
+    state: Option<TableState>,
+    health: HealthChecks,
+    /// By service, its health check port and the number of its ready endpoints here.
+    ports: HashMap<ObjectKey, (u16, usize)>,
+}
+
+impl Worker {
+    async fn apply(
+        &mut self,
+        proxy: &Proxy,
+        keys: HashSet<ObjectKey>,
+        place: &Place,
+        everything: bool,
+    ) -> Result<(), ProxyError> {
+        let mut fronts = Fronts::default();
+        let mut fragments = Vec::with_capacity(keys.len());
+        for key in keys {
+            let computed = proxy.compute(&key, place, &mut fronts);
+            match computed.health {
+                Some(health) => self.ports.insert(key.clone(), health),
+                None => self.ports.remove(&key),
+            };
+            fragments.push((key, computed.fragment));
+        }
+        let mut state = self.state.take().unwrap_or_else(|| TableState::new(PROXY_TABLE, &proxy.config.cluster_cidrs));
+        let transaction = tokio::task::spawn_blocking(move || {
+            let count = fragments.len();
+            let result =
+                if everything { state.replace(fragments.into_iter().collect()) } else { state.update(fragments) };
+            result?;
+            tracing::debug!(services = count, "services updated");
+            // Without it clients of UDP services wait for a time-out; that is no reason to serve nobody.
+            if !fronts.is_empty()
+                && let Err(error) = fronts.forget_stale()
+            {
+                tracing::warn!(%error, "cannot forget UDP flows to endpoints that are gone");
+            }
+            Ok::<_, ProxyError>(state)
+        });
+        self.state = Some(transaction.await??);
+        let wanted = self.ports.iter().map(|(key, (port, ready))| (*port, (key.clone(), *ready))).collect();
+        self.health.set(&wanted).await;
+        Ok(())
+    }
+
+    async fn is_there(&self) -> Result<bool, ProxyError> {
+        match &self.state {
+            Some(state) => Ok(state.is_there()?),
+            None => Ok(false),
+        }
+    }
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
+}
+
+#[async_trait]
+impl Component for Proxy {
+    fn name(&self) -> &str {
+        "kube-proxy"
+    }
+
+    async fn run(&self, ctx: Context) -> Result<(), BoxError> {
+        let mut healthz = JoinSet::new();
+        if let Some(address) = self.config.healthz {
+            let listener = TcpListener::bind(address).await.map_err(|source| ProxyError::Listen { address, source })?;
+            let body = serde_json::json!({"nodeEligible": true});
+            let answer = move || health::json_response(hyper::StatusCode::OK, &body);
+            healthz.spawn(health::serve(listener, ctx.shutdown.child_token(), answer));
+        }
+        let result = self.serve(&ctx).await;
+        healthz.shutdown().await;
+        Ok(result?)
+    }
+}

@@ -13,6 +13,7 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u16 = SUBSYSTEM << 8;
+const GET_TABLE: u16 = NEW_TABLE + 1;
 const DELETE_TABLE: u16 = NEW_TABLE + 2;
 const NEW_CHAIN: u16 = NEW_TABLE + 3;
 const DELETE_CHAIN: u16 = NEW_TABLE + 5;
@@ -80,6 +81,16 @@ impl Table {
         let mut batch = Batch::new(&self.name);
         batch.change(changes);
         if batch.is_empty() { Ok(()) } else { batch.commit() }
+    }
+
+    /// Whether the kernel has the table.
+    pub fn exists(&self) -> Result<bool, NftError> {
+        let mut messages = Messages::default();
+        let sequence = messages.push(GET_TABLE, 0, FAMILY_INET, 0, |out| out.text(1, &self.name));
+        messages.acknowledge_last();
+        let socket = NfnlSocket::open().map_err(NftError::Socket)?;
+        let refusals = socket.transact(messages, sequence).map_err(NftError::Socket)?;
+        Ok(refusals.is_empty())
     }
 
     /// Removes the table if it exists.

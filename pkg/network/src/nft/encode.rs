@@ -216,7 +216,7 @@ fn body(out: &mut Messages, expr: &Expr, own_ids: &mut impl Iterator<Item = u32>
             out.be32(3, VERDICT_REGISTER);
         }
         Expr::Remember { set, key, value, timeout } => dynset(out, set, 1, *key, *value, *timeout),
-        Expr::Forget { set, key } => dynset(out, set, 2, *key, None, None),
+        Expr::Forget { set, key, value } => dynset(out, set, 2, *key, *value, None),
         Expr::Random { modulus, to } => {
             const NUMGEN_RANDOM: u32 = 1;
             out.be32(1, register(*to));

@@ -148,9 +148,11 @@ pub enum Expr {
         value: Option<Reg>,
         timeout: Option<Duration>,
     },
+    /// Removes the key; for a map, `value` must hold some value.
     Forget {
         set: String,
         key: Reg,
+        value: Option<Reg>,
     },
     Random {
         modulus: u32,

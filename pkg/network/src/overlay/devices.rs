@@ -8,7 +8,7 @@ use super::OverlayError;
 use super::files::State;
 use super::peers::tunnel_mac;
 use crate::cni::gateway;
-use crate::rtnl::{Link, Mac, RouteSocket, Vxlan};
+use crate::rtnl::{Link, Mac, Route, RouteSocket, Vxlan};
 use crate::{BRIDGE, TUNNEL};
 
 const VNI: u32 = 1;
@@ -18,6 +18,7 @@ const BRIDGE_MAC: u8 = 0x42;
 const USUAL_MTU: u32 = 1500;
 
 pub(super) struct Devices {
+    bridge: u32,
     /// Index of the tunnel's interface.
     pub(super) tunnel: u32,
     /// What fits into a tunnel's packet.
@@ -36,7 +37,24 @@ pub(super) fn ensure(socket: &mut RouteSocket, state: &State) -> Result<Devices,
     let tunnel = ensure_tunnel(socket, vxlan, mtu)?;
     // The source of what the host itself sends to other nodes' pods.
     set_addresses(socket, &tunnel, Some(IpNet::from(state.subnet.network())))?;
-    Ok(Devices { tunnel: tunnel.index, mtu })
+    Ok(Devices { bridge: bridge.index, tunnel: tunnel.index, mtu })
+}
+
+/// Lets the host choose an address of the pod network as its own for what it sends to services.
+pub(super) fn route_services(
+    socket: &mut RouteSocket,
+    devices: &Devices,
+    subnet: IpNet,
+    service_cidrs: &[IpNet],
+) -> Result<(), OverlayError> {
+    for cidr in service_cidrs.iter().filter(|cidr| cidr.addr().is_ipv4() == subnet.addr().is_ipv4()) {
+        let source = Some(gateway(subnet));
+        let route = Route { destination: *cidr, gateway: None, device: devices.bridge, onlink: false, source };
+        if !socket.routes(devices.bridge)?.contains(&route) {
+            socket.replace_route(&route)?;
+        }
+    }
+    Ok(())
 }
 
 /// Outer IP, UDP, VXLAN and inner Ethernet headers.

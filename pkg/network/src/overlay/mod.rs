@@ -54,6 +54,8 @@ pub struct OverlayConfig {
     pub data_dir: PathBuf,
     /// The addresses of all pods of the cluster.
     pub cluster_cidr: IpNet,
+    /// The addresses of services. The host gets a route to them, as it may have no default route.
+    pub service_cidrs: Vec<IpNet>,
     /// Where the container runtime looks for plugins and network configurations.
     pub cni_bin_dir: PathBuf,
     pub cni_conf_dir: PathBuf,
@@ -143,6 +145,7 @@ pub fn set_up(config: &OverlayConfig, state: &State) -> Result<(), OverlayError>
     let dir = state_dir(&config.data_dir);
     let mut socket = RouteSocket::open()?;
     let devices = devices::ensure(&mut socket, state)?;
+    devices::route_services(&mut socket, &devices, state.subnet, &config.service_cidrs)?;
     sysctl::set_all()?;
     replace_table(&dir, config.cluster_cidr)?;
     peers::program(&mut socket, devices.tunnel, config.cluster_cidr, &state.peers)?;

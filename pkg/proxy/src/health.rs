@@ -1,0 +1,115 @@
+//! What load balancers ask a node: whether it has endpoints of a service, and whether its proxy works.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use kube1_client::ObjectKey;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Connections that one port serves at a time; a load balancer needs a few.
+const CONNECTIONS: usize = 64;
+
+/// Service, and number of its ready endpoints on this node.
+type Report = (ObjectKey, usize);
+
+/// The health check ports of all services, each served while this lives.
+pub struct HealthChecks {
+    shutdown: CancellationToken,
+    servers: JoinSet<()>,
+    ports: HashMap<u16, (watch::Sender<Report>, CancellationToken)>,
+}
+
+impl HealthChecks {
+    pub fn new(shutdown: CancellationToken) -> Self {
+        Self { shutdown, servers: JoinSet::new(), ports: HashMap::new() }
+    }
+
+    /// Serves exactly these ports.
+    pub async fn set(&mut self, wanted: &HashMap<u16, Report>) {
+        self.ports.retain(|port, (_, stop)| {
+            let keep = wanted.contains_key(port);
+            if !keep {
+                stop.cancel();
+            }
+            keep
+        });
+        while self.servers.try_join_next().is_some() {}
+        for (port, report) in wanted {
+            if let Some((sender, _)) = self.ports.get(port) {
+                sender.send_if_modified(|now| std::mem::replace(now, report.clone()) != *report);
+                continue;
+            }
+            let address = SocketAddr::from(([0; 16], *port));
+            let bound = match TcpListener::bind(address).await {
+                Err(_) => TcpListener::bind(SocketAddr::from(([0; 4], *port))).await,
+                bound => bound,
+            };
+            match bound {
+                Ok(listener) => {
+                    let (sender, receiver) = watch::channel(report.clone());
+                    let stop = self.shutdown.child_token();
+                    let answer = move || service_report(&receiver.borrow());
+                    self.servers.spawn(serve(listener, stop.clone(), answer));
+                    self.ports.insert(*port, (sender, stop));
+                }
+                Err(error) => tracing::warn!(%error, port, service = %report.0, "cannot serve the health check port"),
+            }
+        }
+    }
+}
+
+fn service_report((service, endpoints): &Report) -> Response<Full<Bytes>> {
+    let status = if *endpoints > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "service": {"namespace": service.namespace, "name": service.name},
+        "localEndpoints": endpoints,
+        "serviceProxyHealthy": true,
+    });
+    let mut response = json_response(status, &body);
+    response.headers_mut().insert("x-load-balancing-endpoint-weight", (*endpoints).into());
+    response
+}
+
+pub(crate) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    headers.insert("x-content-type-options", hyper::header::HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Gives every request on `listener` the same answer, until stopped.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    stop: CancellationToken,
+    answer: impl Fn() -> Response<Full<Bytes>> + Send + Sync + 'static,
+) {
+    let (answer, mut connections) = (Arc::new(answer), JoinSet::new());
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let answer = Arc::clone(&answer);
+        connections.spawn(async move {
+            let reply = service_fn(move |_: Request<Incoming>| std::future::ready(Ok::<_, Infallible>(answer())));
+            // A client that breaks off is not our concern.
+            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), reply).await;
+        });
+    }
+}
