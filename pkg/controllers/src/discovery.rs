@@ -73,9 +73,13 @@ impl Kinds {
     }
 
     /// The kind that an owner reference names; None if the server does not have it.
-    #[expect(dead_code, reason = "the garbage collector will use it")]
     pub fn of_owner(&self, owner: &OwnerReference) -> Option<&Kind> {
-        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        self.all.get(*self.by_name.get(&(group.to_owned(), owner.kind.clone()))?)
+        self.find(&owner.api_version, &owner.kind)
+    }
+
+    /// The preferred version of a kind.
+    pub fn find(&self, api_version: &str, kind: &str) -> Option<&Kind> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        self.all.get(*self.by_name.get(&(group.to_owned(), kind.to_owned()))?)
     }
 }

@@ -9,6 +9,7 @@ mod deployment;
 mod discovery;
 mod endpoints;
 mod expectations;
+mod garbage;
 mod manager;
 mod namespace;
 mod owner;

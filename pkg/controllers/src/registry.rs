@@ -2,7 +2,7 @@
 
 use crate::endpoints::{legacy, slices};
 use crate::manager::Entry;
-use crate::{deployment, namespace, replica_set, service_account};
+use crate::{deployment, garbage, namespace, replica_set, service_account};
 
 macro_rules! controllers {
     ($($name:literal as $account:literal: $run:path,)*) => {
@@ -20,4 +20,5 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "namespace-controller" as "namespace-controller": namespace::run,
     "endpointslice-controller" as "endpointslice-controller": slices::run,
     "endpoints-controller" as "endpoint-controller": legacy::run,
+    "garbage-collector-controller" as "generic-garbage-collector": garbage::run,
 ];
