@@ -31,8 +31,9 @@ pub struct Type {
     /// In rising order of protobuf number.
     #[serde(rename = "f", default)]
     pub fields: Vec<Field>,
+    /// Positions of the fields in the order of their names.
     #[serde(skip)]
-    index: HashMap<&'static str, u16>,
+    by_name: Vec<u16>,
 }
 
 /// A field of a struct.
@@ -80,6 +81,18 @@ pub struct Field {
     pub values: Vec<&'static str>,
     #[serde(rename = "ie", default)]
     pub item_values: Vec<&'static str>,
+    /// What `proto` and `reference` mean.
+    #[serde(skip)]
+    target: Target,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Target {
+    #[default]
+    Unknown,
+    Scalar(Scalar),
+    /// Position of the type in the table.
+    Type(u16),
 }
 
 /// JSON forms of leaves.
@@ -116,10 +129,15 @@ impl Types {
     fn load() -> Self {
         let mut list: Vec<Type> =
             serde_json::from_str(include_str!("data/types.json")).expect("the generated table is valid");
+        let by_name: HashMap<_, _> = list.iter().enumerate().map(|(i, t)| (t.name, i as u16)).collect();
         for ty in &mut list {
-            ty.index = ty.fields.iter().enumerate().map(|(i, f)| (f.name, i as u16)).collect();
+            for field in &mut ty.fields {
+                field.target = Target::of(field, &by_name);
+            }
+            ty.by_name = (0..ty.fields.len() as u16).collect();
+            let fields = &ty.fields;
+            ty.by_name.sort_unstable_by_key(|i| fields[usize::from(*i)].name);
         }
-        let by_name = list.iter().enumerate().map(|(i, t)| (t.name, i as u16)).collect();
         Self { list, by_name }
     }
 }
@@ -155,7 +173,8 @@ pub fn all() -> impl Iterator<Item = &'static Type> {
 impl Type {
     /// A member by its JSON name.
     pub fn field(&'static self, name: &str) -> Option<&'static Field> {
-        self.index.get(name).map(|i| &self.fields[usize::from(*i)]).filter(|f| !f.inline)
+        let at = self.by_name.binary_search_by_key(&name, |i| self.fields[usize::from(*i)].name).ok()?;
+        Some(&self.fields[usize::from(self.by_name[at])]).filter(|f| !f.inline)
     }
 
     pub fn encoding(&self) -> &'static str {
@@ -176,6 +195,20 @@ impl Type {
     }
 }
 
+impl Target {
+    fn of(field: &Field, types: &HashMap<&str, u16>) -> Self {
+        Self::Scalar(match field.proto {
+            "string" => Scalar::String,
+            "bool" => Scalar::Bool,
+            "int32" => Scalar::Int32,
+            "int64" => Scalar::Int64,
+            "double" => Scalar::Double,
+            "bytes" => Scalar::Bytes,
+            _ => return types.get(field.reference).map_or(Self::Unknown, |index| Self::Type(*index)),
+        })
+    }
+}
+
 impl Field {
     pub fn shape(&'static self) -> Shape {
         if self.repeated {
@@ -189,16 +222,18 @@ impl Field {
 
     /// Shape of an item of the list, of a value of the map, or of the field itself.
     pub fn element(&'static self) -> Shape {
-        let scalar = match self.proto {
-            "string" => Scalar::String,
-            "bool" => Scalar::Bool,
-            "int32" => Scalar::Int32,
-            "int64" => Scalar::Int64,
-            "double" => Scalar::Double,
-            "bytes" => Scalar::Bytes,
-            _ => return find(self.reference).map_or(Shape::Any, Type::shape),
-        };
-        Shape::Scalar(scalar)
+        match self.target {
+            Target::Scalar(scalar) => Shape::Scalar(scalar),
+            _ => self.target().map_or(Shape::Any, Type::shape),
+        }
+    }
+
+    /// The type of the message, item or map value.
+    pub fn target(&self) -> Option<&'static Type> {
+        match self.target {
+            Target::Type(index) => Some(&TYPES.list[usize::from(index)]),
+            _ => None,
+        }
     }
 
     pub fn is_map(&self) -> bool {

@@ -1,7 +1,7 @@
 //! JSON: strict decoding that reports duplicates, and the canonical stored form.
 
 use std::cell::RefCell;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -12,15 +12,14 @@ use crate::status::Status;
 
 /// Decodes and checks an object of the resource.
 pub fn decode_json(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
-    let duplicates = RefCell::new(Vec::new());
+    let found = RefCell::new(Found::default());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let seed = ValueSeed { path: String::new(), duplicates: &duplicates };
-    let value = seed
+    let value = ValueSeed(&found)
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?;
     let duplicates: Vec<String> =
-        duplicates.into_inner().into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+        found.into_inner().duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
     tolerant::finish(resource, value, duplicates, validation)
 }
 
@@ -44,11 +43,35 @@ pub fn encode_canonical(value: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Builds a value as serde_json does, keeping the paths of members that come twice.
-struct ValueSeed<'a> {
+/// Where decoding is, and which members came twice.
+#[derive(Default)]
+struct Found {
     path: String,
-    duplicates: &'a RefCell<Vec<String>>,
+    duplicates: Vec<String>,
 }
+
+impl Found {
+    /// Goes down to a member; gives the length to go back to.
+    fn enter(&mut self, key: &str) -> usize {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        length
+    }
+
+    fn enter_item(&mut self, index: usize) -> usize {
+        let length = self.path.len();
+        // Writing to a string cannot fail.
+        let _ = write!(self.path, "[{index}]");
+        length
+    }
+}
+
+/// Builds a value as serde_json does, keeping the paths of members that come twice.
+#[derive(Clone, Copy)]
+struct ValueSeed<'a>(&'a RefCell<Found>);
 
 impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = Value;
@@ -100,8 +123,10 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         loop {
-            let seed = ValueSeed { path: format!("{}[{}]", self.path, list.len()), duplicates: self.duplicates };
-            match items.next_element_seed(seed)? {
+            let length = self.0.borrow_mut().enter_item(list.len());
+            let item = items.next_element_seed(self)?;
+            self.0.borrow_mut().path.truncate(length);
+            match item {
                 Some(item) => list.push(item),
                 None => return Ok(Value::Array(list)),
             }
@@ -111,12 +136,13 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = members.next_key::<String>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
-            if map.contains_key(&key) {
-                self.duplicates.borrow_mut().push(path.clone());
+            let length = self.0.borrow_mut().enter(&key);
+            let value = members.next_value_seed(self)?;
+            let found = &mut *self.0.borrow_mut();
+            if map.insert(key, value).is_some() {
+                found.duplicates.push(found.path.clone());
             }
-            let value = members.next_value_seed(ValueSeed { path, duplicates: self.duplicates })?;
-            map.insert(key, value);
+            found.path.truncate(length);
         }
         Ok(Value::Object(map))
     }

@@ -1,5 +1,7 @@
 //! Checking a value against the field table: types, unknown members, canonical leaves.
 
+use std::fmt::Write;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -96,10 +98,19 @@ impl Walk {
     /// Runs `inner` with a longer path.
     fn below<T>(&mut self, step: &str, inner: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
-        if !step.starts_with('[') && length > 0 {
+        if length > 0 {
             self.path.push('.');
         }
         self.path.push_str(step);
+        let result = inner(self);
+        self.path.truncate(length);
+        result
+    }
+
+    fn below_item<T>(&mut self, index: usize, inner: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        // Writing to a string cannot fail.
+        let _ = write!(self.path, "[{index}]");
         let result = inner(self);
         self.path.truncate(length);
         result
@@ -126,22 +137,19 @@ impl Walk {
             Shape::Scalar(scalar) => self.scalar(scalar, value),
             Shape::Struct(_) => self.members(shape, value),
             Shape::Map(field) => {
-                let wrong = self.wrong("map", value);
-                let members = value.as_object_mut().ok_or(wrong)?;
+                let Value::Object(members) = value else { return Err(self.wrong("map", value)) };
                 members.iter_mut().try_for_each(|(key, v)| self.below(key, |w| w.value(field.element(), v)))
             }
             Shape::List(_) | Shape::Strings => {
-                let wrong = self.wrong("list", value);
-                let items = value.as_array_mut().ok_or(wrong)?;
+                let Value::Array(items) = value else { return Err(self.wrong("list", value)) };
                 let mut indexed = items.iter_mut().enumerate();
-                indexed.try_for_each(|(i, v)| self.below(&format!("[{i}]"), |w| w.value(shape.item(), v)))
+                indexed.try_for_each(|(i, v)| self.below_item(i, |w| w.value(shape.item(), v)))
             }
         }
     }
 
     fn members(&mut self, shape: Shape, value: &mut Value) -> Result<(), String> {
-        let wrong = self.wrong("object", value);
-        let members = value.as_object_mut().ok_or(wrong)?;
+        let Value::Object(members) = value else { return Err(self.wrong("object", value)) };
         let mut dropped = Vec::new();
         for (key, member) in members.iter_mut() {
             match shape.member(key) {
@@ -189,8 +197,7 @@ impl Walk {
     }
 
     fn time(&self, scalar: Scalar, value: &mut Value) -> Result<(), String> {
-        let wrong = self.wrong("time", value);
-        let text = value.as_str().ok_or_else(|| wrong.clone())?;
+        let text = value.as_str().ok_or_else(|| self.wrong("time", value))?;
         if text.is_empty() {
             *value = Value::Null;
             return Ok(());

@@ -108,7 +108,7 @@ impl Definitions {
             "int32" | "int64" => typed("integer", field.proto),
             "double" => typed("number", "double"),
             "bytes" => typed("string", "byte"),
-            _ => match schema::find(field.reference) {
+            _ => match field.target() {
                 Some(ty) if ty.encoding() == "list" => {
                     object([("type", "array".into()), ("items", json!({"type": "string"}))])
                 }
@@ -173,7 +173,7 @@ pub(super) fn references(name: &str) -> Vec<&'static str> {
     let Some(ty) = schema::find(name).filter(|ty| ty.encoding().is_empty()) else { return Vec::new() };
     let fields = ty.fields.iter().filter(|f| !f.inline && f.proto == "message");
     fields
-        .filter(|f| schema::find(f.reference).is_some_and(|ty| !matches!(ty.encoding(), "list" | "duration")))
+        .filter(|f| f.target().is_some_and(|ty| !matches!(ty.encoding(), "list" | "duration")))
         .map(|f| f.reference)
         .collect()
 }

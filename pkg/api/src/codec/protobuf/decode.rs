@@ -61,7 +61,7 @@ fn fields(
     while let Some((number, part)) = reader.next()? {
         let Some(field) = ty.fields.iter().find(|f| f.number == number && f.via.is_empty()) else { continue };
         if field.inline {
-            if let Some(inner) = schema::find(field.reference) {
+            if let Some(inner) = field.target() {
                 let bytes = part_bytes(number, part)?;
                 budget.deeper(|budget| fields(inner, bytes, members, budget))?;
             }
@@ -159,7 +159,7 @@ fn single(field: &'static Field, part: Part, budget: &mut Budget) -> Result<Valu
             Part::Fixed32 => return Err(WireError::WireType(number, 5)),
         },
         "bytes" => STANDARD.encode(part_bytes(number, part)?).into(),
-        _ => match schema::find(field.reference) {
+        _ => match field.target() {
             Some(ty) => message(ty, part_bytes(number, part)?, budget)?,
             None => Value::Null,
         },

@@ -28,7 +28,7 @@ fn fields(out: &mut Vec<u8>, ty: &'static Type, members: &Map<String, Value>) {
     for field in ty.fields.iter().filter(|f| f.via.is_empty()) {
         if !field.inline {
             self::field(out, field, members.get(field.name).unwrap_or(&Value::Null));
-        } else if let Some(inner) = schema::find(field.reference) {
+        } else if let Some(inner) = field.target() {
             write_part(out, field.number, |out| fields(out, inner, members));
         }
     }
@@ -65,7 +65,7 @@ fn single(out: &mut Vec<u8>, field: &'static Field, number: u32, value: &Value) 
             write_bytes(out, number, &STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default());
         }
         _ => {
-            if let Some(ty) = schema::find(field.reference) {
+            if let Some(ty) = field.target() {
                 write_part(out, number, |out| message(out, ty, value));
             }
         }
