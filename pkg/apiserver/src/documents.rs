@@ -15,6 +15,7 @@ use crate::http::respond::{self, JSON, Reply};
 use crate::negotiate;
 use crate::server::Server;
 
+const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// `/version`.
@@ -91,12 +92,20 @@ fn tagged(call: &Call, media: &'static str, document: &Value) -> Reply {
     reply
 }
 
-/// `/openapi/v2`, as JSON. The document is made anew for each request that does not have it yet, and not kept.
+/// `/openapi/v2`, as JSON or protobuf. The document is made anew for each request that does not have it yet, and not kept.
 fn openapi_v2(server: &Server, call: &Call) -> Result<Reply, Status> {
-    accept_json(call)?;
+    let clauses = negotiate::clauses(call.headers());
+    let media = clauses.iter().find_map(|c| match c.media {
+        media if media.starts_with("application/com.github.proto-openapi.spec.v2") => Some(OPENAPI_V2),
+        "application/json" | "application/*" | "*/*" => Some(JSON),
+        _ => None,
+    });
+    let media = media.or(clauses.is_empty().then_some(JSON));
+    let media = media.ok_or_else(|| Status::not_acceptable(&[JSON, OPENAPI_V2]))?;
     let table = server.table.load();
     let tag = format!("\"{}\"", openapi::v2_hash(&table));
-    Ok(known(call, &tag).unwrap_or_else(|| with_tag(respond::bytes(StatusCode::OK, JSON, openapi::v2(&table)), &tag)))
+    let document = || if media == JSON { openapi::v2(&table) } else { openapi::v2_protobuf(&table) };
+    Ok(known(call, &tag).unwrap_or_else(|| with_tag(respond::bytes(StatusCode::OK, media, document()), &tag)))
 }
 
 /// `/openapi/v3/PATH`. With the right `hash` the answer never changes.
