@@ -66,6 +66,20 @@ impl Leaf {
         Ok(renewal_time(parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()))
     }
 
+    /// End of validity, in seconds since 1970.
+    pub fn not_after(&self) -> Result<i64, PkiError> {
+        let der = self.certificate_der()?;
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| PkiError::Certificate(e.to_string()))?;
+        Ok(parsed.validity().not_after.timestamp())
+    }
+
+    /// The DNS names and addresses the certificate is for.
+    pub fn alt_names(&self) -> Result<Vec<AltName>, PkiError> {
+        let der = self.certificate_der()?;
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| PkiError::Certificate(e.to_string()))?;
+        Ok(alt_names_of(&parsed))
+    }
+
     /// Whether this is a certificate by `ca` as `profile` wants it, not yet due for renewal.
     pub(crate) fn serves(&self, ca: &Authority, profile: &LeafProfile) -> bool {
         self.is_pair() && self.certificate_der().is_ok_and(|der| certificate_serves(&der, ca, profile))
