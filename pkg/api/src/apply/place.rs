@@ -33,10 +33,10 @@ pub(super) enum Form {
 }
 
 impl<'a> Place<'a> {
-    pub fn of(resource: &Resource, schema: Option<&'a Schema>) -> Self {
+    pub fn of(resource: &'a Resource, schema: Option<&'a Schema>) -> Self {
         match resource.ty {
             Some(ty) => Self::Typed { shape: ty.shape(), atomic: false },
-            None => Self::Root(schema),
+            None => Self::Root(schema.or_else(|| resource.custom_schema.as_ref().map(|s| s.schema()))),
         }
     }
 
@@ -150,18 +150,26 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// What is wrong with the kind of value, in an applied configuration.
+    /// The kind of value that belongs here, when this one is of another; of an applied configuration.
     pub fn mismatch(self, value: &Value) -> Option<&'static str> {
-        match self {
-            Self::Typed { shape: Shape::Struct(_) | Shape::Map(_), .. } | Self::Root(_) if !value.is_object() => {
-                Some("expected map")
-            }
-            Self::Typed { shape: Shape::List(_) | Shape::Strings, .. } if !value.is_array() => Some("expected list"),
-            Self::Typed { shape: Shape::Scalar(_), .. } if value.is_object() || value.is_array() => {
-                Some("expected scalar")
-            }
-            _ => None,
-        }
+        let (fits, expected) = match self {
+            Self::Typed { shape, .. } => match shape {
+                Shape::Struct(_) | Shape::Map(_) => (value.is_object(), "map"),
+                Shape::List(_) | Shape::Strings => (value.is_array(), "list"),
+                Shape::Scalar(Scalar::Bool) => (value.is_boolean(), "boolean"),
+                Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double) => {
+                    (value.is_number(), "numeric (int or float)")
+                }
+                Shape::Scalar(Scalar::Quantity | Scalar::IntOrString) => {
+                    (value.is_number() || value.is_string(), "string or numeric")
+                }
+                Shape::Scalar(_) => (value.is_string(), "string"),
+                Shape::Any => return None,
+            },
+            Self::Root(_) => (value.is_object(), "map"),
+            Self::Structural(_) | Self::Deduced => return None,
+        };
+        (!fits).then_some(expected)
     }
 }
 

@@ -224,8 +224,8 @@ pub(super) fn prepare(place: Place, value: &mut Value) -> Vec<String> {
 }
 
 fn check(place: Place, value: &mut Value, path: &str, problems: &mut Vec<String>) {
-    if let Some(problem) = place.mismatch(value) {
-        problems.push(format!("{path}: {problem}, got {value}"));
+    if let Some(expected) = place.mismatch(value) {
+        problems.push(format!("{path}: expected {expected}, got {value}"));
         return;
     }
     match value {

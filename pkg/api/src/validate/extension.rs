@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::at::{At, same};
 use super::selector::label_selector;
 use super::{Errors, format};
+use crate::custom::CustomSchema;
 use crate::field::FieldPath;
-use crate::structural;
 
 pub(super) fn webhooks(object: &At, _old: Option<&At>, errors: &mut Errors) {
     let mut names: Vec<&str> = Vec::new();
@@ -280,7 +280,7 @@ pub(super) fn custom_resource_definition(object: &At, old: Option<&At>, errors: 
         let detail = "must be false in order to use defaults in the schema";
         spec.get("preserveUnknownFields").invalid(errors, detail);
     }
-    versions(&spec.get("versions"), old.map(|old| &old.value["spec"]["versions"]), errors);
+    versions(&spec, old.map(|old| &old.value["spec"]["versions"]), errors);
     if spec.str("conversion.strategy") == "Webhook" {
         let webhook = spec.get("conversion.webhook");
         if webhook.need(errors) {
@@ -294,7 +294,8 @@ pub(super) fn custom_resource_definition(object: &At, old: Option<&At>, errors: 
     }
 }
 
-fn versions(versions: &At, old: Option<&Value>, errors: &mut Errors) {
+fn versions(spec: &At, old: Option<&Value>, errors: &mut Errors) {
+    let versions = spec.get("versions");
     versions.need(errors);
     let mut names: Vec<&str> = Vec::new();
     let stored = versions.list().iter().filter(|v| v["storage"] == true).count();
@@ -317,8 +318,10 @@ fn versions(versions: &At, old: Option<&Value>, errors: &mut Errors) {
             .is_some_and(|list| list.iter().any(|v| v["schema"] == version.value["schema"]));
         if !schema.is_set() {
             schema.required(errors, "schemas are required");
-        } else if !unchanged && let Err(problems) = structural::parse(schema.value, &schema.path()) {
-            errors.extend(problems);
+        } else if !unchanged {
+            let (group, kind) = (spec.str("group"), spec.str("names.kind"));
+            let compiled = CustomSchema::compile(schema.value, &schema.path(), group, version.str("name"), kind);
+            errors.extend(compiled.err().unwrap_or_default());
         }
         scale(&version.get("subresources.scale"), errors);
         for column in version.get("additionalPrinterColumns").items() {

@@ -140,9 +140,12 @@ fn owners(owners: &At, errors: &mut Errors) {
 }
 
 fn finalizers(resource: &Resource, finalizers: &At, errors: &mut Errors) {
+    // Where others add finalizers of their own, these may lack a prefix.
+    const FREE: [&str; 4] =
+        ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "rbac.authorization.k8s.io"];
+    let standard = !resource.is_custom() && !FREE.contains(&resource.group.as_str());
     for item in finalizers.items() {
-        // Finalizers of custom resources may lack a prefix.
-        finalizer(&item, !resource.is_custom() && resource.group != "rbac.authorization.k8s.io", errors);
+        finalizer(&item, standard, errors);
     }
     let has = |name: &str| finalizers.list().iter().any(|f| f.as_str() == Some(name));
     if has("orphan") && has("foregroundDeletion") {

@@ -7,7 +7,9 @@ mod at;
 mod batch;
 mod cluster;
 mod config;
+mod device;
 mod extension;
+mod flow;
 mod format;
 mod metadata;
 mod network;
@@ -71,6 +73,8 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("coordination.k8s.io", "Lease", cluster::lease),
     ("discovery.k8s.io", "EndpointSlice", network::endpoint_slice),
     ("events.k8s.io", "Event", cluster::event),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", flow::schema),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", flow::level),
     ("networking.k8s.io", "IPAddress", network::ip_address),
     ("networking.k8s.io", "Ingress", network::ingress),
     ("networking.k8s.io", "IngressClass", network::ingress_class),
@@ -82,6 +86,10 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("rbac.authorization.k8s.io", "ClusterRoleBinding", rbac::cluster_role_binding),
     ("rbac.authorization.k8s.io", "Role", rbac::role),
     ("rbac.authorization.k8s.io", "RoleBinding", rbac::role_binding),
+    ("resource.k8s.io", "DeviceClass", device::class),
+    ("resource.k8s.io", "ResourceClaim", device::claim),
+    ("resource.k8s.io", "ResourceClaimTemplate", device::claim_template),
+    ("resource.k8s.io", "ResourceSlice", device::slice),
     ("scheduling.k8s.io", "PriorityClass", cluster::priority_class),
     ("storage.k8s.io", "CSIDriver", storage::csi_driver),
     ("storage.k8s.io", "CSINode", storage::csi_node),
@@ -110,6 +118,7 @@ const SUBRESOURCE_RULES: &[(&str, &str, &str, SubresourceRule)] = &[
     ("certificates.k8s.io", "CertificateSigningRequest", "approval", cluster::approval),
     ("certificates.k8s.io", "CertificateSigningRequest", "status", cluster::signing_request_status),
     ("policy", "PodDisruptionBudget", "status", policy::counts_status),
+    ("resource.k8s.io", "ResourceClaim", "status", device::claim_status),
 ];
 
 /// What is wrong with a new object.
