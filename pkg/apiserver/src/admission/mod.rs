@@ -5,7 +5,9 @@ mod certificate;
 mod chain;
 mod namespace;
 mod pod_defaults;
+mod pod_security;
 mod priority;
+mod service_account;
 mod storage_class;
 
 use std::sync::Arc;
@@ -18,7 +20,9 @@ pub use certificate::{CertificateApproval, CertificateSigning, CertificateSubjec
 pub use chain::{Admission, in_order};
 pub use namespace::NamespaceLifecycle;
 pub use pod_defaults::{DefaultTolerationSeconds, PodTopologyLabels, RuntimeClass, TaintNodesByCondition};
+pub use pod_security::PodSecurity;
 pub use priority::Priority;
+pub use service_account::ServiceAccount;
 pub use storage_class::{
     DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
 };
@@ -52,7 +56,9 @@ pub trait Plugin: Send + Sync + 'static {
 pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Plugin>> {
     vec![
         Arc::new(NamespaceLifecycle::new(reader.clone())),
+        Arc::new(ServiceAccount::new(reader.clone())),
         Arc::new(TaintNodesByCondition),
+        Arc::new(PodSecurity::new(reader.clone())),
         Arc::new(Priority::new(reader.clone())),
         Arc::new(DefaultTolerationSeconds),
         Arc::new(DefaultStorageClass::new(reader.clone())),

@@ -36,6 +36,7 @@ impl World {
         let reader = Arc::new(StorageReader::new(&storage, &table));
         let world = Self { table, storage, reader, _dir: dir };
         world.put("", "namespaces", json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}})).await;
+        world.put("", "serviceaccounts", json!({"metadata": {"namespace": "ns", "name": "default"}})).await;
         world
     }
 
@@ -123,12 +124,13 @@ async fn pods_are_completed() {
         .await;
     world.put("", "nodes", json!({"metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}}})).await;
     let body = json!({"metadata": {"name": "p"}, "spec": {"runtimeClassName": "vm", "nodeName": "n",
-        "tolerations": [{"operator": "Exists"}]}});
+        "serviceAccount": "default", "serviceAccountName": "default", "tolerations": [{"operator": "Exists"}]}});
     let pod = world.admit(world.create("", "pods", body)).await.unwrap();
     assert_eq!(
         pod,
         json!({"metadata": {"name": "p", "labels": {"topology.kubernetes.io/zone": "z"}},
-            "spec": {"runtimeClassName": "vm", "nodeName": "n", "priorityClassName": "usual", "priority": 7,
+            "spec": {"runtimeClassName": "vm", "nodeName": "n", "serviceAccount": "default",
+                "serviceAccountName": "default", "priorityClassName": "usual", "priority": 7,
                 "preemptionPolicy": "Never", "overhead": {"cpu": "1"}, "nodeSelector": {"vm": "yes"},
                 "tolerations": [{"operator": "Exists"}, {"key": "vm", "operator": "Exists"}]}})
     );
@@ -200,4 +202,97 @@ fn plugins_come_in_upstreams_order() {
     ];
     let names: Vec<&str> = in_order(plugins).iter().map(|p| p.name()).collect();
     assert_eq!(names, ["TaintNodesByCondition", "DefaultTolerationSeconds", "CertificateSubjectRestriction"]);
+}
+
+#[tokio::test]
+async fn pods_get_an_account_and_its_token() {
+    let world = World::new().await;
+    let account = json!({"metadata": {"namespace": "ns", "name": "robot"}, "imagePullSecrets": [{"name": "pull"}]});
+    world.put("", "serviceaccounts", account).await;
+    let quiet = json!({"metadata": {"namespace": "ns", "name": "quiet"}, "automountServiceAccountToken": false});
+    world.put("", "serviceaccounts", quiet).await;
+    let pod = |account: &str| {
+        let own = json!([{"name": "x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]);
+        let containers = json!([{"name": "a"}, {"name": "b", "volumeMounts": own}]);
+        world.create(
+            "",
+            "pods",
+            json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": account, "containers": containers}}),
+        )
+    };
+    let made = world.admit(pod("robot")).await.unwrap();
+    let volume = made["spec"]["volumes"][0]["name"].as_str().unwrap();
+    assert!(volume.starts_with("kube-api-access-") && volume.len() == 21);
+    assert_eq!(made["spec"]["containers"][0]["volumeMounts"][0]["name"], volume);
+    assert_eq!(made["spec"]["containers"][1]["volumeMounts"].as_array().unwrap().len(), 1);
+    assert_eq!(made["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
+    let again = Attributes { object: Some(made.clone()), ..pod("robot") };
+    assert_eq!(world.admit(again).await.unwrap(), made, "a second look changes nothing");
+    assert!(world.admit(pod("quiet")).await.unwrap()["spec"].get("volumes").is_none());
+    assert_eq!(world.admit(pod("")).await.unwrap()["spec"]["serviceAccountName"], "default");
+    let error = world.admit(pod("nobody")).await.unwrap_err();
+    assert!(error.message().contains("error looking up service account ns/nobody"), "{error}");
+    let mut mirror = pod("robot");
+    mirror.object.as_mut().unwrap()["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "x".into();
+    assert!(
+        world.admit(mirror).await.unwrap_err().message().contains("a mirror pod may not reference service accounts")
+    );
+}
+
+#[tokio::test]
+async fn namespaces_choose_how_safe_pods_must_be() {
+    let world = World::new().await;
+    for level in ["baseline", "restricted"] {
+        let labels =
+            json!({"pod-security.kubernetes.io/enforce": level, "pod-security.kubernetes.io/warn": "restricted"});
+        world.put("", "namespaces", json!({"metadata": {"name": level, "labels": labels}})).await;
+        world.put("", "serviceaccounts", json!({"metadata": {"namespace": level, "name": "default"}})).await;
+    }
+    let pod = |namespace: &str, spec: Value| Attributes {
+        namespace: namespace.into(),
+        ..world.create("", "pods", json!({"metadata": {"name": "p"}, "spec": spec}))
+    };
+    let plain = json!({"containers": [{"name": "c"}], "automountServiceAccountToken": false});
+    let error = world.admit(pod("restricted", plain.clone())).await.unwrap_err();
+    assert_eq!(
+        error.message(),
+        "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false (container \"c\" \
+         must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"c\" must set \
+         securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"c\" must set \
+         securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type \
+         to \"RuntimeDefault\" or \"Localhost\")"
+    );
+    let safe = json!({"containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false, "runAsNonRoot": true,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}}]});
+    world.admit(pod("restricted", safe)).await.unwrap();
+    world.admit(pod("ns", json!({"hostNetwork": true, "containers": [{"name": "c"}]}))).await.unwrap();
+    for (spec, text) in [
+        (json!({"hostPID": true, "containers": []}), "host namespaces (hostPID=true)"),
+        (json!({"volumes": [{"name": "v", "hostPath": {}}]}), "hostPath volumes (volume \"v\")"),
+        (
+            json!({"containers": [{"name": "c", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}]}),
+            "non-default capabilities (container \"c\" must not include \"SYS_ADMIN\" in securityContext.capabilities.add)",
+        ),
+        (
+            json!({"containers": [{"name": "c", "ports": [{"hostPort": 80}]}]}),
+            "hostPort (container \"c\" uses hostPort 80)",
+        ),
+        (json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}), "forbidden sysctls (kernel.msgmax)"),
+        (json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}), "seccompProfile (pod must not set"),
+        (
+            json!({"containers": [{"name": "c", "securityContext": {"privileged": true}}]}),
+            "privileged (container \"c\" must not",
+        ),
+    ] {
+        let error = world.admit(pod("baseline", spec)).await.unwrap_err();
+        assert!(error.message().contains(text), "{error}");
+    }
+    let mut warned = pod("baseline", plain);
+    world.admission().validate(&mut warned).await.unwrap();
+    assert!(
+        warned.warnings[0].starts_with("would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation")
+    );
+    let labels = json!({"pod-security.kubernetes.io/enforce": "strict"});
+    let namespace = world.create("", "namespaces", json!({"metadata": {"name": "x", "labels": labels}}));
+    assert_eq!(world.admit(namespace).await.unwrap_err().code(), 422);
 }

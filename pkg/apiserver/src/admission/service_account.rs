@@ -1,0 +1,197 @@
+//! ServiceAccount: every pod runs as an account of its namespace, and gets a token for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kube1_api::status::Status;
+use serde_json::{Value, json};
+
+use super::{Attributes, Operation, Plugin};
+use crate::reader::StorageReader;
+use crate::storage::Object;
+use crate::strategy::generate_name;
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const ENFORCE_MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
+const DEFAULT: &str = "default";
+const VOLUME: &str = "kube-api-access-";
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Asked for by every pod; the server knows this odd number and then issues tokens that outlive it.
+const EXPIRATION: u32 = 3607;
+/// A namespace's default account is made soon after it: a pod waits this often, this long.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub struct ServiceAccount {
+    reader: Arc<StorageReader>,
+}
+
+impl ServiceAccount {
+    pub fn new(reader: Arc<StorageReader>) -> Self {
+        Self { reader }
+    }
+
+    async fn account(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        let accounts = self.reader.collection("", "serviceaccounts")?;
+        for attempt in 0..if name == DEFAULT { ATTEMPTS } else { 1 } {
+            if attempt > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            if let Some(found) = accounts.get(namespace, name) {
+                return Some(found);
+            }
+        }
+        None
+    }
+}
+
+#[async_trait]
+impl Plugin for ServiceAccount {
+    fn name(&self) -> &'static str {
+        "ServiceAccount"
+    }
+
+    fn handles(&self, attributes: &Attributes) -> bool {
+        attributes.creates("", "pods")
+            || (attributes.is("", "pods")
+                && attributes.subresource == "ephemeralcontainers"
+                && attributes.operation == Operation::Update)
+    }
+
+    async fn mutate(&self, attributes: &mut Attributes) -> Result<(), Status> {
+        let Some(pod) = attributes.object.as_mut().filter(|_| attributes.subresource.is_empty()) else {
+            return Ok(());
+        };
+        if pod["metadata"]["annotations"].get(MIRROR).is_some() {
+            return Ok(());
+        }
+        let name = match pod["spec"]["serviceAccountName"].as_str() {
+            None | Some("") => DEFAULT.to_owned(),
+            Some(name) => name.to_owned(),
+        };
+        pod["spec"]["serviceAccountName"] = name.clone().into();
+        pod["spec"]["serviceAccount"] = name.clone().into();
+        let Some(account) = self.account(&attributes.namespace, &name).await else {
+            let namespace = &attributes.namespace;
+            let why =
+                format!("error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found");
+            return Err(attributes.forbidden(why));
+        };
+        let account = account.value();
+        let Some(pod) = attributes.object.as_mut() else { return Ok(()) };
+        let own = pod["spec"].get("automountServiceAccountToken").and_then(Value::as_bool);
+        if own.or(account["automountServiceAccountToken"].as_bool()).unwrap_or(true) {
+            mount_token(&mut pod["spec"]);
+        }
+        let has_pull_secrets =
+            pod["spec"].get("imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
+        if let Some(secrets) = account["imagePullSecrets"].as_array().filter(|s| !s.is_empty() && !has_pull_secrets) {
+            pod["spec"]["imagePullSecrets"] = secrets.clone().into();
+        }
+        Ok(())
+    }
+
+    async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {
+        let Some(pod) = &attributes.object else { return Ok(()) };
+        if !pod["metadata"]["annotations"][MIRROR].is_null() {
+            return check_mirror(&pod["spec"]).map_err(|why| attributes.forbidden(why));
+        }
+        let name = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+        let account = self.reader.collection("", "serviceaccounts").and_then(|c| c.get(&attributes.namespace, name));
+        let Some(account) = account.map(|a| a.value()) else { return Ok(()) };
+        if account["metadata"]["annotations"][ENFORCE_MOUNTABLE] != "true" {
+            return Ok(());
+        }
+        let listed = |list: &str| -> Vec<&str> {
+            account[list].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect()
+        };
+        let (mountable, pullable) = (listed("secrets"), listed("imagePullSecrets"));
+        if let Some((what, secret)) =
+            secrets_of(&pod["spec"]).into_iter().find(|(_, s)| !mountable.contains(&s.as_str()))
+        {
+            let why = format!(
+                "{what} with secret.secretName=\"{secret}\" is not allowed because service account {name} does not reference that secret"
+            );
+            return Err(attributes.forbidden(why));
+        }
+        let pulls = pod["spec"]["imagePullSecrets"].as_array().into_iter().flatten();
+        for (index, secret) in pulls.filter_map(|s| s["name"].as_str()).enumerate() {
+            if !pullable.contains(&secret) {
+                let why = format!(
+                    "imagePullSecrets[{index}].name=\"{secret}\" is not allowed because service account {name} does not reference that imagePullSecret"
+                );
+                return Err(attributes.forbidden(why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds the token's volume to every container that has nothing in its place.
+fn mount_token(spec: &mut Value) {
+    let volumes = spec.get("volumes").and_then(Value::as_array);
+    let names = volumes.into_iter().flatten().filter_map(|v| v["name"].as_str());
+    let existing = names.into_iter().find(|n| n.starts_with(VOLUME)).map(str::to_owned);
+    let name = existing.clone().unwrap_or_else(|| generate_name(VOLUME));
+    let mount = json!({"name": name, "readOnly": true, "mountPath": MOUNT_PATH});
+    let mut mounted = false;
+    for list in ["initContainers", "containers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            match container["volumeMounts"].as_array_mut() {
+                Some(mounts) if mounts.iter().any(|m| m["mountPath"] == MOUNT_PATH) => continue,
+                Some(mounts) => mounts.push(mount.clone()),
+                None => container["volumeMounts"] = json!([mount]),
+            }
+            mounted = true;
+        }
+    }
+    if !mounted || existing.is_some() {
+        return;
+    }
+    let volume = json!({"name": name, "projected": {"defaultMode": 0o644, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": EXPIRATION, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [
+            {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}});
+    match spec["volumes"].as_array_mut() {
+        Some(volumes) => volumes.push(volume),
+        None => spec["volumes"] = json!([volume]),
+    }
+}
+
+/// Pods from a kubelet's own manifests stand outside the API's permissions.
+fn check_mirror(spec: &Value) -> Result<(), &'static str> {
+    if spec["serviceAccountName"].as_str().is_some_and(|n| !n.is_empty()) {
+        return Err("a mirror pod may not reference service accounts");
+    }
+    if !secrets_of(spec).is_empty() {
+        return Err("a mirror pod may not reference secrets");
+    }
+    let volumes = spec["volumes"].as_array().into_iter().flatten();
+    let mut sources = volumes.flat_map(|v| v["projected"]["sources"].as_array().into_iter().flatten());
+    if sources.any(|s| !s["serviceAccountToken"].is_null()) {
+        return Err("a mirror pod may not use ServiceAccountToken volume projections");
+    }
+    Ok(())
+}
+
+/// Secrets that a pod reads, with where.
+fn secrets_of(spec: &Value) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for volume in spec["volumes"].as_array().into_iter().flatten() {
+        if let Some(secret) = volume["secret"]["secretName"].as_str() {
+            found.push((format!("volume \"{}\"", volume["name"].as_str().unwrap_or_default()), secret.to_owned()));
+        }
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in spec[list].as_array().into_iter().flatten() {
+            let what = || format!("container {}", container["name"].as_str().unwrap_or_default());
+            let env = container["env"].as_array().into_iter().flatten().map(|e| &e["valueFrom"]["secretKeyRef"]);
+            let env_from = container["envFrom"].as_array().into_iter().flatten().map(|e| &e["secretRef"]);
+            let names = env.chain(env_from).filter_map(|r| r["name"].as_str());
+            found.extend(names.map(|name| (what(), name.to_owned())));
+        }
+    }
+    found
+}
