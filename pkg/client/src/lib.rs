@@ -4,6 +4,7 @@
 //! transport, so that it works the same against this process's apiserver, another server, or upstream's.
 
 mod informer;
+pub mod node_match;
 mod recorder;
 mod transport;
 mod work_queue;

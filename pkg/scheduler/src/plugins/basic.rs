@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use std::sync::Arc;
 
+use kube1_client::node_match::tolerates;
+
 use crate::cache::Snapshot;
 use crate::framework::{Filter, Plugin, Rejection};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{HostPort, PodInfo};
 use crate::queue::Events;
-
-use super::taint_toleration::tolerates;
 
 /// Cordoned nodes take no pods, except those that tolerate the cordon's taint.
 pub struct NodeUnschedulable;

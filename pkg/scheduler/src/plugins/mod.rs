@@ -9,8 +9,6 @@ mod taint_toleration;
 mod topology_spread;
 mod volumes;
 
-pub use node_affinity::matches as node_affinity_matches;
-pub use taint_toleration::tolerates;
 pub use topology_spread::Owners;
 pub use volumes::{VolumeDecision, Volumes, claim_names, volume_reaches};
 

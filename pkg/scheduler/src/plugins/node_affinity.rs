@@ -1,27 +1,15 @@
 //! NodeAffinity, with `spec.nodeSelector`.
 
-use k8s_openapi::api::core::v1::{NodeSelector, PodSpec, PreferredSchedulingTerm};
+use k8s_openapi::api::core::v1::PreferredSchedulingTerm;
+use kube1_client::node_match::{node_term_matches, pod_selects_node};
 
 use std::sync::Arc;
 
 use crate::cache::Snapshot;
 use crate::framework::{Filter, Plugin, Rejection, Score, normalize_to_max};
-use crate::labels::{Labels, node_selector_matches, node_term_matches};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::queue::Events;
-
-/// Whether a node has what the pod's node selector and required node affinity ask for.
-pub fn matches(spec: &PodSpec, node: &NodeInfo) -> bool {
-    required(spec).is_none_or(|r| r.matches(node))
-}
-
-fn required(spec: &PodSpec) -> Option<Required> {
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let affinity = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.clone());
-    let labels = spec.node_selector.clone().unwrap_or_default();
-    (affinity.is_some() || !labels.is_empty()).then_some(Required { labels, affinity })
-}
 
 /// Places pods on the nodes they select, and prefers those that they prefer.
 pub struct NodeAffinity;
@@ -36,7 +24,12 @@ impl Plugin for NodeAffinity {
     }
 
     fn filter(&self, pod: &Arc<PodInfo>, _snapshot: &Snapshot) -> Result<Option<Box<dyn Filter>>, Rejection> {
-        Ok(pod.spec().and_then(required).map(|r| Box::new(r) as Box<dyn Filter>))
+        let selects = pod.spec().is_some_and(|spec| {
+            let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+            spec.node_selector.as_ref().is_some_and(|s| !s.is_empty())
+                || affinity.is_some_and(|a| a.required_during_scheduling_ignored_during_execution.is_some())
+        });
+        Ok(selects.then(|| Box::new(Required(Arc::clone(pod))) as Box<dyn Filter>))
     }
 
     fn score(&self, pod: &Arc<PodInfo>, _snapshot: &Snapshot, _nodes: &[&NodeInfo]) -> Option<(Box<dyn Score>, i64)> {
@@ -47,22 +40,11 @@ impl Plugin for NodeAffinity {
 }
 
 #[derive(Clone)]
-struct Required {
-    labels: Labels,
-    affinity: Option<NodeSelector>,
-}
-
-impl Required {
-    fn matches(&self, node: &NodeInfo) -> bool {
-        let labels = node.labels();
-        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self.affinity.as_ref().is_none_or(|s| node_selector_matches(s, labels, &node.name))
-    }
-}
+struct Required(Arc<PodInfo>);
 
 impl Filter for Required {
     fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        if self.matches(node) {
+        if self.0.spec().is_none_or(|spec| pod_selects_node(spec, node.labels(), &node.name)) {
             return Ok(());
         }
         Err(Rejection::unresolvable("node(s) didn't match Pod's node affinity/selector"))

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Toleration, TopologySpreadConstraint};
 use kube::core::{Expression, Selector, SelectorExt};
+use kube1_client::node_match::{pod_selects_node, tolerates};
 
-use super::{node_affinity_matches, tolerates};
 use crate::cache::Snapshot;
 use crate::framework::{Filter, MAX_SCORE, Plugin, Rejection, Score};
 use crate::labels::{Labels, selector};
@@ -107,7 +107,7 @@ impl Constraint {
         let Some(spec) = pod.spec() else { return true };
         let none: &[Toleration] = &[];
         let tolerations = spec.tolerations.as_deref().unwrap_or(none);
-        (!self.honor_affinity || node_affinity_matches(spec, node))
+        (!self.honor_affinity || pod_selects_node(spec, node.labels(), &node.name))
             && (!self.honor_taints
                 || node.taints().iter().all(|t| t.effect == "PreferNoSchedule" || tolerates(tolerations, t)))
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use kube1_client::node_match::node_selector_matches;
 
 use crate::cache::Snapshot;
 use crate::framework::{Filter, Plugin, Rejection};
-use crate::labels::node_selector_matches;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::queue::Events;
