@@ -3,6 +3,7 @@
 //! Each controller is a module with a `run` function and a row in the [`registry`]. It reads through informers that all
 //! controllers share, and writes with the identity of its own service account.
 
+mod certificates;
 mod clock;
 mod controller;
 mod deployment;
@@ -12,6 +13,7 @@ mod expectations;
 mod garbage;
 mod manager;
 mod namespace;
+mod node;
 mod owner;
 mod pod_control;
 mod pods;

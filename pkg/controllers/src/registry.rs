@@ -2,7 +2,8 @@
 
 use crate::endpoints::{legacy, slices};
 use crate::manager::Entry;
-use crate::{deployment, garbage, namespace, replica_set, service_account};
+use crate::node::{eviction, ipam, lifecycle, pod_gc};
+use crate::{certificates, deployment, garbage, namespace, replica_set, service_account};
 
 macro_rules! controllers {
     ($($name:literal as $account:literal: $run:path,)*) => {
@@ -21,4 +22,11 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "endpointslice-controller" as "endpointslice-controller": slices::run,
     "endpoints-controller" as "endpoint-controller": legacy::run,
     "garbage-collector-controller" as "generic-garbage-collector": garbage::run,
+    "node-lifecycle-controller" as "node-controller": lifecycle::run,
+    "taint-eviction-controller" as "node-controller": eviction::run,
+    "node-ipam-controller" as "node-controller": ipam::run,
+    "pod-garbage-collector-controller" as "pod-garbage-collector": pod_gc::run,
+    "certificatesigningrequest-approving-controller" as "certificate-controller": certificates::run_approver,
+    "certificatesigningrequest-signing-controller" as "certificate-controller": certificates::run_signer,
+    "certificatesigningrequest-cleaner-controller" as "certificate-controller": certificates::run_cleaner,
 ];
