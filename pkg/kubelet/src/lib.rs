@@ -1,7 +1,10 @@
 //! The node agent: pod lifecycle, volumes, probes, images, node status and its HTTPS API.
+//!
+//! [`Kubelet`] is a component. It needs a container runtime's socket and an API client that acts as the node; whatever
+//! it must remember is in the runtime's labels and in the API, so that a new run goes on where the last one ended.
 
-#![allow(dead_code)] // The parts are joined by the pod worker, which follows.
-
+mod admission;
+mod backoff;
 mod cgroup;
 mod config;
 mod container;
@@ -9,12 +12,28 @@ mod dns;
 mod downward;
 mod env;
 mod expand;
+mod hook;
+mod housekeeping;
+mod image;
+mod kubelet;
 mod labels;
+mod log_file;
+mod machine;
+mod node;
+mod node_status;
 mod object_cache;
+mod observed;
 mod pod;
+mod pod_worker;
+mod pressure;
+mod probe;
 mod resources;
 mod sandbox;
+mod server;
+mod static_pod;
+mod status;
 mod token;
 mod volume;
 
 pub use config::KubeletConfig;
+pub use kubelet::Kubelet;

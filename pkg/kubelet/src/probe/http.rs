@@ -1,0 +1,230 @@
+//! HTTP requests to containers, for probes and hooks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::HTTPGetAction;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::check::{Target, connect_error, resolve_port};
+
+/// Redirects followed within one host.
+const REDIRECTS: usize = 10;
+
+/// A request to a container.
+#[derive(Clone, Debug)]
+pub struct HttpTarget {
+    tls: bool,
+    host: String,
+    port: u16,
+    path: String,
+    headers: Vec<(String, String)>,
+}
+
+impl HttpTarget {
+    /// `None` if the port has no number.
+    pub fn new(action: &HTTPGetAction, target: &Target) -> Option<Self> {
+        let path = action.path.clone().unwrap_or_default();
+        let path = if path.starts_with('/') { path } else { format!("/{path}") };
+        let headers = action.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone()));
+        Some(Self {
+            tls: action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),
+            host: action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| target.pod_ip.clone()),
+            port: resolve_port(&action.port, &target.container)?,
+            path,
+            headers: headers.collect(),
+        })
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}://{}{}", if self.tls { "https" } else { "http" }, self.authority(), self.path)
+    }
+
+    fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    fn request(&self) -> Result<Request<Empty<Bytes>>, String> {
+        let uri: Uri = self.path.parse().map_err(|_| format!("invalid path {:?}", self.path))?;
+        let mut request = Request::builder().method(Method::GET).uri(uri);
+        let given = |name: &str| self.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+        let defaults =
+            [("host", self.authority()), ("user-agent", "kube-probe/1.36".to_owned()), ("accept", "*/*".to_owned())];
+        for (name, value) in defaults.into_iter().filter(|(name, _)| !given(name)) {
+            request = request.header(name, value);
+        }
+        for (name, value) in &self.headers {
+            let name = HeaderName::try_from(name).map_err(|_| format!("invalid header {name:?}"))?;
+            let value = HeaderValue::try_from(value).map_err(|_| format!("invalid value of header {name}"))?;
+            request = request.header(name, value);
+        }
+        request.header("connection", "close").body(Empty::new()).map_err(|e| e.to_string())
+    }
+
+    /// Where an answer sends us, if that is on the same host.
+    fn redirected(&self, answer: &Response<Incoming>) -> Option<Self> {
+        let location = answer.headers().get(http::header::LOCATION)?.to_str().ok()?;
+        let uri: Uri = location.parse().ok()?;
+        let tls = uri.scheme_str().map_or(self.tls, |s| s == "https");
+        let host = uri.host().unwrap_or(&self.host).trim_matches(['[', ']']).to_owned();
+        if host != self.host {
+            return None;
+        }
+        let default = if uri.scheme_str().is_none() {
+            self.port
+        } else if tls {
+            443
+        } else {
+            80
+        };
+        let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        Some(Self { tls, host, port: uri.port_u16().unwrap_or(default), path, headers: self.headers.clone() })
+    }
+}
+
+/// The status code of a GET. Redirects within the host are followed; one to elsewhere is an answer by itself.
+pub async fn get(target: &HttpTarget) -> Result<u16, String> {
+    let mut target = target.clone();
+    for _ in 0..REDIRECTS {
+        let answer = send(&target).await?;
+        let code = answer.status().as_u16();
+        match target.redirected(&answer) {
+            Some(next) if (300..400).contains(&code) => target = next,
+            _ => return Ok(code),
+        }
+    }
+    Err(format!("stopped after {REDIRECTS} redirects"))
+}
+
+async fn send(target: &HttpTarget) -> Result<Response<Incoming>, String> {
+    let dial = |error: std::io::Error| format!("dial tcp {}: {}", target.authority(), connect_error(&error));
+    let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(dial)?;
+    if target.tls {
+        let name = ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
+        let stream = insecure_tls()?.connect(name, stream).await.map_err(|e| e.to_string())?;
+        exchange(TokioIo::new(stream), target.request()?).await
+    } else {
+        exchange(TokioIo::new(stream), target.request()?).await
+    }
+}
+
+async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(|e| e.to_string())?;
+    let answer = sender.send_request(request);
+    tokio::pin!(connection, answer);
+    // The body is not read: the connection ends with this function.
+    tokio::select! {
+        answer = &mut answer => answer.map_err(|e| e.to_string()),
+        ended = &mut connection => match ended {
+            Ok(()) => answer.await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        },
+    }
+}
+
+fn insecure_tls() -> Result<TlsConnector, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(AnyCertificate(provider.clone()));
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// A probe asks whether a server answers, not who it is: pods have certificates for names, and are asked by address.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Serves the given answers, one connection each, and gives what was asked.
+    async fn serve(listener: TcpListener, answers: Vec<String>) -> Vec<String> {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            asked.push(String::from_utf8_lossy(&request[..length]).into_owned());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        asked
+    }
+
+    #[tokio::test]
+    async fn redirects_within_the_host_are_followed_and_headers_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answers = vec![
+            "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.1 302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ];
+        let server = tokio::spawn(serve(listener, answers));
+        let headers = vec![("Host".to_owned(), "me.example".to_owned())];
+        let target = HttpTarget { tls: false, host: "127.0.0.1".into(), port, path: "/here".into(), headers };
+        assert_eq!(get(&target).await, Ok(503));
+        assert_eq!(get(&target).await, Ok(302));
+        let asked = server.await.unwrap();
+        assert!(asked[0].starts_with("GET /here ") && asked[1].starts_with("GET /there "), "{asked:?}");
+        assert!(asked[0].contains("Host: me.example") || asked[0].contains("host: me.example"), "{asked:?}");
+        assert!(get(&target).await.unwrap_err().contains("connection refused"));
+    }
+}

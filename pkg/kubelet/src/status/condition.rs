@@ -1,0 +1,124 @@
+//! A pod's conditions.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
+
+use super::{StatusInputs, now};
+use crate::pod::{self, PodExt};
+
+/// Conditions that this node owns. Others belong to whoever set them.
+const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// A condition before it is known since when it holds.
+struct Fact {
+    kind: &'static str,
+    status: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Fact {
+    fn of(kind: &'static str, failure: Option<(&'static str, Option<String>)>) -> Self {
+        match failure {
+            None => Self { kind, status: true, reason: None, message: None },
+            Some((reason, message)) => Self { kind, status: false, reason: Some(reason), message },
+        }
+    }
+}
+
+/// The node's own conditions and, unchanged, those of others.
+pub(super) fn conditions(inputs: &StatusInputs<'_>, status: &PodStatus) -> Vec<PodCondition> {
+    let spec = inputs.pod.spec();
+    let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let failed = status.phase.as_deref() == Some("Failed");
+    let over = || Some((if failed { "PodFailed" } else { "PodCompleted" }, None));
+    let init = status.init_container_statuses.as_deref().unwrap_or_default();
+    let regular = status.container_statuses.as_deref().unwrap_or_default();
+
+    let incomplete: Vec<&str> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .zip(init)
+        .filter(
+            |(container, status)| {
+                if pod::is_sidecar(container) { status.started != Some(true) } else { !status.ready }
+            },
+        )
+        .map(|(_, status)| status.name.as_str())
+        .collect();
+    let any_started = regular.iter().any(|s| s.container_id.is_some());
+    let initialized = if incomplete.is_empty() || any_started {
+        None
+    } else if finished {
+        over()
+    } else {
+        Some(("ContainersNotInitialized", Some(list("incomplete", &incomplete))))
+    };
+    let initialized = if status.phase.as_deref() == Some("Succeeded") { None } else { initialized };
+
+    let sidecars = spec.init_containers.iter().flatten().zip(init).filter(|(c, _)| pod::is_sidecar(c)).map(|(_, s)| s);
+    let unready: Vec<&str> =
+        sidecars.chain(regular).filter(|s| !s.ready).map(|s: &ContainerStatus| s.name.as_str()).collect();
+    let containers_ready = if finished {
+        over()
+    } else if unready.is_empty() {
+        None
+    } else {
+        Some(("ContainersNotReady", Some(list("unready", &unready))))
+    };
+    let ready = containers_ready.clone().or_else(|| gates(inputs));
+    let has_sandbox = inputs.observed.sandbox.is_some();
+    let facts = [
+        Fact { kind: "PodReadyToStartContainers", status: has_sandbox && !finished, reason: None, message: None },
+        Fact::of("Initialized", initialized),
+        Fact::of("Ready", ready),
+        Fact::of("ContainersReady", containers_ready),
+        Fact::of("PodScheduled", None),
+    ];
+    let old = inputs.previous.conditions.as_deref().unwrap_or_default();
+    let mut conditions: Vec<PodCondition> =
+        facts.into_iter().map(|fact| dated(fact, old, inputs.pod.metadata.generation)).collect();
+    conditions.extend(old.iter().filter(|c| !OWN.contains(&c.type_.as_str())).cloned());
+    conditions
+}
+
+fn list(what: &str, names: &[&str]) -> String {
+    format!("containers with {what} status: [{}]", names.join(" "))
+}
+
+/// The pod's own gates, which others open.
+fn gates(inputs: &StatusInputs<'_>) -> Option<(&'static str, Option<String>)> {
+    let conditions = inputs.previous.conditions.as_deref().unwrap_or_default();
+    let mut messages = Vec::new();
+    for gate in inputs.pod.spec().readiness_gates.iter().flatten() {
+        match conditions.iter().find(|c| c.type_ == gate.condition_type) {
+            None => {
+                messages.push(format!(
+                    "corresponding condition of pod readiness gate \"{}\" does not exist.",
+                    gate.condition_type
+                ));
+            }
+            Some(condition) if condition.status != "True" => messages.push(format!(
+                "the status of pod readiness gate \"{}\" is not \"True\", but {}",
+                gate.condition_type, condition.status
+            )),
+            Some(_) => {}
+        }
+    }
+    (!messages.is_empty()).then(|| ("ReadinessGatesNotReady", Some(messages.join(", "))))
+}
+
+fn dated(fact: Fact, old: &[PodCondition], generation: Option<i64>) -> PodCondition {
+    let status = if fact.status { "True" } else { "False" };
+    let before = old.iter().find(|c| c.type_ == fact.kind);
+    let since = before.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+    PodCondition {
+        type_: fact.kind.to_owned(),
+        status: status.to_owned(),
+        reason: fact.reason.map(str::to_owned),
+        message: fact.message,
+        last_transition_time: since.or_else(|| Some(now())),
+        last_probe_time: None,
+        observed_generation: generation,
+    }
+}
