@@ -1,12 +1,15 @@
 //! Admission: plugins that change and judge a write before it is stored, in a fixed order.
 
+mod amounts;
 mod attributes;
 mod certificate;
 mod chain;
+mod limit_ranger;
 mod namespace;
 mod pod_defaults;
 mod pod_security;
 mod priority;
+mod quota;
 mod service_account;
 mod storage_class;
 
@@ -18,10 +21,12 @@ use kube1_api::status::Status;
 pub use attributes::{Attributes, Operation};
 pub use certificate::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use chain::{Admission, in_order};
+pub use limit_ranger::LimitRanger;
 pub use namespace::NamespaceLifecycle;
 pub use pod_defaults::{DefaultTolerationSeconds, PodTopologyLabels, RuntimeClass, TaintNodesByCondition};
 pub use pod_security::PodSecurity;
 pub use priority::Priority;
+pub use quota::ResourceQuota;
 pub use service_account::ServiceAccount;
 pub use storage_class::{
     DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
@@ -56,6 +61,7 @@ pub trait Plugin: Send + Sync + 'static {
 pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Plugin>> {
     vec![
         Arc::new(NamespaceLifecycle::new(reader.clone())),
+        Arc::new(LimitRanger::new(reader.clone())),
         Arc::new(ServiceAccount::new(reader.clone())),
         Arc::new(TaintNodesByCondition),
         Arc::new(PodSecurity::new(reader.clone())),
@@ -70,6 +76,7 @@ pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authori
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass::new(reader.clone())),
         Arc::new(PodTopologyLabels::new(reader.clone())),
+        Arc::new(ResourceQuota::new(reader.clone())),
     ]
 }
 

@@ -296,3 +296,78 @@ async fn namespaces_choose_how_safe_pods_must_be() {
     let namespace = world.create("", "namespaces", json!({"metadata": {"name": "x", "labels": labels}}));
     assert_eq!(world.admit(namespace).await.unwrap_err().code(), 422);
 }
+
+#[tokio::test]
+async fn quotas_are_charged_and_hold() {
+    let world = World::new().await;
+    let status =
+        |used: &str| json!({"hard": {"pods": "2", "requests.cpu": "1"}, "used": {"pods": "0", "requests.cpu": used}});
+    let quota = |name: &str, spec: Value| json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec, "status": status("0")});
+    let hard = json!({"pods": "2", "requests.cpu": "1"});
+    world.put("", "resourcequotas", quota("q", json!({"hard": hard}))).await;
+    world.put("", "resourcequotas", quota("scoped", json!({"hard": hard, "scopes": ["BestEffort"]}))).await;
+    let pod = |cpu: Value| {
+        let containers = json!([{"name": "c", "resources": {"requests": {"cpu": cpu}}}]);
+        world.create("", "pods", json!({"metadata": {"name": "p"}, "spec": {"containers": containers}}))
+    };
+    let used = |name: &str| {
+        let quotas = world.reader.collection("", "resourcequotas").unwrap();
+        quotas.get("ns", name).unwrap().value()["status"]["used"].clone()
+    };
+    world.admit(Attributes { dry_run: true, ..pod("600m".into()) }).await.unwrap();
+    world.admit(pod("600m".into())).await.unwrap();
+    assert_eq!(used("q"), json!({"pods": "1", "requests.cpu": "600m"}));
+    assert_eq!(used("scoped")["pods"], "0");
+    let error = world.admit(pod("500m".into())).await.unwrap_err();
+    assert_eq!(
+        error.message(),
+        "pods \"p\" is forbidden: exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1"
+    );
+    assert_eq!(used("q")["pods"], "1", "a refusal charges nothing");
+    let error = world.admit(pod(Value::Null)).await.unwrap_err();
+    assert!(error.message().contains("failed quota: q: must specify requests.cpu for: c"), "{error}");
+    world
+        .put(
+            "",
+            "resourcequotas",
+            json!({"metadata": {"namespace": "ns", "name": "new"}, "spec": {"hard": {"count/configmaps": "1"}}}),
+        )
+        .await;
+    let map = world.create("", "configmaps", json!({"metadata": {"name": "m"}}));
+    assert!(
+        world
+            .admit(map)
+            .await
+            .unwrap_err()
+            .message()
+            .contains("status unknown for quota: new, resources: count/configmaps")
+    );
+}
+
+#[tokio::test]
+async fn limit_ranges_complete_and_bound_pods() {
+    let world = World::new().await;
+    let limits =
+        json!([{"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "500m"}, "max": {"cpu": "1"}}]);
+    world
+        .put("", "limitranges", json!({"metadata": {"namespace": "ns", "name": "l"}, "spec": {"limits": limits}}))
+        .await;
+    let pod = |resources: Value| {
+        world.create(
+            "",
+            "pods",
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "resources": resources}]}}),
+        )
+    };
+    let made = world.admit(pod(json!({}))).await.unwrap();
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "1"}})
+    );
+    assert_eq!(
+        made["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+        "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
+    );
+    let error = world.admit(pod(json!({"limits": {"cpu": "2"}}))).await.unwrap_err();
+    assert_eq!(error.message(), "pods \"p\" is forbidden: maximum cpu usage per Container is 1, but limit is 2");
+}

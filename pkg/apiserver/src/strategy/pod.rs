@@ -147,7 +147,9 @@ pub fn qos_class(pod: &Value) -> &'static str {
     let exact = resources.iter().all(|r| {
         COMPUTE.iter().all(|name| {
             let limit = amount(r, "limits", name);
-            limit.is_some() && amount(r, "requests", name).or(limit) == limit
+            let request = amount(r, "requests", name).or(limit);
+            // The same amount may be written in two ways.
+            limit.is_some() && request.partial_cmp(&limit) == Some(std::cmp::Ordering::Equal)
         })
     });
     if exact { "Guaranteed" } else { "Burstable" }

@@ -72,6 +72,7 @@ fn pods_get_a_status_and_selectors() {
         (json!([{"resources": {"requests": {"cpu": "1"}}}]), "Burstable"),
         (json!([{"resources": {"limits": both}}]), "Guaranteed"),
         (json!([{"resources": {"limits": both, "requests": {"cpu": "1000m", "memory": "1Gi"}}}]), "Guaranteed"),
+        (json!([{"resources": {"limits": both, "requests": {"memory": "1073741824"}}}]), "Guaranteed"),
         (json!([{"resources": {"limits": both}}, {}]), "Burstable"),
         (json!([{"resources": {"limits": both, "requests": {"cpu": "500m"}}}]), "Burstable"),
     ] {
