@@ -60,7 +60,7 @@ impl Audit {
         let info = &call.info;
         let mut event = json!({
             "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": call.audit_id,
-            "stage": "ResponseComplete", "requestURI": call.parts.uri.to_string(), "verb": info.verb, "user": user,
+            "stage": "ResponseComplete", "requestURI": call.parts.uri.path_and_query().map(|p| p.as_str()), "verb": info.verb, "user": user,
             "sourceIPs": [call.client_ip], "userAgent": call.user_agent(), "requestReceivedTimestamp": now(),
         });
         if real.is_some() {

@@ -74,6 +74,21 @@ impl http_body::Body for ResponseBody {
     }
 }
 
+/// Reads an answer's whole body; 502 when it is longer than `limit`.
+pub async fn read_limited(mut body: ResponseBody, limit: usize) -> Result<Bytes, Status> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Status::internal(format!("cannot read the answer: {e}")))?;
+        if let Ok(data) = frame.into_data() {
+            whole.extend_from_slice(&data);
+        }
+        if whole.len() > limit {
+            return Err(Status::internal("the answer is too long"));
+        }
+    }
+    Ok(whole.freeze())
+}
+
 /// Reads a request's whole body, up to [`MAX_BODY`].
 pub async fn read(mut body: RequestBody) -> Result<Bytes, Status> {
     let mut whole = BytesMut::new();

@@ -83,6 +83,7 @@ impl Endpoint {
         let context = self.context(call);
         strategy::fill_system_fields(&mut object, context.now);
         strategy::prepare_create(&self.row, &mut object, &context);
+        let allocation = self.allocate(&mut object, None)?;
         let name = metadata::text(&object, "name").to_owned();
         self.check(&name, validate_create(&self.row, &object))?;
         call.warnings.extend(strategy::warnings(&self.row, &object, None));
@@ -98,7 +99,12 @@ impl Endpoint {
         let mut stored = object;
         convert::to_storage(&self.row, &mut stored);
         match self.collection.create(stored).await {
-            Ok(created) => Ok(self.shown(&created)),
+            Ok(created) => {
+                if let Some(allocation) = allocation {
+                    allocation.commit().await;
+                }
+                Ok(self.shown(&created))
+            }
             Err(error) => Err(self.create_failure(&error, &name)),
         }
     }

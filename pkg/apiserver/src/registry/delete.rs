@@ -86,8 +86,9 @@ impl Endpoint {
             }
             DeletePlan::Remove => {
                 let removed = self.collection.delete(&self.namespace, &self.name, stored.revision()).await;
-                let removed = removed.map_err(|e| self.delete_error(&e))?;
-                Ok(Deleted::Removed(self.shown(&removed)))
+                let removed = self.shown(&*removed.map_err(|e| self.delete_error(&e))?);
+                self.removed(&removed).await;
+                Ok(Deleted::Removed(removed))
             }
         }
     }

@@ -7,6 +7,7 @@ mod get;
 mod list;
 mod metadata;
 mod patch;
+mod removal;
 mod update;
 mod watch;
 
@@ -21,6 +22,7 @@ use kube1_api::resource::Resource;
 use kube1_api::status::Status;
 use serde_json::Value;
 
+pub use patch::{Patch, PatchKind, check_options as check_patch_options};
 pub use update::Change;
 
 use crate::admission::{Attributes, Operation};
@@ -93,20 +95,20 @@ impl Endpoint {
     }
 
     /// Records in the object who wrote which of its fields.
-    fn manager<'a>(&'a self, name: &'a str, subresource: &'a str, now: &'a str) -> Manager<'a> {
+    pub fn manager<'a>(&'a self, name: &'a str, subresource: &'a str, now: &'a str) -> Manager<'a> {
         let schema = self.row.custom_schema.as_ref().map(|s| s.schema());
         Manager { resource: &self.row, schema, name, subresource, now }
     }
 
     /// Runs admission's mutating part on a new or changed object.
-    async fn mutate(&self, call: &Call, attributes: &mut Attributes) -> Result<Value, Status> {
+    pub async fn mutate(&self, call: &Call, attributes: &mut Attributes) -> Result<Value, Status> {
         let result = self.server.admission.mutate(attributes).await;
         call.warnings.extend(std::mem::take(&mut attributes.warnings));
         result.map(|()| attributes.object.take().unwrap_or_default())
     }
 
     /// Runs admission's validating part.
-    async fn validate(&self, call: &Call, attributes: &mut Attributes) -> Result<(), Status> {
+    pub async fn validate(&self, call: &Call, attributes: &mut Attributes) -> Result<(), Status> {
         let result = self.server.admission.validate(attributes).await;
         call.warnings.extend(std::mem::take(&mut attributes.warnings));
         result

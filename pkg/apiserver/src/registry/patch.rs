@@ -79,8 +79,14 @@ impl Endpoint {
         if patch.kind == PatchKind::Apply {
             return self.apply(call, &encoder, &options, &patch.body, subresource).await;
         }
-        let change =
-            Change { options: &options, kind: "PatchOptions", subresource, demands_version: false, tracked: false };
+        let change = Change {
+            options: &options,
+            kind: "PatchOptions",
+            subresource,
+            demands_version: false,
+            tracked: false,
+            admitted: false,
+        };
         let warnings = call.warnings.clone();
         let patched = self.change(call, &change, |old| {
             let new = self.patched(old, &patch)?;
@@ -135,7 +141,14 @@ impl Endpoint {
                 created => return encoder.object(StatusCode::CREATED, created?),
             }
         }
-        let change = Change { options, kind: "PatchOptions", subresource, demands_version: false, tracked: true };
+        let change = Change {
+            options,
+            kind: "PatchOptions",
+            subresource,
+            demands_version: false,
+            tracked: true,
+            admitted: false,
+        };
         let applied = self.change(call, &change, |old| {
             let mut new = merge(Some(old), &config)?;
             // What the applier says of these is a precondition.
@@ -177,7 +190,7 @@ impl Endpoint {
 }
 
 /// Options that only apply takes, or that it demands.
-fn check_options(options: &WriteOptions, kind: PatchKind) -> Result<(), Status> {
+pub fn check_options(options: &WriteOptions, kind: PatchKind) -> Result<(), Status> {
     let error = match kind {
         PatchKind::Apply if !options.manager_given => {
             FieldError::required(&FieldPath::new("fieldManager"), "is required for apply patch")

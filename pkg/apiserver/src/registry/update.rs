@@ -34,6 +34,8 @@ pub struct Change<'a> {
     pub demands_version: bool,
     /// `make` has written managedFields itself.
     pub tracked: bool,
+    /// Admission has seen the change in another form.
+    pub admitted: bool,
 }
 
 impl Endpoint {
@@ -51,14 +53,20 @@ impl Endpoint {
             let created = self.create_object(call, object, &options, false).await?;
             return encoder.object(StatusCode::CREATED, created);
         }
-        let change =
-            Change { options: &options, kind: "UpdateOptions", subresource, demands_version: true, tracked: false };
+        let change = Change {
+            options: &options,
+            kind: "UpdateOptions",
+            subresource,
+            demands_version: true,
+            tracked: false,
+            admitted: false,
+        };
         let updated = self.change(call, &change, |_| Ok(object.clone())).await?;
         encoder.object(StatusCode::OK, updated)
     }
 
     /// Creating by PUT or apply takes the permission to create.
-    pub(super) async fn authorize_create(&self, call: &Call) -> Result<(), Status> {
+    pub async fn authorize_create(&self, call: &Call) -> Result<(), Status> {
         let mut question = call.info.clone();
         question.verb = "create".into();
         crate::http::pipeline::authorize(&*self.server.authorizer, &call.user, &question).await
@@ -107,15 +115,22 @@ impl Endpoint {
         attributes.subresource = change.subresource.to_owned();
         attributes.object = Some(new);
         attributes.old = Some(old);
-        let mut new = self.mutate(call, &mut attributes).await?;
+        let mut new = if change.admitted {
+            attributes.object.take().unwrap_or_default()
+        } else {
+            self.mutate(call, &mut attributes).await?
+        };
         let old = attributes.old.take().unwrap_or_default();
         apply_defaults(row, &mut new);
         strategy::prepare_update(row, change.subresource, &mut new, &old, &context);
+        let allocation = if change.subresource.is_empty() { self.allocate(&mut new, Some(&old))? } else { None };
         self.check(&self.name, validate_update(row, &new, &old, change.subresource))?;
         call.warnings.extend(strategy::warnings(row, &new, Some(&old)));
         attributes.object = Some(new);
         attributes.old = Some(old);
-        self.validate(call, &mut attributes).await?;
+        if !change.admitted {
+            self.validate(call, &mut attributes).await?;
+        }
         let new = attributes.object.take().unwrap_or_default();
         let old = attributes.old.take().unwrap_or_default();
         if !metadata::differs(&new, &old) {
@@ -124,7 +139,11 @@ impl Endpoint {
         if options.dry_run {
             return Ok(Outcome::Done(new));
         }
-        self.write(stored, new).await
+        let written = self.write(stored, new).await?;
+        if let (Some(allocation), Outcome::Done(_)) = (allocation, &written) {
+            allocation.commit().await;
+        }
+        Ok(written)
     }
 
     fn check_preconditions(&self, change: &Change<'_>, stored: &Object, new: &Value) -> Result<(), Status> {
@@ -150,7 +169,8 @@ impl Endpoint {
 
     /// Stores the changed object, or removes it when nothing holds it any more.
     async fn write(&self, stored: &Arc<Object>, new: Value) -> Result<Outcome, Status> {
-        let written = if strategy::is_released(&self.row, &new) {
+        let released = strategy::is_released(&self.row, &new);
+        let written = if released {
             self.collection.delete(&self.namespace, &self.name, stored.revision()).await
         } else {
             let mut new = new;
@@ -158,7 +178,13 @@ impl Endpoint {
             self.collection.update(new, stored.revision()).await
         };
         match written {
-            Ok(object) => Ok(Outcome::Done(self.shown(&object))),
+            Ok(object) => {
+                let object = self.shown(&object);
+                if released {
+                    self.removed(&object).await;
+                }
+                Ok(Outcome::Done(object))
+            }
             Err(StorageError::Conflict { .. }) => Ok(Outcome::Conflict),
             Err(error) => Err(error.to_status(&self.group_resource(), &self.name)),
         }

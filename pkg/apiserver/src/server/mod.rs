@@ -19,10 +19,12 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use in_process::InProcess;
 
 use crate::admission::{self, Admission};
+use crate::allocator::{AllocatorConfig, ServiceAllocator};
 use crate::authn::{self, Authenticator, Authorities, AuthoritiesError};
 use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
 use crate::bootstrap;
@@ -77,6 +79,7 @@ pub struct Server {
     pub table: Arc<ArcSwap<ResourceTable>>,
     pub storage: Storage,
     pub admission: Admission,
+    pub allocator: Arc<ServiceAllocator>,
     pub authenticator: Arc<Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     pub reviews: review::Context,
@@ -84,6 +87,8 @@ pub struct Server {
     pub audit: Audit,
     pub health: Health,
     pub metrics: Metrics,
+    /// Streams that are passed on between a client and another server.
+    pub streams: TaskTracker,
     /// Ends watches and other long answers.
     pub shutdown: CancellationToken,
 }
@@ -149,6 +154,8 @@ impl ApiServer {
         bootstrap::reconcile(&writer, bootstrap::objects()).await.map_err(ServerError::Bootstrap)?;
         objects::publish(server).await.map_err(ServerError::Bootstrap)?;
         sync::start(server, &mut tasks).await.map_err(ServerError::Bootstrap)?;
+        let (allocator, cancel) = (server.allocator.clone(), server.shutdown.clone());
+        tasks.spawn(async move { allocator.run(cancel).await });
         if let Some(definitions) = DefinitionController::new(server.storage.clone(), server.table.clone()) {
             definitions.load();
             let cancel = server.shutdown.clone();
@@ -189,13 +196,18 @@ impl Server {
             service_account_keys: config.pki.service_account_keys.clone(),
             issuer,
         };
+        let ranges =
+            AllocatorConfig { service_cidrs: vec![config.service_cidr], node_ports: config.node_ports.clone() };
+        let allocator = ServiceAllocator::new(&storage, &table.load(), ranges);
         let health = Health::default();
         health.add("ping", true, || Ok(()));
         Ok(Self {
             admission: Admission::new(plugins),
+            allocator,
             flow: FlowControl::default(),
             metrics: Metrics::default(),
             shutdown: CancellationToken::new(),
+            streams: TaskTracker::new(),
             config,
             table,
             storage,

@@ -53,7 +53,13 @@ async fn ensure(server: &Server, resource: &GroupResource, mut object: Value, me
     apply_defaults(&row, &mut object);
     let writer = StorageWriter::new(&server.storage, &table);
     let Some(mut live) = writer.get(resource, "default", "kubernetes").await? else {
-        return writer.create(resource, object).await;
+        if resource.resource != "services" {
+            return writer.create(resource, object).await;
+        }
+        let allocation = server.allocator.allocate(&mut object, None)?;
+        writer.create(resource, object).await?;
+        allocation.commit().await;
+        return Ok(());
     };
     if members.iter().all(|m| live[*m] == object[*m]) {
         return Ok(());

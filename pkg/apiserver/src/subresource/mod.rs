@@ -1,14 +1,27 @@
 //! Subresources.
 
-use std::sync::Arc;
+mod binding;
+mod body;
+mod eviction;
+mod forward;
+mod kubelet;
+mod proxy;
+mod rewrite;
+mod scale;
 
+use http::StatusCode;
 use kube1_api::status::Status;
+use serde_json::Value;
 
+pub use binding::legacy as legacy_binding;
+
+use crate::admission::Operation;
 use crate::call::Call;
 use crate::http::respond::Reply;
-use crate::registry::Endpoint;
+use crate::options::WriteOptions;
+use crate::registry::{self, Endpoint};
 use crate::router::not_allowed;
-use crate::server::Server;
+use crate::{encode, review};
 
 /// Answers a request for a subresource of one object.
 pub async fn route(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> {
@@ -25,11 +38,34 @@ pub async fn route(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status
             endpoint.update(call, &name).await
         }
         ("status" | "ephemeralcontainers" | "resize" | "approval", "patch") => endpoint.patch(call, &name).await,
-        _ => Err(Status::service_unavailable(format!("subresource {name} is not served yet"))),
+        ("scale", _) => scale::route(endpoint, call).await,
+        ("binding", _) => binding::bind(endpoint, call).await,
+        ("eviction", _) => eviction::evict(endpoint, call).await,
+        ("token", _) => token(endpoint, call).await,
+        ("log", _) => kubelet::log(endpoint, call).await,
+        ("exec" | "attach" | "portforward", _) => kubelet::stream(endpoint, call, &name).await,
+        ("proxy", _) => proxy::route(endpoint, call).await,
+        _ => Err(not_allowed(&endpoint.row, &call.info.verb)),
     }
 }
 
-/// POST of a Binding outside its pod.
-pub async fn legacy_binding(_: &Arc<Server>, _: &mut Call) -> Result<Reply, Status> {
-    Err(Status::service_unavailable("bindings are not served yet"))
+/// POST of a TokenRequest.
+async fn token(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> {
+    let options = registry::write_options(call, "CreateOptions")?;
+    let request = body::decode(call, &endpoint.row, "authentication.k8s.io/v1", "TokenRequest").await?;
+    let request = admitted(endpoint, call, request, &options).await?;
+    let (context, namespace, name) = (&endpoint.server.reviews, &endpoint.namespace, &endpoint.name);
+    let answer = review::token_request(context, &call.user, namespace, name, &request).await?;
+    encode::reply(call, StatusCode::CREATED, &answer, true)
+}
+
+/// What admission makes of a body that creates something through a subresource.
+async fn admitted(endpoint: &Endpoint, call: &Call, body: Value, options: &WriteOptions) -> Result<Value, Status> {
+    let json = options.to_json("CreateOptions");
+    let mut attributes = endpoint.attributes(call, Operation::Create, json, options.dry_run);
+    attributes.object = Some(body);
+    let body = endpoint.mutate(call, &mut attributes).await?;
+    attributes.object = Some(body);
+    endpoint.validate(call, &mut attributes).await?;
+    Ok(attributes.object.take().unwrap_or_default())
 }

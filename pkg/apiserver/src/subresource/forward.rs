@@ -1,0 +1,174 @@
+//! Passing requests on to other servers: bodies are streamed, upgraded connections are joined.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::client::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use kube1_api::status::Status;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::net::TcpStream;
+
+use crate::call::Call;
+use crate::dial::{self, Target};
+use crate::http::body::{RequestBody, ResponseBody};
+use crate::http::respond::Reply;
+use crate::server::Server;
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// Headers that belong to one connection and are not passed on.
+const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+
+/// How to reach the other server.
+pub enum Backend {
+    Tls(Box<Target>),
+    Plain(std::net::SocketAddr),
+}
+
+/// A request for another server.
+pub struct Forwarded {
+    pub backend: Backend,
+    /// Path and query.
+    pub path: String,
+    /// Value of the Host header.
+    pub host: String,
+    /// Headers beside those of the client's request.
+    pub headers: HeaderMap,
+}
+
+/// Sends the call's request on and answers what the other server does. After a successful upgrade both connections are
+/// joined until one ends or the server shuts down.
+pub async fn forward(server: &Arc<Server>, call: &mut Call, to: Forwarded) -> Result<Reply, Status> {
+    match &to.backend {
+        Backend::Tls(target) => {
+            let stream = timed(dial::connect(target)).await?;
+            exchange(server, call, to, stream).await
+        }
+        Backend::Plain(address) => {
+            let stream = timed(TcpStream::connect(*address)).await?;
+            exchange(server, call, to, stream).await
+        }
+    }
+}
+
+async fn timed<T, E: std::error::Error>(connecting: impl Future<Output = Result<T, E>>) -> Result<T, Status> {
+    match tokio::time::timeout(CONNECT, connecting).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => {
+            let source = error.source().map(|s| format!(": {s}")).unwrap_or_default();
+            Err(Status::service_unavailable(format!("error trying to reach service: {error}{source}")))
+        }
+        Err(_) => Err(Status::service_unavailable("error trying to reach service: connecting took too long")),
+    }
+}
+
+async fn exchange<S>(server: &Arc<Server>, call: &mut Call, to: Forwarded, stream: S) -> Result<Reply, Status>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |e: hyper::Error| Status::service_unavailable(format!("error trying to reach service: {e}"));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    // The connection ends with the answer's body, with the joined connections, or with the server.
+    let shutdown = server.shutdown.clone();
+    server.streams.spawn(async move {
+        tokio::select! {
+            ended = connection.with_upgrades() => if let Err(error) = ended {
+                tracing::debug!(%error, "a forwarded connection ended");
+            },
+            () = shutdown.cancelled() => {}
+        }
+    });
+    let upgrade = wants_upgrade(&call.parts.headers);
+    let client = call.parts.extensions.remove::<OnUpgrade>();
+    let request = request(call, &to)?;
+    let answer = sender.send_request(request).await.map_err(failed)?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client) = client.filter(|_| upgrade) else {
+            return Err(Status::internal("the other server switched protocols unasked"));
+        };
+        return Ok(join(server, client, answer));
+    }
+    let (mut parts, body) = answer.into_parts();
+    strip(&mut parts.headers);
+    // The sender must live as long as the answer, or the connection ends.
+    let body = body.map_frame(move |frame| {
+        let _held = &sender;
+        frame
+    });
+    Ok(Response::from_parts(parts, ResponseBody::Proxied(UnsyncBoxBody::new(body.map_err(Into::into)))))
+}
+
+/// Whether the client asks for another protocol.
+pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let connection = headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    headers.contains_key(UPGRADE)
+        && connection.flat_map(|v| v.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+fn request(call: &Call, to: &Forwarded) -> Result<Request<RequestBody>, Status> {
+    let mut headers = call.parts.headers.clone();
+    if wants_upgrade(&headers) {
+        let protocol = headers.get(UPGRADE).cloned();
+        strip(&mut headers);
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        if let Some(protocol) = protocol {
+            headers.insert(UPGRADE, protocol);
+        }
+    } else {
+        strip(&mut headers);
+    }
+    headers.insert(HOST, HeaderValue::from_str(&to.host).map_err(Status::internal)?);
+    for (name, value) in &to.headers {
+        headers.append(name, value.clone());
+    }
+    if !call.client_ip.is_empty() {
+        let before = headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()).map(|v| format!("{v}, "));
+        let chain = format!("{}{}", before.unwrap_or_default(), call.client_ip);
+        headers.insert("x-forwarded-for", HeaderValue::from_str(&chain).map_err(Status::internal)?);
+    }
+    let body =
+        call.take_body().unwrap_or_else(|| RequestBody::new(http_body_util::Empty::new().map_err(|e| match e {})));
+    let mut request = Request::new(body);
+    *request.method_mut() = call.parts.method.clone();
+    *request.uri_mut() = to.path.parse().map_err(|e| Status::bad_request(format!("cannot proxy this path: {e}")))?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+fn strip(headers: &mut HeaderMap) {
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+}
+
+/// Answers 101 and joins the two connections once both sides have switched.
+fn join(server: &Arc<Server>, client: OnUpgrade, answer: Response<hyper::body::Incoming>) -> Reply {
+    let mut reply = Response::new(ResponseBody::empty());
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *reply.headers_mut() = answer.headers().clone();
+    let backend = hyper::upgrade::on(answer);
+    let shutdown = server.shutdown.clone();
+    server.streams.spawn(async move {
+        let joined = async {
+            let (client, backend) = tokio::try_join!(client, backend)?;
+            let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+            // An end of either side is the usual end.
+            let _ = copy_bidirectional(&mut client, &mut backend).await;
+            Ok::<(), hyper::Error>(())
+        };
+        tokio::select! {
+            ended = joined => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection could not be switched");
+            },
+            () = shutdown.cancelled() => {}
+        }
+    });
+    reply
+}

@@ -1,0 +1,157 @@
+//! What kubelets answer: logs, and commands in containers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+use kube1_api::status::Status;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::forward::{Backend, Forwarded, forward, wants_upgrade};
+use crate::admission::Operation;
+use crate::call::Call;
+use crate::dial::{Address, Target, Trust};
+use crate::http::respond::{self, Reply};
+use crate::registry::Endpoint;
+use crate::server::Server;
+
+/// Bytes that a query's values may not hold as they are.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// GET of a container's log.
+pub async fn log(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> {
+    let pod = endpoint.stored()?.value();
+    let container = container(call, &pod)?;
+    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) else {
+        // Nothing has run yet.
+        return Ok(respond::text(StatusCode::OK, ""));
+    };
+    let known = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
+    let query = pairs(call.query.pairs().filter(|(key, _)| known.contains(key)));
+    let path = format!("/containerLogs/{}/{}/{container}?{query}", endpoint.namespace, endpoint.name);
+    let to = at_node(&endpoint.server, node, path)?;
+    let mut reply = forward(&endpoint.server, call, to).await?;
+    if reply.status().is_client_error() && reply.status() != StatusCode::NOT_FOUND {
+        *reply.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    Ok(reply)
+}
+
+/// GET or POST of exec, attach or portforward.
+pub async fn stream(endpoint: &Endpoint, call: &mut Call, what: &str) -> Result<Reply, Status> {
+    if call.info.verb == "get" {
+        // Websocket clients can only GET; what they do is still worth the permission to create.
+        endpoint.authorize_create(call).await?;
+    }
+    let pod = endpoint.stored()?.value();
+    let path = match what {
+        "portforward" => {
+            let ports = pairs(call.query.pairs().filter(|(k, _)| *k == "ports").map(|(_, v)| ("port", v)));
+            format!("/portForward/{}/{}?{ports}", endpoint.namespace, endpoint.name)
+        }
+        _ => {
+            let container = container(call, &pod)?;
+            format!("/{what}/{}/{}/{container}?{}", endpoint.namespace, endpoint.name, streams(call)?)
+        }
+    };
+    connect_admission(endpoint, call).await?;
+    if !wants_upgrade(call.headers()) {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
+    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) else {
+        return Err(Status::bad_request(format!("pod {} does not have a host assigned", endpoint.name)));
+    };
+    let to = at_node(&endpoint.server, node, path)?;
+    forward(&endpoint.server, call, to).await
+}
+
+/// Lets admission judge a connection.
+pub(super) async fn connect_admission(endpoint: &Endpoint, call: &Call) -> Result<(), Status> {
+    let kind = endpoint.row.subresource(&call.info.subresource).map_or("", |s| s.kind.as_str());
+    let mut options = json!({"apiVersion": "v1", "kind": kind});
+    for (key, value) in call.query.pairs() {
+        match key {
+            "command" | "ports" => match &mut options[key] {
+                Value::Array(list) => list.push(value.into()),
+                slot => *slot = json!([value]),
+            },
+            "stdin" | "stdout" | "stderr" | "tty" => options[key] = (value != "false" && value != "0").into(),
+            _ => options[key] = value.into(),
+        }
+    }
+    let mut attributes = endpoint.attributes(call, Operation::Connect, Value::Null, false);
+    attributes.options = None;
+    attributes.object = Some(options);
+    endpoint.mutate(call, &mut attributes).await?;
+    endpoint.validate(call, &mut attributes).await
+}
+
+/// The streams a client asks for, as the kubelet calls them.
+fn streams(call: &Call) -> Result<String, Status> {
+    let query = &call.query;
+    let flags = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+    let wanted: Vec<&str> = flags.iter().filter(|(from, _)| query.flag(from)).map(|(_, to)| *to).collect();
+    if !["input", "output", "error"].iter().any(|s| wanted.contains(s)) {
+        return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+    }
+    let commands = query.pairs().filter(|(key, _)| *key == "command");
+    Ok(pairs(commands.chain(wanted.into_iter().map(|flag| (flag, "1")))))
+}
+
+fn pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let encoded: Vec<String> = pairs.map(|(k, v)| format!("{k}={}", utf8_percent_encode(v, RESERVED))).collect();
+    encoded.join("&")
+}
+
+/// The container that is asked for, or the only one.
+fn container(call: &Call, pod: &Value) -> Result<String, Status> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let names = |member: &str| -> Vec<String> {
+        let list = pod["spec"][member].as_array().into_iter().flatten();
+        list.filter_map(|c| c["name"].as_str().map(str::to_owned)).collect()
+    };
+    let (main, init, extra) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    if let Some(asked) = call.query.text("container") {
+        if main.iter().chain(&init).chain(&extra).any(|n| n == asked) {
+            return Ok(asked.to_owned());
+        }
+        return Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")));
+    }
+    if let [only] = &main[..] {
+        return Ok(only.clone());
+    }
+    let mut text = format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" "));
+    if !init.is_empty() {
+        text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+    }
+    Err(Status::bad_request(text))
+}
+
+/// A request for the kubelet of a node.
+pub(super) fn at_node(server: &Arc<Server>, name: &str, path: String) -> Result<Forwarded, Status> {
+    let node = server.reviews.reader.get("", "nodes", "", name);
+    let node = node.ok_or_else(|| Status::internal(format!("node {name} is not known")))?;
+    let (address, port) = kubelet_address(&node)
+        .ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses of node {name}: []")))?;
+    let target = Target {
+        address: match address.parse::<IpAddr>() {
+            Ok(ip) => Address::Socket((ip, port).into()),
+            Err(_) => Address::Host(address.clone(), port),
+        },
+        server_name: address.clone(),
+        trust: Trust::Authorities(server.config.pki.ca.certificate_pem().as_bytes().to_vec()),
+        identity: Some(server.config.pki.kubelet_client.clone()),
+    };
+    let host = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    Ok(Forwarded { backend: Backend::Tls(Box::new(target)), path, host, headers: HeaderMap::new() })
+}
+
+/// Where a node's kubelet listens.
+fn kubelet_address(node: &Value) -> Option<(String, u16)> {
+    let addresses = node["status"]["addresses"].as_array()?;
+    let of_type = |kind: &str| addresses.iter().find(|a| a["type"] == kind).and_then(|a| a["address"].as_str());
+    let address = ["InternalIP", "Hostname", "InternalDNS", "ExternalIP"].into_iter().find_map(of_type)?;
+    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap_or(10250);
+    Some((address.to_owned(), u16::try_from(port).ok()?))
+}
