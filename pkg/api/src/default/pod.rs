@@ -40,7 +40,8 @@ fn requests_from_limits(container: &mut Value) {
 }
 
 fn host_port(port: &mut Value) {
-    if port["hostPort"].as_i64().unwrap_or(0) == 0 {
+    let number = |port: &Value, member: &str| port[member].as_i64().unwrap_or(0);
+    if number(port, "hostPort") == 0 && number(port, "containerPort") != 0 {
         set(port, "hostPort", port["containerPort"].clone());
     }
 }
@@ -50,15 +51,17 @@ fn pod_level_requests(spec: &mut Value) {
     let sums = container_requests(spec);
     let Some(resources) = spec.get_mut("resources") else { return };
     let limits = resources["limits"].as_object().cloned().unwrap_or_default();
-    fill(resources, "requests", || Map::new().into());
-    let Some(requests) = resources.get_mut("requests") else { return };
+    let mut requests = resources["requests"].as_object().cloned().unwrap_or_default();
     for (name, sum) in sums.iter().filter(|(_, sum)| !sum.is_zero()) {
-        fill(requests, name, || sum.to_string().into());
+        requests.entry(name).or_insert_with(|| sum.to_string().into());
     }
     for (name, limit) in limits {
         if matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-") {
-            fill(requests, &name, || limit);
+            requests.entry(name).or_insert(limit);
         }
+    }
+    if !requests.is_empty() {
+        set(resources, "requests", requests.into());
     }
 }
 

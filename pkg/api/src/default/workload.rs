@@ -206,14 +206,15 @@ pub(super) fn device_request(request: &mut Value) {
 pub(super) fn custom_resource_definition(definition: &mut Value) {
     at(definition, "/spec/names", |names| {
         let kind = names["kind"].as_str().unwrap_or_default().to_owned();
-        fill(names, "singular", || kind.to_lowercase().into());
         if !kind.is_empty() {
+            fill(names, "singular", || kind.to_lowercase().into());
             fill(names, "listKind", || format!("{kind}List").into());
         }
     });
     if is_empty(&definition["status"]["storedVersions"]) {
         let versions = definition["spec"]["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let stored = versions.iter().find(|v| v["storage"] == true).map(|v| v["name"].clone());
-        at(definition, "/status", |status| set(status, "storedVersions", Value::from_iter(stored)));
+        if let Some(stored) = versions.iter().find(|v| v["storage"] == true).map(|v| v["name"].clone()) {
+            at(definition, "/status", |status| set(status, "storedVersions", json!([stored])));
+        }
     }
 }

@@ -88,10 +88,10 @@ pub fn v3_hash(table: &ResourceTable, path: &str) -> String {
     let mut hash = Sha512::new();
     hash.update(concat!(env!("CARGO_PKG_VERSION"), "\n"));
     hash.update(path);
-    for row in table.iter().filter(|r| group_version_path(&r.group, &r.version) == path || is_root(path)) {
+    for row in table.iter().filter(|r| group_version_path(&r.group, &r.version) == path) {
         hash_row(&mut hash, row);
     }
-    // Every document names all group versions as those of the shared kinds.
+    // Documents above the group versions depend on nothing else, and the others name all of them at shared kinds.
     for (group, version) in group_versions(table) {
         hash.update(format!("{group}/{version}\n"));
     }
@@ -112,10 +112,6 @@ fn hash_row(hash: &mut Sha512, row: &crate::resource::Resource) {
     if let Some(schema) = &row.schema {
         hash.update(schema.to_string());
     }
-}
-
-fn is_root(path: &str) -> bool {
-    !path.starts_with("api/") && path.split('/').count() < 3
 }
 
 fn group_version_path(group: &str, version: &str) -> String {
