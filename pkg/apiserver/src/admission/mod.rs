@@ -10,6 +10,7 @@ mod pod_defaults;
 mod pod_security;
 mod priority;
 mod quota;
+mod rbac;
 mod service_account;
 mod storage_class;
 
@@ -27,6 +28,7 @@ pub use pod_defaults::{DefaultTolerationSeconds, PodTopologyLabels, RuntimeClass
 pub use pod_security::PodSecurity;
 pub use priority::Priority;
 pub use quota::ResourceQuota;
+pub use rbac::RbacEscalation;
 pub use service_account::ServiceAccount;
 pub use storage_class::{
     DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,

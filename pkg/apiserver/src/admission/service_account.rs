@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use kube1_api::selector::FieldSelector;
 use kube1_api::status::Status;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation, Plugin};
+use crate::options::ListOptions;
 use crate::reader::StorageReader;
 use crate::storage::Object;
 use crate::strategy::generate_name;
@@ -19,9 +22,8 @@ const VOLUME: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Asked for by every pod; the server knows this odd number and then issues tokens that outlive it.
 const EXPIRATION: u32 = 3607;
-/// A namespace's default account is made soon after it: a pod waits this often, this long.
-const ATTEMPTS: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(100);
+/// A namespace's default account is made soon after it: a pod waits for it this long.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct ServiceAccount {
     reader: Arc<StorageReader>,
@@ -34,15 +36,24 @@ impl ServiceAccount {
 
     async fn account(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
         let accounts = self.reader.collection("", "serviceaccounts")?;
-        for attempt in 0..if name == DEFAULT { ATTEMPTS } else { 1 } {
-            if attempt > 0 {
-                tokio::time::sleep(PAUSE).await;
-            }
-            if let Some(found) = accounts.get(namespace, name) {
-                return Some(found);
-            }
+        if let Some(found) = accounts.get(namespace, name) {
+            return Some(found);
         }
-        None
+        if name != DEFAULT {
+            return None;
+        }
+        let fields = FieldSelector::parse(&format!("metadata.name={name}")).unwrap_or_default();
+        let options = ListOptions { fields, ..ListOptions::default() };
+        let mut events = accounts.watch(Some(namespace), &options).await.ok()?;
+        let made = async {
+            while events.next().await.is_some() {
+                if let Some(found) = accounts.get(namespace, name) {
+                    return Some(found);
+                }
+            }
+            None
+        };
+        tokio::time::timeout(PATIENCE, made).await.ok().flatten()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Roles whose rules are the union of other roles' rules.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use kube1_api::resource::ResourceTable;
@@ -33,23 +34,30 @@ pub fn aggregated_rules<'a>(role: &Value, roles: impl Iterator<Item = &'a Value>
     Some(rules.into())
 }
 
-/// Keeps the rules of aggregated ClusterRoles up to date, until cancelled. Fails when the storage does; may be run again.
-pub async fn keep_aggregated(
-    storage: &Storage,
-    table: &ResourceTable,
-    cancel: &CancellationToken,
-) -> Result<(), Status> {
+/// A failed write of the storage is tried again after this.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Keeps the rules of aggregated ClusterRoles up to date, until cancelled.
+pub async fn keep_aggregated(storage: &Storage, table: &ResourceTable, cancel: &CancellationToken) {
     let row = table.stored(crate::authz::RBAC_GROUP, "clusterroles");
     let roles = storage.collection(&row.expect("cluster roles are a built-in resource"));
     while !cancel.is_cancelled() {
-        // The watch is there before the state is looked at, so that no change is missed.
-        let mut changes = roles.watch(None, &ListOptions::default()).await?;
-        update_aggregated(&roles).await?;
-        while let Some(Some(_)) = cancel.run_until_cancelled(changes.next()).await {
-            // Changes come in bursts, above all at start; one look at the newest state serves all that wait.
-            while let Some(Some(_)) = futures::FutureExt::now_or_never(changes.next()) {}
-            update_aggregated(&roles).await?;
+        if let Err(error) = follow(&roles, cancel).await {
+            tracing::warn!(%error, "rules of aggregated cluster roles were not written; trying again");
+            cancel.run_until_cancelled(tokio::time::sleep(RETRY)).await;
         }
+    }
+}
+
+/// Returns when the watch ends.
+async fn follow(roles: &Arc<Collection>, cancel: &CancellationToken) -> Result<(), Status> {
+    // The watch is there before the state is looked at, so that no change is missed.
+    let mut changes = roles.watch(None, &ListOptions::default()).await?;
+    update_aggregated(roles).await?;
+    while let Some(Some(_)) = cancel.run_until_cancelled(changes.next()).await {
+        // Changes come in bursts, above all at start; one look at the newest state serves all that wait.
+        while let Some(Some(_)) = futures::FutureExt::now_or_never(changes.next()) {}
+        update_aggregated(roles).await?;
     }
     Ok(())
 }
@@ -80,8 +88,6 @@ async fn update_aggregated(roles: &Arc<Collection>) -> Result<(), Status> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::*;
@@ -110,6 +116,6 @@ mod tests {
             cancel.cancel();
         };
         let both = async { tokio::join!(keep_aggregated(&storage, &table, &cancel), test) };
-        tokio::time::timeout(Duration::from_secs(10), both).await.unwrap().0.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub use in_process::InProcess;
 
-use crate::admission::{self, Admission};
+use crate::admission::{self, Admission, RbacEscalation};
 use crate::allocator::{AllocatorConfig, ServiceAllocator};
 use crate::authn::{self, Authenticator, Authorities, AuthoritiesError};
 use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
@@ -156,6 +156,8 @@ impl ApiServer {
         sync::start(server, &mut tasks).await.map_err(ServerError::Bootstrap)?;
         let (allocator, cancel) = (server.allocator.clone(), server.shutdown.clone());
         tasks.spawn(async move { allocator.run(cancel).await });
+        let (storage, cancel) = (server.storage.clone(), server.shutdown.clone());
+        tasks.spawn(async move { bootstrap::keep_aggregated(&storage, &table, &cancel).await });
         if let Some(definitions) = DefinitionController::new(server.storage.clone(), server.table.clone()) {
             definitions.load();
             let cancel = server.shutdown.clone();
@@ -187,8 +189,9 @@ impl Server {
         }));
         let rbac = Arc::new(Rbac::of_storage(&storage, &table.load()));
         let node = Arc::new(NodeAuthorizer::new(objects.clone()));
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac]));
-        let plugins = admission::default_plugins(&objects, &authorizer);
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
+        let mut plugins = admission::default_plugins(&objects, &authorizer);
+        plugins.push(Arc::new(RbacEscalation::new(rbac, authorizer.clone())));
         let reviews = review::Context {
             authenticator: authenticator.clone(),
             authorizer: authorizer.clone(),
