@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kube1_pki::{ServerPki, unix_now};
+use kube1_pki::ServerPki;
+use kube1_pki::clock::unix_now;
 use kube1_supervisor::{BoxError, Component, Context};
 
 /// Longest pause between two looks: a suspended machine or a corrected clock is noticed within it.

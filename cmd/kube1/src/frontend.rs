@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use kube1_apiserver::ApiServer;
+use kube1_apiserver::server::ApiServer;
 use kube1_supervisor::{BoxError, Component, Context};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -38,6 +38,6 @@ impl Component for Frontend {
     async fn run(&self, ctx: Context) -> Result<(), BoxError> {
         let listener = self.listener().await?;
         ctx.ready();
-        self.api.serve(listener, ctx.shutdown.clone()).await
+        Ok(self.api.serve(listener, ctx.shutdown.clone()).await?)
     }
 }

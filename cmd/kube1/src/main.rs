@@ -2,11 +2,18 @@
 //!
 //! Called under the name of a CNI plugin it is that plugin: containerd starts it so for every pod.
 
+mod certificates;
 mod check;
 mod cli;
 mod config_file;
+mod frontend;
+mod kubeconfig;
 mod layout;
 mod logging;
+mod node;
+mod node_identity;
+mod process_guard;
+mod server;
 mod status;
 mod version;
 
@@ -51,10 +58,18 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let _ = std::io::stdout().write_all(&script);
             Ok(())
         }
+        Command::Server(args) => node_runtime()?.block_on(server::run(&cli.global, &args)),
+        Command::Kubeconfig(args) => kubeconfig::run(&cli.global, &args),
         Command::Check(args) => check::run(&cli.global, &args),
         Command::Status(args) => client_runtime()?.block_on(status::run(&cli.global, &args)),
         _ => anyhow::bail!("this command needs parts that are not assembled in this build"),
     }
+}
+
+/// The runtime of a node: few threads, as most work waits for others.
+fn node_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 /// A small runtime for commands that ask and print.

@@ -6,29 +6,27 @@ use std::sync::Arc;
 use anyhow::Context;
 use ipnet::IpNet;
 use kube1_apiserver::user::UserInfo;
-use kube1_apiserver::{ApiServer, Config};
-use kube1_controllers::{ControllerManager, ControllerManagerConfig};
+use kube1_apiserver::server::{ApiServer, Config};
+use kube1_apiserver::storage::SecretKey;
 use kube1_pki::{Credential, Kubeconfig, ServerPki, ServerPkiConfig};
 use kube1_scheduler::Scheduler;
+use kube1_store::EmbeddedStore;
 use kube1_supervisor::Supervisor;
 use tokio::net::TcpListener;
 
-use crate::addons::Addons;
 use crate::certificates::CertificateRenewal;
 use crate::cli::{GlobalArgs, Part, ServerArgs};
 use crate::frontend::Frontend;
 use crate::layout::Layout;
 use crate::node::{Node, run_until_stopped};
 use crate::process_guard::ProcessGuard;
-use crate::worker::{Worker, WorkerCredentials};
-use crate::{check, node_identity, worker};
+use crate::node_identity;
 
 /// Runs until SIGTERM or SIGINT. What can be wrong with the host or the flags is said before anything is started.
 pub async fn run(global: &GlobalArgs, args: &ServerArgs) -> anyhow::Result<()> {
     validate(args)?;
     let layout = Layout::new(&global.data_dir);
     let node = Node::find(layout.clone(), &args.node)?;
-    let programs = if args.disable_agent { None } else { Some(worker::prepare_host(&args.node)?) };
     let _guard = ProcessGuard::take(&layout)?;
     let advertise = args.advertise_address.unwrap_or(node.address);
     let listener = listen(args).await?;
@@ -40,16 +38,6 @@ pub async fn run(global: &GlobalArgs, args: &ServerArgs) -> anyhow::Result<()> {
     supervisor.start(Arc::new(Frontend::new(api.clone(), listener)));
     supervisor.start(Arc::new(CertificateRenewal::new(Arc::clone(&pki))));
     start_controllers(&mut supervisor, args, &api, &pki);
-    let admin = component_client(&api, &UserInfo::authenticated("system:kube1", &["system:masters"]));
-    supervisor.start(Arc::new(Addons::new(admin, &args.node)));
-    if let Some(programs) = programs {
-        let user = UserInfo::authenticated(format!("system:node:{}", node.name), &["system:nodes"]);
-        let credentials = WorkerCredentials {
-            client: component_client(&api, &user),
-            pki: pki.node(&node.name, &[node.address])?,
-        };
-        Worker { node: &node, args: &args.node, programs: &programs, credentials }.start(&mut supervisor)?;
-    }
     run_until_stopped("server", &node, supervisor).await
 }
 
@@ -59,17 +47,7 @@ fn component_client(api: &ApiServer, user: &UserInfo) -> kube::Client {
 
 fn start_controllers(supervisor: &mut Supervisor, args: &ServerArgs, api: &ApiServer, pki: &Arc<ServerPki>) {
     let user = |name: &str| UserInfo::authenticated(format!("system:{name}"), &[]);
-    if !args.node.disable.contains(&Part::ControllerManager) {
-        let by_account = api.clone();
-        let clients = move |account: &str| component_client(&by_account, &service_account(account));
-        supervisor.start(Arc::new(ControllerManager::new(ControllerManagerConfig {
-            client: component_client(api, &user("kube-controller-manager")),
-            clients: Arc::new(clients),
-            ca: Arc::clone(&pki.ca),
-            root_ca_pem: pki.ca.certificate_pem().to_owned(),
-            cluster_cidr: args.node.cluster_cidr,
-        })));
-    }
+    let _ = (pki, service_account("x"));
     if !args.node.disable.contains(&Part::Scheduler) {
         supervisor.start(Arc::new(Scheduler::new(component_client(api, &user("kube-scheduler")))));
     }
@@ -128,16 +106,21 @@ async fn open_api(
     pki: &Arc<ServerPki>,
     advertise: IpAddr,
 ) -> anyhow::Result<ApiServer> {
+    let directory = layout.server().join("store");
+    let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&directory)).await??;
+    let secret_key = SecretKey::load_or_create(&layout.server().join("secrets.key"))?;
     let config = Config {
-        data_dir: layout.server(),
+        store: Arc::new(store),
         pki: Arc::clone(pki),
+        secret_key: Some(secret_key),
         advertise_address: advertise,
         port: args.https_listen_port,
         service_cidr: args.node.service_cidr,
-        node_port_range: args.service_node_port_range.first..=args.service_node_port_range.last,
+        node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
         cluster_domain: args.node.cluster_domain.clone(),
+        audit_log: None,
     };
-    ApiServer::new(config).await.map_err(anyhow::Error::from_boxed).context("cannot open the cluster's state")
+    Ok(ApiServer::new(config).await?)
 }
 
 fn write_kubeconfigs(layout: &Layout, args: &ServerArgs, pki: &ServerPki, advertise: IpAddr) -> anyhow::Result<()> {
@@ -156,11 +139,4 @@ fn write_kubeconfigs(layout: &Layout, args: &ServerArgs, pki: &ServerPki, advert
     kubeconfig
         .write(public)
         .with_context(|| format!("cannot write {}: choose another place with --write-kubeconfig", public.display()))
-}
-
-/// Names what the host lacks, once, in one error.
-pub fn ensure_host(findings: &[check::Finding]) -> anyhow::Result<()> {
-    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
-    anyhow::ensure!(lines.is_empty(), "this host cannot run a worker:\n{}", lines.join("\n"));
-    Ok(())
 }
