@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use kube1_apiserver::user::UserInfo;
 use kube1_apiserver::server::{ApiServer, Config};
 use kube1_apiserver::storage::SecretKey;
+use kube1_controllers::{ControllerManager, ControllerManagerConfig};
 use kube1_pki::{Credential, Kubeconfig, ServerPki, ServerPkiConfig};
 use kube1_scheduler::Scheduler;
 use kube1_store::EmbeddedStore;
@@ -47,7 +48,17 @@ fn component_client(api: &ApiServer, user: &UserInfo) -> kube::Client {
 
 fn start_controllers(supervisor: &mut Supervisor, args: &ServerArgs, api: &ApiServer, pki: &Arc<ServerPki>) {
     let user = |name: &str| UserInfo::authenticated(format!("system:{name}"), &[]);
-    let _ = (pki, service_account("x"));
+    if !args.node.disable.contains(&Part::ControllerManager) {
+        let by_account = api.clone();
+        let clients = move |account: &str| component_client(&by_account, &service_account(account));
+        supervisor.start(Arc::new(ControllerManager::new(ControllerManagerConfig {
+            client: component_client(api, &user("kube-controller-manager")),
+            clients: Arc::new(clients),
+            ca: Arc::clone(&pki.ca),
+            root_ca_pem: pki.ca.certificate_pem().to_owned(),
+            cluster_cidr: args.node.cluster_cidr,
+        })));
+    }
     if !args.node.disable.contains(&Part::Scheduler) {
         supervisor.start(Arc::new(Scheduler::new(component_client(api, &user("kube-scheduler")))));
     }
