@@ -2,31 +2,46 @@
 //!
 //! Called under the name of a CNI plugin it is that plugin: containerd starts it so for every pod.
 
+mod addons;
+mod agent;
 mod certificates;
 mod check;
 mod cli;
 mod config_file;
+mod containerd;
 mod frontend;
+mod images;
 mod kubeconfig;
 mod layout;
 mod logging;
 mod node;
 mod node_identity;
 mod process_guard;
+mod reset;
 mod server;
 mod status;
+mod token;
 mod version;
+mod worker;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use cli::{Cli, Command};
 use config_file::ConfigError;
 
+/// Names under which containerd starts this binary for every pod.
+const CNI_NAMES: [&str; 2] = [kube1_network::cni::PLUGIN, kube1_network::cni::LOOPBACK];
+
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
+    let called = args.first().map(Path::new).and_then(Path::file_name);
+    if called.is_some_and(|name| CNI_NAMES.iter().any(|cni| name == *cni)) {
+        return kube1_network::cni::main();
+    }
     let cli = match config_file::parse(&args) {
         Ok(cli) => cli,
         Err(ConfigError::CommandLine(error)) => error.exit(),
@@ -59,6 +74,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Server(args) => node_runtime()?.block_on(server::run(&cli.global, &args)),
+        Command::Agent(args) => node_runtime()?.block_on(agent::run(&cli.global, &args)),
+        Command::Token(command) => client_runtime()?.block_on(token::run(&cli.global, &command)),
+        Command::Images(command) => client_runtime()?.block_on(images::run(&cli.global, &command)),
+        Command::Reset(args) => client_runtime()?.block_on(reset::run(&cli.global, &args)),
         Command::Kubeconfig(args) => kubeconfig::run(&cli.global, &args),
         Command::Check(args) => check::run(&cli.global, &args),
         Command::Status(args) => client_runtime()?.block_on(status::run(&cli.global, &args)),

@@ -18,6 +18,8 @@ pub struct Node {
     pub name: String,
     pub address: IpAddr,
     pub layout: Layout,
+    /// Cancelled after all components have stopped: ends what they share.
+    pub stop: CancellationToken,
 }
 
 impl Node {
@@ -25,14 +27,12 @@ impl Node {
     pub fn find(layout: Layout, args: &NodeArgs) -> anyhow::Result<Self> {
         let name = node_identity::node_name(args.node_name.as_deref())?;
         let address = node_identity::node_ip(args.node_ip)?;
-        Ok(Self { name, address, layout })
+        Ok(Self { name, address, layout, stop: CancellationToken::new() })
     }
 }
 
 /// Serves the status socket until the process is told to end, then stops every component.
 pub async fn run_until_stopped(role: &str, node: &Node, supervisor: Supervisor) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let board = supervisor.board();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let status = || NodeStatus {
@@ -43,17 +43,29 @@ pub async fn run_until_stopped(role: &str, node: &Node, supervisor: Supervisor) 
         started,
         components: board.snapshot(),
     };
-    let stop = CancellationToken::new();
     let socket = node.layout.status_socket();
-    let serve = serve_status(&socket, status, stop.clone());
+    let serve = serve_status(&socket, status, node.stop.clone());
     tokio::pin!(serve);
     let served = tokio::select! {
         served = &mut serve => served,
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        stopped = stop_at_signal() => {
+            stopped?;
+            Ok(())
+        }
     };
     tracing::info!("stopping; containers go on running");
     supervisor.stop().await;
-    stop.cancel();
+    node.stop.cancel();
     served.context("the status socket failed")
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn stop_at_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }

@@ -9,12 +9,13 @@ use kube1_apiserver::user::UserInfo;
 use kube1_apiserver::server::{ApiServer, Config};
 use kube1_apiserver::storage::SecretKey;
 use kube1_controllers::{ControllerManager, ControllerManagerConfig};
-use kube1_pki::{Credential, Kubeconfig, ServerPki, ServerPkiConfig};
+use kube1_pki::{Credential, Kubeconfig, ReloadingCertificate, ServerPki, ServerPkiConfig};
 use kube1_scheduler::Scheduler;
 use kube1_store::EmbeddedStore;
 use kube1_supervisor::Supervisor;
 use tokio::net::TcpListener;
 
+use crate::addons::Addons;
 use crate::certificates::CertificateRenewal;
 use crate::cli::{GlobalArgs, Part, ServerArgs};
 use crate::frontend::Frontend;
@@ -22,12 +23,14 @@ use crate::layout::Layout;
 use crate::node::{Node, run_until_stopped};
 use crate::process_guard::ProcessGuard;
 use crate::node_identity;
+use crate::worker::{Runtime, Worker, WorkerCredentials};
 
 /// Runs until SIGTERM or SIGINT. What can be wrong with the host or the flags is said before anything is started.
 pub async fn run(global: &GlobalArgs, args: &ServerArgs) -> anyhow::Result<()> {
     validate(args)?;
     let layout = Layout::new(&global.data_dir);
     let node = Node::find(layout.clone(), &args.node)?;
+    let runtime = if args.disable_agent { None } else { Some(Runtime::prepare(&args.node)?) };
     let _guard = ProcessGuard::take(&layout)?;
     let advertise = args.advertise_address.unwrap_or(node.address);
     let listener = listen(args).await?;
@@ -39,6 +42,18 @@ pub async fn run(global: &GlobalArgs, args: &ServerArgs) -> anyhow::Result<()> {
     supervisor.start(Arc::new(Frontend::new(api.clone(), listener)));
     supervisor.start(Arc::new(CertificateRenewal::new(Arc::clone(&pki))));
     start_controllers(&mut supervisor, args, &api, &pki);
+    let admin = component_client(&api, &UserInfo::authenticated("system:kube1", &["system:masters"]));
+    supervisor.start(Arc::new(Addons::new(admin, &args.node)));
+    if let Some(runtime) = runtime {
+        let user = UserInfo::authenticated(format!("system:node:{}", node.name), &["system:nodes"]);
+        let node_pki = pki.node(&node.name, &[node.address])?;
+        let credentials = WorkerCredentials {
+            client: component_client(&api, &user),
+            serving: Arc::new(ReloadingCertificate::new(&node_pki.serving)?),
+            ca_pem: node_pki.ca_pem,
+        };
+        Worker { node: &node, args: &args.node, runtime: &runtime, credentials }.start(&mut supervisor)?;
+    }
     run_until_stopped("server", &node, supervisor).await
 }
 

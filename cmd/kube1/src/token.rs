@@ -1,7 +1,8 @@
 //! `kube1 token`: join tokens of the cluster.
 
 use anyhow::Context;
-use kube1_join::{TokenInfo, create_token, delete_token, list_tokens};
+use kube1_join::{NewToken, TokenInfo, create_token, delete_token, list_tokens};
+use kube1_pki::Authority;
 
 use crate::cli::{GlobalArgs, TokenCommand};
 use crate::layout::Layout;
@@ -20,8 +21,14 @@ pub async fn run(global: &GlobalArgs, command: &TokenCommand) -> anyhow::Result<
             let kubeconfig = kube::config::Kubeconfig::read_from(&path).context("cannot read the kubeconfig")?;
             let cluster = kubeconfig.clusters.into_iter().next().and_then(|c| c.cluster).unwrap_or_default();
             let server = cluster.server.context("the kubeconfig names no server")?;
-            let token = create_token(&client, &server, &ca_pem(global)?, *ttl, description).await?;
-            println!("{token}");
+            let server = server.trim_start_matches("https://").trim_end_matches('/').to_owned();
+            let new = NewToken {
+                description: description.clone(),
+                ttl: Some(*ttl),
+                servers: vec![server],
+                ca_hash: ca_hash(global)?,
+            };
+            println!("{}", create_token(&client, &new).await?);
         }
         TokenCommand::List => print_tokens(&list_tokens(&client).await?),
         TokenCommand::Delete { id } => {
@@ -32,15 +39,18 @@ pub async fn run(global: &GlobalArgs, command: &TokenCommand) -> anyhow::Result<
     Ok(())
 }
 
-fn ca_pem(global: &GlobalArgs) -> anyhow::Result<String> {
-    let path = kube1_pki::Layout::new(&global.data_dir).server_tls().join("ca.crt");
-    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+/// What joining nodes know the cluster by.
+fn ca_hash(global: &GlobalArgs) -> anyhow::Result<String> {
+    let dir = kube1_pki::Layout::new(&global.data_dir).server_tls();
+    let ca = Authority::load_or_create(&dir, "ca", "kubernetes-ca");
+    Ok(ca.with_context(|| format!("cannot read the CA in {}", dir.display()))?.hash())
 }
 
 fn print_tokens(tokens: &[TokenInfo]) {
     println!("{:<8}  {:<24}  DESCRIPTION", "ID", "EXPIRES");
-    for token in tokens {
+    for token in tokens.iter().filter(|token| token.for_joining) {
         let expires = token.expires.as_deref().unwrap_or("never");
+        let expires = if token.is_expired { "expired" } else { expires };
         println!("{:<8}  {expires:<24}  {}", token.id, token.description);
     }
 }

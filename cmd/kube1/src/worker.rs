@@ -1,38 +1,182 @@
 //! The worker stack: containerd, kubelet, overlay network, Service proxy and DNS.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Taint;
+use kube1_client::Informers;
 use kube1_dns::{Dns, DnsConfig};
 use kube1_images::PAUSE_IMAGE;
 use kube1_kubelet::{Kubelet, KubeletConfig};
 use kube1_network::{Overlay, OverlayConfig};
-use kube1_pki::NodePki;
+use kube1_pki::ReloadingCertificate;
 use kube1_proxy::{Proxy, ProxyConfig};
 use kube1_supervisor::Supervisor;
 
-use crate::check;
 use crate::cli::{NodeArgs, Part};
 use crate::containerd::{self, Programs};
 use crate::node::Node;
+use crate::{check, version};
+
+const PROXY_HEALTH: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256);
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How a worker reaches the API, and what its kubelet shows.
 pub struct WorkerCredentials {
+    /// Acts as the node.
     pub client: kube::Client,
-    pub pki: NodePki,
+    pub serving: Arc<ReloadingCertificate>,
+    pub ca_pem: String,
 }
 
 /// Everything that a worker is started from.
 pub struct Worker<'a> {
     pub node: &'a Node,
     pub args: &'a NodeArgs,
-    pub programs: &'a Programs,
+    pub runtime: &'a Runtime,
     pub credentials: WorkerCredentials,
 }
 
-/// Finds the programs a worker needs. Fails with the full list of what the host lacks.
-pub fn prepare_host(args: &NodeArgs) -> anyhow::Result<Programs> {
-    let missing = check::missing_for_worker(args.containerd.as_deref(), args.runc.as_deref());
-    let lines: Vec<String> = missing.iter().map(ToString::to_string).collect();
-    anyhow::ensure!(lines.is_empty(), "this host cannot run a worker:\n{}", lines.join("\n"));
-    Programs::find(args.containerd.as_deref(), args.runc.as_deref())
+/// The container runtime of a worker.
+pub enum Runtime {
+    /// Started and kept by kube1.
+    Ours(Programs),
+    /// Somebody else's, by its CRI socket.
+    Outside(PathBuf),
+}
+
+impl Runtime {
+    /// Finds what the flags ask for. Fails with the full list of what the host lacks.
+    pub fn prepare(args: &NodeArgs) -> anyhow::Result<Self> {
+        if let Some(endpoint) = &args.container_runtime_endpoint {
+            let path = PathBuf::from(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
+            anyhow::ensure!(path.is_absolute(), "--container-runtime-endpoint {endpoint} is no path of a socket");
+            return Ok(Self::Outside(path));
+        }
+        let missing = check::missing_for_worker(args.containerd.as_deref(), args.runc.as_deref());
+        let lines: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        anyhow::ensure!(lines.is_empty(), "this host cannot run a worker:\n{}", lines.join("\n"));
+        Ok(Self::Ours(Programs::find(args.containerd.as_deref(), args.runc.as_deref())?))
+    }
+}
+
+impl Worker<'_> {
+    /// Starts the components. They find each other through the API and the file system, in any order.
+    pub fn start(self, supervisor: &mut Supervisor) -> anyhow::Result<()> {
+        let layout = &self.node.layout;
+        let socket = match self.runtime {
+            Runtime::Ours(programs) => {
+                supervisor.start(Arc::new(containerd::component(layout, programs)?));
+                layout.containerd_socket()
+            }
+            Runtime::Outside(path) => path.clone(),
+        };
+        let informers = Informers::new(self.credentials.client.clone(), self.node.stop.clone());
+        if !self.args.disable.contains(&Part::Network) {
+            supervisor.start(Arc::new(Overlay::new(informers.clone(), self.overlay()?)));
+        }
+        if !self.args.disable.contains(&Part::Proxy) {
+            supervisor.start(Arc::new(Proxy::new(informers.clone(), self.proxy())));
+        }
+        if !self.args.disable.contains(&Part::Dns) {
+            supervisor.start(Arc::new(Dns::new(informers, self.dns())));
+        }
+        supervisor.start(Arc::new(Kubelet::new(self.kubelet(socket)?)));
+        Ok(())
+    }
+
+    fn overlay(&self) -> anyhow::Result<OverlayConfig> {
+        let layout = &self.node.layout;
+        Ok(OverlayConfig {
+            node_name: self.node.name.clone(),
+            node_ip: self.node.address,
+            data_dir: layout.root().to_owned(),
+            cluster_cidr: self.args.cluster_cidr,
+            cni_bin_dir: layout.cni_bin(),
+            cni_conf_dir: layout.cni_conf(),
+            executable: std::env::current_exe().context("cannot find the kube1 binary")?,
+        })
+    }
+
+    fn proxy(&self) -> ProxyConfig {
+        let dns = (!self.args.disable.contains(&Part::Dns)).then_some(self.args.cluster_dns);
+        ProxyConfig {
+            node_name: self.node.name.clone(),
+            cluster_cidrs: vec![self.args.cluster_cidr],
+            served_here: dns.into_iter().collect(),
+            healthz: Some(PROXY_HEALTH),
+        }
+    }
+
+    fn dns(&self) -> DnsConfig {
+        DnsConfig {
+            address: self.args.cluster_dns,
+            domain: self.args.cluster_domain.clone(),
+            resolv_conf: RESOLV_CONF.into(),
+            data_dir: self.node.layout.root().to_owned(),
+        }
+    }
+
+    fn kubelet(&self, socket: PathBuf) -> anyhow::Result<KubeletConfig> {
+        let layout = &self.node.layout;
+        let labels = self.args.node_labels.iter().map(|text| parse_label(text)).collect::<anyhow::Result<_>>()?;
+        let taints = self.args.node_taints.iter().map(|text| parse_taint(text)).collect::<anyhow::Result<_>>()?;
+        Ok(KubeletConfig {
+            node_labels: labels,
+            node_taints: taints,
+            cgroup_root: layout.cgroup_name(),
+            cluster_dns: vec![self.args.cluster_dns],
+            cluster_domain: self.args.cluster_domain.clone(),
+            port: self.args.kubelet_port,
+            serving: Some(self.credentials.serving.clone()),
+            client_ca_pem: self.credentials.ca_pem.clone(),
+            pause_image: PAUSE_IMAGE.to_owned(),
+            version: version::KUBERNETES.to_owned(),
+            ..KubeletConfig::new(
+                self.credentials.client.clone(),
+                &self.node.name,
+                self.node.address,
+                &socket,
+                layout.root(),
+            )
+        })
+    }
+}
+
+type Label = (String, String);
+
+fn parse_label(text: &str) -> anyhow::Result<Label> {
+    let (key, value) = text.split_once('=').with_context(|| format!("--node-label {text}: expected KEY=VALUE"))?;
+    anyhow::ensure!(!key.is_empty(), "--node-label {text}: the key is empty");
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn parse_taint(text: &str) -> anyhow::Result<Taint> {
+    let wrong = || format!("--node-taint {text}: expected KEY=VALUE:EFFECT, such as dedicated=db:NoSchedule");
+    let (pair, effect) = text.rsplit_once(':').with_context(wrong)?;
+    anyhow::ensure!(matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute"), wrong());
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    anyhow::ensure!(!key.is_empty(), wrong());
+    let value = (!value.is_empty()).then(|| value.to_owned());
+    Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_taints_are_parsed() {
+        assert_eq!(parse_label("a=b=c").unwrap(), ("a".to_owned(), "b=c".to_owned()));
+        let taint = parse_taint("a=b:NoSchedule").unwrap();
+        assert_eq!((taint.key.as_str(), taint.value.as_deref(), taint.effect.as_str()), ("a", Some("b"), "NoSchedule"));
+        assert_eq!(parse_taint("a:NoExecute").unwrap().value, None);
+        for bad in ["a", "a=b", "a=b:Never", "=b:NoSchedule"] {
+            assert!(parse_taint(bad).is_err(), "{bad}");
+        }
+        assert!(parse_label("a").is_err());
+    }
 }
