@@ -94,6 +94,7 @@ impl Worker<'_> {
             node_ip: self.node.address,
             data_dir: layout.root().to_owned(),
             cluster_cidr: self.args.cluster_cidr,
+            service_cidrs: vec![self.args.service_cidr],
             cni_bin_dir: layout.cni_bin(),
             cni_conf_dir: layout.cni_conf(),
             executable: std::env::current_exe().context("cannot find the kube1 binary")?,
