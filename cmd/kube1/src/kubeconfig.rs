@@ -16,8 +16,9 @@ pub fn run(global: &GlobalArgs, args: &KubeconfigArgs) -> anyhow::Result<()> {
         text = with_server(&text, server)?;
     }
     match &args.output {
-        Some(file) => kube1_pki::write_private(file, text.as_bytes())
-            .with_context(|| format!("cannot write {}", file.display())),
+        Some(file) => {
+            kube1_pki::write_private(file, text.as_bytes()).with_context(|| format!("cannot write {}", file.display()))
+        }
         None => std::io::stdout().write_all(text.as_bytes()).context("cannot print the kubeconfig"),
     }
 }
@@ -26,7 +27,9 @@ fn with_server(text: &str, server: &str) -> anyhow::Result<String> {
     let valid = server.starts_with("https://") && !server.contains(char::is_whitespace) && server.len() > 8;
     anyhow::ensure!(valid, "{server:?} is no server address: give one such as https://192.168.1.10:6443");
     let replace = |line: &str| match line.split_once("server: ") {
-        Some((indent, _)) if indent.trim().is_empty() => format!("{indent}server: {}\n", serde_json::Value::from(server)),
+        Some((indent, _)) if indent.trim().is_empty() => {
+            format!("{indent}server: {}\n", serde_json::Value::from(server))
+        }
         _ => format!("{line}\n"),
     };
     Ok(text.lines().map(replace).collect())

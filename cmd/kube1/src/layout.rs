@@ -66,15 +66,6 @@ impl Layout {
         self.server().join("admin.kubeconfig")
     }
 
-    /// The worker's identity and its own state.
-    pub fn agent(&self) -> PathBuf {
-        self.root.join("agent")
-    }
-
-    pub fn kubelet_kubeconfig(&self) -> PathBuf {
-        self.agent().join("kubelet.kubeconfig")
-    }
-
     pub fn containerd(&self) -> PathBuf {
         self.root.join("containerd")
     }

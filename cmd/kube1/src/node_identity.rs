@@ -46,7 +46,10 @@ pub fn node_ip(given: Option<IpAddr>) -> anyhow::Result<IpAddr> {
     {
         return Ok(address.ip());
     }
-    addresses.into_iter().next().context("this host has no address: bring an interface up, or choose one with --node-ip")
+    addresses
+        .into_iter()
+        .next()
+        .context("this host has no address: bring an interface up, or choose one with --node-ip")
 }
 
 /// Global IPv4 addresses of the host's own interfaces, in the kernel's order.

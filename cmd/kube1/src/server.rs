@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ipnet::IpNet;
-use kube1_apiserver::user::UserInfo;
 use kube1_apiserver::server::{ApiServer, Config};
 use kube1_apiserver::storage::SecretKey;
+use kube1_apiserver::user::UserInfo;
 use kube1_controllers::{ControllerManager, ControllerManagerConfig};
 use kube1_pki::{Credential, Kubeconfig, ReloadingCertificate, ServerPki, ServerPkiConfig};
 use kube1_scheduler::Scheduler;
@@ -21,8 +21,8 @@ use crate::cli::{GlobalArgs, Part, ServerArgs};
 use crate::frontend::Frontend;
 use crate::layout::Layout;
 use crate::node::{Node, run_until_stopped};
-use crate::process_guard::ProcessGuard;
 use crate::node_identity;
+use crate::process_guard::ProcessGuard;
 use crate::worker::{Runtime, Worker, WorkerCredentials};
 
 /// Runs until SIGTERM or SIGINT. What can be wrong with the host or the flags is said before anything is started.
