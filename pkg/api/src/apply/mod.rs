@@ -93,7 +93,14 @@ impl Manager<'_> {
             owned.add(&fields);
             walk::prune(place, &mut merged, &last.fields, &owned);
         }
-        let changes = self.difference(live.unwrap_or(&zero), &merged);
+        let live_or_zero = live.unwrap_or(&zero);
+        let mut changes = self.difference(live_or_zero, &merged);
+        if !conflicts(&entries, &changes.touched).is_empty() {
+            // What the configuration leaves to defaults is no change: a reference without its default apiVersion.
+            let mut defaulted = merged.clone();
+            crate::default::apply_defaults(self.resource, &mut defaulted);
+            changes = self.difference(live_or_zero, &defaulted);
+        }
         let conflicts = conflicts(&entries, &changes.touched);
         let forced = force || live.is_some_and(|live| self.was_applied_by_client(live, &conflicts));
         if !conflicts.is_empty() && !forced {
@@ -227,8 +234,10 @@ impl Manager<'_> {
             return;
         }
         let mut applied = config.clone();
-        if let Some(annotations) = applied["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
-            annotations.remove(LAST_APPLIED);
+        // Without the annotation itself, but with a place for it: the form in which kubectl writes it.
+        if let Some(meta) = applied["metadata"].as_object_mut() {
+            let annotations = meta.entry("annotations").or_insert_with(|| json!({}));
+            annotations.as_object_mut().and_then(|a| a.remove(LAST_APPLIED));
         }
         if let Some(annotations) = merged["metadata"]["annotations"].as_object_mut() {
             annotations.insert(LAST_APPLIED.into(), format!("{applied}\n").into());

@@ -221,3 +221,19 @@ fn kubectl_moves_from_client_side_apply() {
     let annotation = next["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap();
     assert!(annotation.contains("\"a\":\"2\""), "{annotation}");
 }
+
+#[test]
+fn defaults_left_out_of_atomic_values_do_not_conflict() {
+    let pods = row("", "pods");
+    let pod = |reference: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [
+            {"name": "c", "image": "i", "env": [{"name": "E", "valueFrom": {"fieldRef": reference}}]}]}})
+    };
+    let mut live = pod(json!({"apiVersion": "v1", "fieldPath": "metadata.name"}));
+    crate::default::apply_defaults(&pods, &mut live);
+    track_update(&pods, None, &mut live, "creator", "", T1);
+    let same = json!({"fieldPath": "metadata.name"});
+    assert!(apply(&pods, Some(&live), &pod(same), "m", false, "", T2).is_ok());
+    let other = json!({"fieldPath": "metadata.uid"});
+    assert_eq!(apply(&pods, Some(&live), &pod(other), "m", false, "", T2).unwrap_err().code(), 409);
+}

@@ -41,6 +41,8 @@ fn stateful_set() -> Value {
     let mut object = deployment();
     object["kind"] = "StatefulSet".into();
     object["spec"]["serviceName"] = "s".into();
+    object["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/d"}]);
+    object["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": claim()["spec"]}]);
     object
 }
 

@@ -11,7 +11,8 @@ pub(super) const MISMATCH: &str = "`selector` does not match template `labels`";
 
 pub(super) fn deployment(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
-    common(&spec, old, Names { empty: "deployment", deadline: "ReplicaSet" }, errors);
+    common(&spec, old, &Kind { name: "deployment", pods_of: "ReplicaSet", claims: &[] }, errors);
+    fixed_selector(&spec, old, errors);
     let ready = spec.get("minReadySeconds");
     let deadline = spec.get("progressDeadlineSeconds");
     spec.get("revisionHistoryLimit").not_negative(errors);
@@ -40,7 +41,9 @@ pub(super) fn deployment(object: &At, old: Option<&At>, errors: &mut Errors) {
 }
 
 pub(super) fn replica_set(object: &At, old: Option<&At>, errors: &mut Errors) {
-    common(&object.get("spec"), old, Names { empty: "deployment", deadline: "ReplicaSet" }, errors);
+    let spec = object.get("spec");
+    common(&spec, old, &Kind { name: "deployment", pods_of: "ReplicaSet", claims: &[] }, errors);
+    fixed_selector(&spec, old, errors);
 }
 
 pub(super) fn stateful_set(object: &At, old: Option<&At>, errors: &mut Errors) {
@@ -69,10 +72,12 @@ pub(super) fn stateful_set(object: &At, old: Option<&At>, errors: &mut Errors) {
     }
     spec.get("ordinals.start").not_negative(errors);
     spec.get("revisionHistoryLimit").not_negative(errors);
-    common(&spec, None, Names { empty: "statefulset", deadline: "StatefulSet" }, errors);
+    let claims = spec.get("volumeClaimTemplates");
+    let claim_names: Vec<&str> = claims.list().iter().filter_map(|c| c["metadata"]["name"].as_str()).collect();
+    common(&spec, old, &Kind { name: "statefulset", pods_of: "StatefulSet", claims: &claim_names }, errors);
     match old {
         None => {
-            for template in spec.get("volumeClaimTemplates").items() {
+            for template in claims.items() {
                 storage::claim_spec(&template.get("spec"), errors);
             }
         }
@@ -107,7 +112,8 @@ fn stateful_set_change(spec: &At, old: &At, errors: &mut Errors) {
 
 pub(super) fn daemon_set(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
-    common(&spec, old, Names { empty: "daemonset", deadline: "DaemonSet" }, errors);
+    common(&spec, old, &Kind { name: "daemonset", pods_of: "DaemonSet", claims: &[] }, errors);
+    fixed_selector(&spec, old, errors);
     spec.get("revisionHistoryLimit").not_negative(errors);
     let strategy = spec.get("updateStrategy");
     strategy.get("type").need(errors);
@@ -144,32 +150,37 @@ pub(super) fn replication_controller(object: &At, old: Option<&At>, errors: &mut
     if selector.entries().any(|(key, value)| labels.value.get(key) != Some(value.value)) {
         labels.invalid(errors, MISMATCH);
     }
-    controlled_template(&template, old.map(|o| &o.value["spec"]["template"]), "ReplicationController", errors);
+    controlled_template(&template, old.map(|o| &o.value["spec"]["template"]), &RC, errors);
 }
 
-struct Names {
-    /// What an empty selector is said to be invalid for.
-    empty: &'static str,
-    /// What does not support a deadline of its pods.
-    deadline: &'static str,
+/// What messages call a workload, and what it gives its pods.
+struct Kind<'a> {
+    name: &'a str,
+    pods_of: &'a str,
+    claims: &'a [&'a str],
 }
 
-/// Replicas, selector and template. The selector never changes.
-fn common(spec: &At, old: Option<&At>, names: Names, errors: &mut Errors) {
+const RC: Kind = Kind { name: "replicationcontroller", pods_of: "ReplicationController", claims: &[] };
+
+/// Replicas, selector and template.
+fn common(spec: &At, old: Option<&At>, kind: &Kind, errors: &mut Errors) {
     spec.get("replicas").not_negative(errors);
     spec.get("minReadySeconds").not_negative(errors);
     let (selector, template) = (spec.get("selector"), spec.get("template"));
     if !selector.is_set() {
         selector.required(errors, "");
     } else if selector.is_empty() {
-        selector.invalid(errors, format!("empty selector is invalid for {}", names.empty));
+        selector.invalid(errors, format!("empty selector is invalid for {}", kind.name));
     } else {
         label_selector(&selector, errors);
         selects(&selector, &template, errors);
     }
-    controlled_template(&template, old.map(|o| &o.value["spec"]["template"]), names.deadline, errors);
+    controlled_template(&template, old.map(|o| &o.value["spec"]["template"]), kind, errors);
+}
+
+fn fixed_selector(spec: &At, old: Option<&At>, errors: &mut Errors) {
     if let Some(old) = old {
-        selector.immutable(&old.get("spec.selector"), errors);
+        spec.get("selector").immutable(&old.get("spec.selector"), errors);
     }
 }
 
@@ -182,14 +193,14 @@ pub(super) fn selects(selector: &At, template: &At, errors: &mut Errors) {
 }
 
 /// A template whose pods are restarted forever.
-fn controlled_template(template: &At, old: Option<&Value>, kind: &str, errors: &mut Errors) {
+fn controlled_template(template: &At, old: Option<&Value>, kind: &Kind, errors: &mut Errors) {
     if old.is_none_or(|old| !same(old, template.value)) {
-        pod::template(template, errors);
+        pod::template_with_claims(template, kind.claims, errors);
     }
     let (policy, deadline) = (template.get("spec.restartPolicy"), template.get("spec.activeDeadlineSeconds"));
     policy.one_of(errors, &["Always"]);
     if deadline.is_set() {
-        deadline.forbidden(errors, format!("activeDeadlineSeconds in {kind} is not Supported"));
+        deadline.forbidden(errors, format!("activeDeadlineSeconds in {} is not Supported", kind.pods_of));
     }
 }
 

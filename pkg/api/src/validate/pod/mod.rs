@@ -33,7 +33,7 @@ pub(super) fn pod(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
     match old {
         None => {
-            pod_spec(&spec, false, errors);
+            pod_spec(&spec, Role::Pod, errors);
             let ephemeral = spec.get("ephemeralContainers");
             if !ephemeral.is_empty() {
                 ephemeral.forbidden(errors, "cannot be set on create");
@@ -49,23 +49,39 @@ pub(super) fn pod(object: &At, old: Option<&At>, errors: &mut Errors) {
 
 /// Metadata and spec of a template.
 pub(super) fn template(template: &At, errors: &mut Errors) {
+    template_with_claims(template, &[], errors);
+}
+
+/// A template whose pods get further volumes, from claims of these names.
+pub(super) fn template_with_claims(template: &At, claims: &[&str], errors: &mut Errors) {
     metadata::labels(&template.get("metadata.labels"), errors);
     metadata::annotations(&template.get("metadata.annotations"), errors);
     let spec = template.get("spec");
-    pod_spec(&spec, true, errors);
+    pod_spec(&spec, Role::Template { claims }, errors);
     let ephemeral = spec.get("ephemeralContainers");
     if !ephemeral.is_empty() {
         ephemeral.forbidden(errors, "ephemeral containers not allowed in pod template");
     }
 }
 
-fn pod_spec(spec: &At, template: bool, errors: &mut Errors) {
-    let volumes = spec.get("volumes");
+/// What a pod's spec is for.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    Pod,
+    Template { claims: &'a [&'a str] },
+}
+
+fn pod_spec(spec: &At, role: Role, errors: &mut Errors) {
+    let volume_list = spec.get("volumes");
+    let mut volumes = volume::volumes(&volume_list, errors);
+    if let Role::Template { claims } = role {
+        volumes.extend(claims);
+    }
     let pod = Pod {
-        template,
+        template: matches!(role, Role::Template { .. }),
         host_network: spec.get("hostNetwork").is_true(),
         user_namespace: spec.get("hostUsers").value == &Value::Bool(false),
-        volumes: volume::volumes(&volumes, errors),
+        volumes,
     };
     container::containers(spec, &pod, errors);
     requirements(&spec.get("resources"), errors);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::pod_spec;
+use super::{Role, pod_spec};
 use crate::quantity::Quantity;
 use crate::validate::Errors;
 use crate::validate::at::{At, same};
@@ -10,7 +10,7 @@ use crate::validate::at::{At, same};
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 pub(super) fn pod(spec: &At, old: &At, errors: &mut Errors) {
-    pod_spec(spec, false, errors);
+    pod_spec(spec, Role::Pod, errors);
     for list in ["containers", "initContainers"] {
         let (new_list, old_list) = (spec.get(list), old.get(list));
         if new_list.list().len() != old_list.list().len() {
@@ -189,7 +189,7 @@ fn restarts(new: &At, old: &At, spec: &At, spec_list: &str, errors: &mut Errors)
 /// A pod through its ephemeralcontainers endpoint: existing ones stay as they are.
 pub(in crate::validate) fn ephemeral_containers(object: &At, old: &At, errors: &mut Errors) {
     let spec = object.get("spec");
-    pod_spec(&spec, false, errors);
+    pod_spec(&spec, Role::Pod, errors);
     let (new, old_list) = (spec.get("ephemeralContainers"), old.get("spec.ephemeralContainers"));
     if !object.get("metadata.annotations").key("kubernetes.io/config.mirror").is_empty() {
         object.get("metadata.annotations").forbidden(errors, "static pods do not support ephemeral containers");
@@ -214,7 +214,7 @@ pub(in crate::validate) fn ephemeral_containers(object: &At, old: &At, errors: &
 /// A pod through its resize endpoint: cpu and memory of its containers, within the same quality of service.
 pub(in crate::validate) fn resize(object: &At, old: &At, errors: &mut Errors) {
     let (spec, old_spec) = (object.get("spec"), old.get("spec"));
-    pod_spec(&spec, false, errors);
+    pod_spec(&spec, Role::Pod, errors);
     if !object.get("metadata.annotations").key("kubernetes.io/config.mirror").is_empty() {
         object.forbidden(errors, "static pods cannot be resized");
     }
