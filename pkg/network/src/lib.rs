@@ -6,9 +6,11 @@ pub mod netns;
 mod nfnl;
 pub mod nft;
 mod overlay;
+mod policy;
 pub mod rtnl;
 
 pub use overlay::{Overlay, OverlayConfig, OverlayError, Peer, State, cleanup, set_up};
+pub use policy::{Member, NetworkPolicies, PolicyError, World, policy_content};
 
 /// The node's bridge, which every pod is connected to.
 pub const BRIDGE: &str = "kube1";

@@ -239,6 +239,12 @@ impl Rule {
         self.load(field, 0).expr(Expr::Range { reg: 0, equal: true, from, to })
     }
 
+    /// Whether a field of one byte lies between two values.
+    pub fn byte_range(self, field: Field, first: u8, last: u8) -> Self {
+        let (from, to) = (vec![first], vec![last]);
+        self.load(field, 0).expr(Expr::Range { reg: 0, equal: true, from, to })
+    }
+
     /// Whether an interface has this name.
     pub fn interface(self, field: Field, name: &str) -> Self {
         self.is(field, &interface_name(name))

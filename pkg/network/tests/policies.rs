@@ -1,0 +1,189 @@
+#![allow(clippy::unwrap_used)]
+//! NetworkPolicies between real pods.
+
+mod support;
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use kube1_network::netns::Namespace;
+use kube1_network::nft::{Content, Table};
+use kube1_network::{Member, POLICY_TABLE, World, policy_content};
+use serde_json::{Value, json};
+
+use support::{Node, Pod};
+
+/// Two pods `a` and `b` in namespace `x`, `c` in namespace `y`, all on one node, and one `far` on another.
+struct Cluster {
+    node: Node,
+    other: Node,
+    pods: HashMap<&'static str, Pod>,
+    world: World,
+    current: Option<Content>,
+}
+
+const PORTS: [u16; 2] = [80, 81];
+
+impl Cluster {
+    fn new() -> Self {
+        let (node, other) = Node::pair();
+        let mut world = World::default();
+        world.namespaces.insert("x".into(), [("team".to_owned(), "red".to_owned())].into());
+        world.namespaces.insert("y".into(), [("team".to_owned(), "blue".to_owned())].into());
+        let mut pods = HashMap::new();
+        for (name, namespace, local) in [("a", "x", true), ("b", "x", true), ("c", "y", true), ("far", "y", false)] {
+            let pod = if local { node.add(name, json!({})) } else { other.add(name, json!({})) };
+            for port in PORTS {
+                serve(pod.namespace.run(|| TcpListener::bind(("0.0.0.0", port)).unwrap()).unwrap());
+            }
+            world.members.push(Member {
+                namespace: namespace.into(),
+                labels: [("pod".to_owned(), name.to_owned())].into(),
+                addresses: vec![pod.address],
+                ports: vec![("web".into(), 6, 80)],
+                local,
+            });
+            pods.insert(name, pod);
+        }
+        for port in PORTS {
+            serve(node.within(|| TcpListener::bind(("0.0.0.0", port)).unwrap()));
+        }
+        Self { node, other, pods, world, current: None }
+    }
+
+    /// Enforces exactly these policies.
+    fn enforce(&mut self, policies: &[Value]) {
+        let parse = |policy: &Value| serde_json::from_value(policy.clone()).unwrap();
+        self.world.policies = policies.iter().map(parse).collect();
+        let wanted = policy_content(&self.world);
+        let had = std::mem::replace(&mut self.current, wanted.clone());
+        self.node.within(|| {
+            let table = Table::new(POLICY_TABLE);
+            match (&had, &wanted) {
+                (Some(had), Some(wanted)) => table.change(&[(had, wanted)]).unwrap(),
+                (None, Some(wanted)) => table.replace(wanted).unwrap(),
+                (_, None) => table.delete().unwrap(),
+            }
+        });
+    }
+
+    fn namespace(&self, name: &str) -> &Namespace {
+        if name == "node" { &self.node.namespace } else { &self.pods[name].namespace }
+    }
+
+    fn address(&self, name: &str) -> IpAddr {
+        if name == "node" { "192.0.2.1".parse().unwrap() } else { self.pods[name].address }
+    }
+
+    fn reaches(&self, from: &str, to: &str, port: u16) -> bool {
+        let to = SocketAddr::new(self.address(to), port);
+        let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(250));
+        match self.namespace(from).run(connect).unwrap() {
+            Ok(_) => true,
+            Err(error) if error.kind() == ErrorKind::TimedOut => false,
+            Err(error) => panic!("{from} to {to}: {error}"),
+        }
+    }
+
+    /// Exactly these may connect to port 80 of a pod, besides itself and its node.
+    #[track_caller]
+    fn assert_sources(&self, to: &str, expected: &[&str]) {
+        let all = ["a", "b", "c", "far"].into_iter().filter(|from| *from != to);
+        let found: Vec<&str> = all.filter(|from| self.reaches(from, to, 80)).collect();
+        assert_eq!(found, expected, "who reaches {to}");
+        assert!(self.reaches("node", to, 80) && self.reaches(to, to, 80));
+    }
+}
+
+fn serve(listener: TcpListener) {
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+}
+
+fn policy(name: &str, spec: Value) -> Value {
+    json!({"metadata": {"name": name, "namespace": "x"}, "spec": spec})
+}
+
+#[test]
+fn ingress() {
+    let mut cluster = Cluster::new();
+    cluster.assert_sources("a", &["b", "c", "far"]);
+    let deny = policy("deny", json!({"podSelector": {"matchLabels": {"pod": "a"}}, "policyTypes": ["Ingress"]}));
+    cluster.enforce(std::slice::from_ref(&deny));
+    cluster.assert_sources("a", &[]);
+    cluster.assert_sources("b", &["a", "c", "far"]);
+    // Policies add up; selectors of namespaces and pods in one peer are both needed, in two peers either is.
+    let allow = |peers: Value| policy("allow", json!({"podSelector": {}, "ingress": [{"from": peers}]}));
+    cluster.enforce(&[deny.clone(), allow(json!([{"podSelector": {}}]))]);
+    cluster.assert_sources("a", &["b"]);
+    let blue = json!({"matchLabels": {"team": "blue"}});
+    cluster.enforce(&[deny.clone(), allow(json!([{"namespaceSelector": blue}]))]);
+    cluster.assert_sources("a", &["c", "far"]);
+    cluster.assert_sources("b", &["c", "far"]);
+    let only_far = json!({"matchExpressions": [{"key": "pod", "operator": "In", "values": ["far"]}]});
+    cluster.enforce(&[deny.clone(), allow(json!([{"namespaceSelector": blue, "podSelector": only_far}]))]);
+    cluster.assert_sources("a", &["far"]);
+    let far = cluster.address("far");
+    let block = json!([{"ipBlock": {"cidr": "10.42.0.0/16", "except": [format!("{far}/32")]}}]);
+    cluster.enforce(&[deny.clone(), allow(block)]);
+    cluster.assert_sources("a", &["b", "c"]);
+    cluster.enforce(&[deny, allow(json!([{"ipBlock": {"cidr": "0.0.0.0/0"}}]))]);
+    cluster.assert_sources("a", &["b", "c", "far"]);
+    cluster.enforce(&[]);
+    cluster.assert_sources("a", &["b", "c", "far"]);
+    cluster.node.within(|| assert!(!Table::new(POLICY_TABLE).exists().unwrap()));
+}
+
+#[test]
+fn ports() {
+    let mut cluster = Cluster::new();
+    let ports = |ports: Value| policy("ports", json!({"podSelector": {}, "ingress": [{"ports": ports}]}));
+    let cases = [
+        (json!([{"port": 80}]), [true, false]),
+        (json!([{"port": "web"}]), [true, false]),
+        (json!([{"port": 81, "endPort": 90}]), [false, true]),
+        (json!([{"port": 80, "endPort": 81, "protocol": "TCP"}]), [true, true]),
+        (json!([{"protocol": "TCP"}]), [true, true]),
+        (json!([{"port": 80, "protocol": "UDP"}]), [false, false]),
+        (json!([{"port": "other"}]), [false, false]),
+    ];
+    for (allowed, expected) in cases {
+        cluster.enforce(&[ports(allowed.clone())]);
+        assert_eq!(PORTS.map(|port| cluster.reaches("c", "a", port)), expected, "{allowed}");
+        assert_eq!(PORTS.map(|port| cluster.reaches("far", "a", port)), expected, "{allowed} from another node");
+    }
+}
+
+#[test]
+fn egress() {
+    let mut cluster = Cluster::new();
+    assert!(cluster.reaches("a", "node", 80));
+    let deny = policy("deny", json!({"podSelector": {"matchLabels": {"pod": "a"}}, "policyTypes": ["Egress"]}));
+    cluster.enforce(std::slice::from_ref(&deny));
+    for to in ["b", "c", "far", "node"] {
+        assert!(!cluster.reaches("a", to, 80), "{to}");
+    }
+    // It may answer, and others are not concerned.
+    cluster.assert_sources("a", &["b", "c", "far"]);
+    assert!(cluster.reaches("b", "far", 80));
+    let allow = |to: Value, ports: Value| {
+        let rule = json!({"to": to, "ports": ports});
+        policy("allow", json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [rule]}))
+    };
+    let blue = json!([{"namespaceSelector": {"matchLabels": {"team": "blue"}}}]);
+    cluster.enforce(&[deny.clone(), allow(blue, json!([{"port": "web"}]))]);
+    assert_eq!(["b", "c", "far", "node"].map(|to| cluster.reaches("a", to, 80)), [false, true, true, false]);
+    assert!(!cluster.reaches("a", "far", 81));
+    cluster.enforce(&[deny.clone(), allow(json!([{"ipBlock": {"cidr": "192.0.2.1/32"}}]), json!([]))]);
+    assert_eq!(["b", "c", "far", "node"].map(|to| cluster.reaches("a", to, 80)), [false, false, false, true]);
+    // The node's DNS server is selected as the cluster's DNS pods are elsewhere.
+    let address: IpAddr = "192.0.2.1".parse().unwrap();
+    cluster.world.members.push(Member { ports: vec![("dns-tcp".into(), 6, 80)], ..Member::dns(address) });
+    cluster.world.namespaces.insert("kube-system".into(), Default::default());
+    let dns = json!([{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]);
+    cluster.enforce(&[deny, allow(dns, json!([{"port": "dns-tcp"}]))]);
+    assert_eq!(["b", "node"].map(|to| cluster.reaches("a", to, 80)), [false, true]);
+    assert!(!cluster.reaches("a", "node", 81));
+    assert!(cluster.reaches("far", "a", 80) && cluster.other.state.peers.len() == 1);
+}
