@@ -6,11 +6,13 @@
 mod certificates;
 mod clock;
 mod controller;
+mod daemon_set;
 mod deployment;
 mod discovery;
 mod endpoints;
 mod expectations;
 mod garbage;
+mod history;
 mod manager;
 mod namespace;
 mod node;
@@ -21,6 +23,7 @@ mod registry;
 mod replica_set;
 mod replicas;
 mod service_account;
+mod stateful_set;
 mod template;
 
 pub use manager::{ClientFor, ControllerManager, ControllerManagerConfig};

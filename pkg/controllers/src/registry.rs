@@ -3,7 +3,7 @@
 use crate::endpoints::{legacy, slices};
 use crate::manager::Entry;
 use crate::node::{eviction, ipam, lifecycle, pod_gc};
-use crate::{certificates, deployment, garbage, namespace, replica_set, service_account};
+use crate::{certificates, daemon_set, deployment, garbage, namespace, replica_set, service_account, stateful_set};
 
 macro_rules! controllers {
     ($($name:literal as $account:literal: $run:path,)*) => {
@@ -29,4 +29,6 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "certificatesigningrequest-approving-controller" as "certificate-controller": certificates::run_approver,
     "certificatesigningrequest-signing-controller" as "certificate-controller": certificates::run_signer,
     "certificatesigningrequest-cleaner-controller" as "certificate-controller": certificates::run_cleaner,
+    "daemonset-controller" as "daemon-set-controller": daemon_set::run,
+    "statefulset-controller" as "statefulset-controller": stateful_set::run,
 ];

@@ -1,7 +1,7 @@
 //! Deployments: ReplicaSets per pod template, rolled from the old to the new.
 
 mod condition;
-mod replica_sets;
+pub mod replica_sets;
 mod revision;
 mod rollout;
 mod scale;

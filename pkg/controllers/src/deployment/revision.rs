@@ -12,7 +12,7 @@ use super::condition::{self, PROGRESSING};
 use super::replica_sets::{actual, desired, name, new_replicas, sort_by_age, wanted};
 use super::rollout::Rollout;
 use super::{Bounds, Result};
-use crate::controller::{SyncError, is_already_exists, is_namespace_terminating, replace, unless_gone};
+use crate::controller::{SyncError, is_already_exists, is_namespace_terminating, replace, replace_status, unless_gone};
 use crate::owner::{controller_of, reference, uid};
 use crate::pod_control::reason;
 use crate::template::{HASH_LABEL, equal_but_hash, hash};
@@ -226,7 +226,8 @@ impl Rollout<'_> {
         }
         let mut changed = self.deployment.clone();
         changed.metadata.annotations.get_or_insert_default().insert(REVISION.into(), number);
-        self.deployment = replace(&self.deployment_api(), changed).await?;
+        // Through the status, which does not count as a change of the Deployment.
+        self.deployment = replace_status(&self.deployment_api(), changed).await?;
         Ok(())
     }
 }
