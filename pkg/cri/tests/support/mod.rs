@@ -70,14 +70,13 @@ impl Containerd {
         }
     }
 
-    /// Removes every sandbox, then containerd and its mounts.
-    pub async fn stop(mut self) {
+    /// Removes every sandbox; dropping the value ends containerd and its mounts.
+    pub async fn stop(self) {
         let runtime = self.runtime();
         for sandbox in runtime.list_pod_sandboxes(Default::default()).await.unwrap_or_default() {
             let _ = runtime.stop_pod_sandbox(&sandbox.id).await;
             let _ = runtime.remove_pod_sandbox(&sandbox.id).await;
         }
-        self.end();
     }
 
     fn end(&mut self) {
