@@ -12,15 +12,23 @@ use crate::status::Status;
 
 /// Decodes and checks an object of the resource.
 pub fn decode_json(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
+    let (value, duplicates) =
+        parse(bytes).map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?;
+    let duplicates = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    tolerant::finish(resource, value, Vec::new(), duplicates, validation)
+}
+
+/// A JSON document, and the paths of members that come twice in it; of these the last counts.
+pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    parse(bytes).map_err(|e| Status::bad_request(format!("error decoding JSON: {e}")))
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     let found = RefCell::new(Found::default());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = ValueSeed(&found)
-        .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?;
-    let duplicates: Vec<String> =
-        found.into_inner().duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
-    tolerant::finish(resource, value, duplicates, validation)
+    let value = ValueSeed(&found).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok((value, found.into_inner().duplicates))
 }
 
 /// The stored form: compact, apiVersion and kind first, all other members sorted.

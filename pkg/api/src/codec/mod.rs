@@ -6,7 +6,7 @@ pub mod protobuf;
 mod tolerant;
 mod yaml;
 
-pub use json::{decode_json, encode_canonical};
+pub use json::{decode_json, encode_canonical, parse_json};
 pub use normal::normalize;
 pub use tolerant::check_value;
 pub use yaml::{decode_yaml, encode_yaml, parse_yaml};

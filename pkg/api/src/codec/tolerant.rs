@@ -13,13 +13,15 @@ use crate::status::Status;
 
 /// Checks an object of the resource that was not decoded from bytes, such as a patched one.
 pub fn check_value(resource: &Resource, value: Value, validation: FieldValidation) -> Result<Decoded, Status> {
-    finish(resource, value, Vec::new(), validation)
+    finish(resource, value, Vec::new(), Vec::new(), validation)
 }
 
+/// `early` and `late` are what decoding has found already, to be told before and after unknown members.
 pub(super) fn finish(
     resource: &Resource,
     mut value: Value,
-    duplicates: Vec<String>,
+    early: Vec<String>,
+    late: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
     check_kind(resource, &mut value)?;
@@ -42,8 +44,9 @@ pub(super) fn finish(
     if let Some(custom) = &resource.custom_schema {
         custom.schema().prune(&mut value, &mut walk.unknown);
     }
-    let mut warnings: Vec<String> = walk.unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
-    warnings.extend(duplicates);
+    let mut warnings = early;
+    warnings.extend(walk.unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
+    warnings.extend(late);
     match validation {
         FieldValidation::Strict if !warnings.is_empty() => Err(Status::bad_request(format!(
             "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
