@@ -9,6 +9,7 @@ use kube1_api::{discovery, openapi};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
+use crate::aggregate::discovery as remote;
 use crate::call::Call;
 use crate::encode;
 use crate::http::respond::{self, JSON, Reply};
@@ -30,20 +31,31 @@ pub fn version(call: &Call) -> Result<Reply, Status> {
 }
 
 /// Discovery and OpenAPI documents; 404 for other paths.
-pub fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Reply, Status> {
-    let table = server.table.load();
+pub async fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Reply, Status> {
+    let table = server.table.load_full();
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let aggregated = negotiate::wants_aggregated_discovery(call.headers());
     let document = match parts[..] {
         ["api"] if aggregated => return Ok(tagged(call, AGGREGATED, &discovery::aggregated_v2(&table, true))),
-        ["apis"] if aggregated => return Ok(tagged(call, AGGREGATED, &discovery::aggregated_v2(&table, false))),
+        ["apis"] if aggregated => {
+            let mut list = discovery::aggregated_v2(&table, false);
+            remote::extend_aggregated(&mut list, &server.remote_discovery.versions(server).await);
+            return Ok(tagged(call, AGGREGATED, &list));
+        }
         ["api"] => {
             let address = std::net::SocketAddr::new(server.config.advertise_address, server.config.port);
             Some(discovery::api_versions(&address.to_string()))
         }
-        ["apis"] => Some(discovery::api_group_list(&table)),
+        ["apis"] => {
+            let mut list = discovery::api_group_list(&table);
+            remote::extend_groups(&mut list, &server.remote_discovery.versions(server).await);
+            Some(list)
+        }
         ["api", version] => discovery::api_resource_list(&table, "", version),
-        ["apis", group] => discovery::api_group(&table, group),
+        ["apis", group] => match discovery::api_group(&table, group) {
+            Some(found) => Some(found),
+            None => remote_group(server, group).await,
+        },
         ["apis", group, version] => discovery::api_resource_list(&table, group, version),
         ["openapi", "v2"] => return openapi_v2(server, call),
         ["openapi", "v3"] => return Ok(tagged(call, JSON, &openapi::v3_root(&table))),
@@ -55,6 +67,22 @@ pub fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Reply, Sta
         Some(document) => encode::reply(call, StatusCode::OK, &document, true),
         None => Ok(respond::page_not_found()),
     }
+}
+
+/// A group that only extension servers serve.
+async fn remote_group(server: &Arc<Server>, name: &str) -> Option<Value> {
+    let mut list = json!({"groups": []});
+    remote::extend_groups(&mut list, &server.remote_discovery.versions(server).await);
+    let mut group = list["groups"].as_array()?.iter().find(|g| g["name"] == name)?.clone();
+    group["kind"] = "APIGroup".into();
+    group["apiVersion"] = "v1".into();
+    Some(group)
+}
+
+/// Group and version of a path `/apis/GROUP/VERSION`.
+pub fn group_version(path: &str) -> Option<(&str, &str)> {
+    let (group, version) = path.strip_prefix("/apis/")?.split_once('/')?;
+    (!version.contains('/')).then_some((group, version))
 }
 
 fn root_paths(table: &kube1_api::resource::ResourceTable) -> Vec<String> {

@@ -15,7 +15,7 @@ use crate::call::Call;
 use crate::http::respond::{self, Reply};
 use crate::registry::Endpoint;
 use crate::server::Server;
-use crate::{documents, subresource, virtual_resource};
+use crate::{aggregate, documents, subresource, virtual_resource};
 
 /// What needs no credential and no permission.
 pub fn public(server: &Server, call: &Call) -> Option<Reply> {
@@ -33,7 +33,10 @@ pub fn route<'a>(server: &'a Arc<Server>, call: &'a mut Call) -> BoxFuture<'a, R
 async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     let info = &call.info;
     let Some(row) = server.table.load().get(&info.group, &info.version, &info.resource) else {
-        return Ok(respond::page_not_found());
+        return match aggregate::route::find(server, &info.group, &info.version) {
+            Some(remote) => aggregate::route::route(server, call, remote).await,
+            None => Ok(respond::page_not_found()),
+        };
     };
     let namespace = if row.namespaced { info.namespace.clone() } else { String::new() };
     if !row.namespaced && !info.namespace.is_empty() && row.plural != "namespaces" {
@@ -76,6 +79,11 @@ pub fn not_allowed(row: &Resource, verb: &str) -> Status {
 
 async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     let path = call.info.path.trim_end_matches('/').to_owned();
+    if let Some((group, version)) = documents::group_version(&path)
+        && let Some(remote) = aggregate::route::find(server, group, version)
+    {
+        return aggregate::route::route(server, call, remote).await;
+    }
     if !matches!(call.info.verb.as_str(), "get" | "head") {
         return Err(Status::method_not_supported(&GroupResource::default(), &call.info.verb));
     }
@@ -100,7 +108,7 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
         "/openid/v1/jwks" => {
             Ok(cached(respond::json(StatusCode::OK, &pki.service_account_keys.jwks()), "application/jwk-set+json"))
         }
-        path => documents::route(server, call, path),
+        path => documents::route(server, call, path).await,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The aggregation layer: APIService objects for what this server serves, and the health of those served elsewhere.
 
 mod availability;
+pub mod discovery;
 mod local;
 mod remote;
+pub mod route;
 
 pub use availability::AvailabilityController;
 pub use local::sync_local;

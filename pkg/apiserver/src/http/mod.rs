@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod body;
 pub mod compress;
+pub mod forward;
 pub mod health;
 pub mod limit;
 pub mod metrics;

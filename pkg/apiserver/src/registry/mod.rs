@@ -7,7 +7,7 @@ mod get;
 mod list;
 mod metadata;
 mod patch;
-mod removal;
+mod special;
 mod update;
 mod watch;
 

@@ -24,6 +24,8 @@ use tokio_util::task::TaskTracker;
 pub use in_process::InProcess;
 
 use crate::admission::{self, Admission, RbacEscalation};
+use crate::aggregate::AvailabilityController;
+use crate::aggregate::discovery::RemoteDiscovery;
 use crate::allocator::{AllocatorConfig, ServiceAllocator};
 use crate::authn::{self, Authenticator, Authorities, AuthoritiesError};
 use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
@@ -84,6 +86,7 @@ pub struct Server {
     pub authorizer: Arc<dyn Authorizer>,
     pub reviews: review::Context,
     pub flow: FlowControl,
+    pub remote_discovery: RemoteDiscovery,
     pub audit: Audit,
     pub health: Health,
     pub metrics: Metrics,
@@ -151,9 +154,19 @@ impl ApiServer {
         tasks.spawn(async move { storage.run(cancel).await });
         let table = server.table.load_full();
         let writer = bootstrap::StorageWriter::new(&server.storage, &table);
-        bootstrap::reconcile(&writer, bootstrap::objects()).await.map_err(ServerError::Bootstrap)?;
+        let mut start = bootstrap::objects();
+        let pki = &server.config.pki;
+        let request_header_ca = pki.request_header_ca.certificate_pem();
+        start.push(bootstrap::authentication_config(pki.ca.certificate_pem(), request_header_ca));
+        bootstrap::reconcile(&writer, start).await.map_err(ServerError::Bootstrap)?;
         objects::publish(server).await.map_err(ServerError::Bootstrap)?;
         sync::start(server, &mut tasks).await.map_err(ServerError::Bootstrap)?;
+        sync::keep_api_services(server, &mut tasks);
+        let identity = server.config.pki.proxy_client.clone();
+        if let Some(availability) = AvailabilityController::new(&server.storage, &table, identity) {
+            let cancel = server.shutdown.clone();
+            tasks.spawn(async move { availability.run(cancel).await });
+        }
         let (allocator, cancel) = (server.allocator.clone(), server.shutdown.clone());
         tasks.spawn(async move { allocator.run(cancel).await });
         let (storage, cancel) = (server.storage.clone(), server.shutdown.clone());
@@ -208,6 +221,7 @@ impl Server {
             admission: Admission::new(plugins),
             allocator,
             flow: FlowControl::default(),
+            remote_discovery: RemoteDiscovery::default(),
             metrics: Metrics::default(),
             shutdown: CancellationToken::new(),
             streams: TaskTracker::new(),

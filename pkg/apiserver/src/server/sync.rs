@@ -1,17 +1,21 @@
 //! Parts of the server that follow stored objects.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
-use kube1_api::resource::Resource;
+use kube1_api::resource::{Resource, ResourceTable};
 use kube1_api::status::Status;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::Server;
+use crate::aggregate;
 use crate::options::ListOptions;
 use crate::storage::{Collection, WatchEvent, WatchKind};
 
+/// Between looks at what changes rarely, and before trying again.
+const PAUSE: Duration = Duration::from_secs(1);
 const FLOW_GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
 /// Loads what is stored and follows it from then on.
@@ -74,4 +78,28 @@ pub async fn follow(
             since = Some(event.object.revision());
         }
     }
+}
+
+/// Keeps an APIService for every group version that is served here, as definitions of custom resources come and go.
+pub fn keep_api_services(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
+    let server = server.clone();
+    tasks.spawn(async move {
+        let mut known: Option<Arc<ResourceTable>> = None;
+        let mut tick = tokio::time::interval(PAUSE);
+        loop {
+            tokio::select! {
+                () = server.shutdown.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            // Comparing two pointers is all that is done while nothing changes.
+            let table = server.table.load_full();
+            if known.as_ref().is_some_and(|k| Arc::ptr_eq(k, &table)) {
+                continue;
+            }
+            match aggregate::sync_local(&server.storage, &table).await {
+                Ok(()) => known = Some(table),
+                Err(error) => tracing::warn!(%error, "the APIServices of this server are late"),
+            }
+        }
+    });
 }

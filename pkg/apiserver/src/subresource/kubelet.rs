@@ -8,10 +8,10 @@ use kube1_api::status::Status;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::forward::{Backend, Forwarded, forward, wants_upgrade};
 use crate::admission::Operation;
 use crate::call::Call;
 use crate::dial::{Address, Target, Trust};
+use crate::http::forward::{Backend, Forwarded, forward, wants_upgrade};
 use crate::http::respond::{self, Reply};
 use crate::registry::Endpoint;
 use crate::server::Server;

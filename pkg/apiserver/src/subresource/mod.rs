@@ -3,7 +3,6 @@
 mod binding;
 mod body;
 mod eviction;
-mod forward;
 mod kubelet;
 mod proxy;
 mod rewrite;

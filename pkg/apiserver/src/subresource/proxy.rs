@@ -8,12 +8,12 @@ use http::{HeaderMap, Method, StatusCode};
 use kube1_api::status::Status;
 use serde_json::Value;
 
-use super::forward::{Backend, Forwarded, forward, wants_upgrade};
 use super::kubelet::{at_node, connect_admission};
 use super::rewrite::rewrite_links;
 use crate::call::Call;
 use crate::dial::{Address, Resolver, Target, Trust};
 use crate::http::body::{ResponseBody, read_limited};
+use crate::http::forward::{Backend, Forwarded, forward, wants_upgrade};
 use crate::http::respond::{self, Reply};
 use crate::registry::Endpoint;
 

@@ -1,4 +1,4 @@
-//! What comes along with writing and removing certain resources.
+//! What comes along with writing certain resources.
 
 use kube1_api::status::Status;
 use serde_json::Value;

@@ -1,0 +1,193 @@
+//! What extension API servers offer, for the discovery documents of this one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{ACCEPT, HOST};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::RemoteService;
+use super::route::{all, identity_headers, is_available};
+use crate::dial::{self, Resolver};
+use crate::server::Server;
+use crate::user::{MASTERS, UserInfo};
+
+/// How long an answer is used before it is asked for again.
+const FRESH: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_MAX: usize = 4 << 20;
+
+/// Resource lists of extension servers, by group version.
+#[derive(Default)]
+pub struct RemoteDiscovery {
+    known: Mutex<HashMap<String, Known>>,
+}
+
+struct Known {
+    at: Instant,
+    resources: Value,
+}
+
+/// A group version that is served elsewhere.
+pub struct RemoteVersion {
+    pub group: String,
+    pub version: String,
+    /// APIResourceList's resources; none when the server did not answer.
+    pub resources: Option<Value>,
+    group_priority: i64,
+    version_priority: i64,
+}
+
+impl RemoteDiscovery {
+    /// All group versions that are served elsewhere, most important first.
+    pub async fn versions(&self, server: &Arc<Server>) -> Vec<RemoteVersion> {
+        let mut versions = Vec::new();
+        for (service, object) in all(server) {
+            let resources = if is_available(&object) { self.resources(server, &service).await } else { None };
+            let number = |key: &str| object["spec"][key].as_i64().unwrap_or(0);
+            versions.push(RemoteVersion {
+                resources,
+                group_priority: number("groupPriorityMinimum"),
+                version_priority: number("versionPriority"),
+                group: service.group,
+                version: service.version,
+            });
+        }
+        versions.sort_by_key(|v| (-v.group_priority, v.group.clone(), -v.version_priority));
+        versions
+    }
+
+    async fn resources(&self, server: &Arc<Server>, service: &RemoteService) -> Option<Value> {
+        let key = format!("{}/{}", service.group, service.version);
+        if let Some(known) = self.known.lock().get(&key).filter(|k| k.at.elapsed() < FRESH) {
+            return Some(known.resources.clone());
+        }
+        let fetched = tokio::time::timeout(TIMEOUT, fetch(server, service)).await;
+        let resources = match fetched {
+            Ok(Ok(list)) => list["resources"].clone(),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, key, "an extension server's discovery failed");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        self.known.lock().insert(key, Known { at: Instant::now(), resources: resources.clone() });
+        Some(resources)
+    }
+}
+
+async fn fetch(server: &Arc<Server>, service: &RemoteService) -> Result<Value, crate::http::body::BoxError> {
+    let resolver = Resolver::new(&server.storage, &server.table.load()).ok_or("no services")?;
+    let target = service.target(&resolver, Some(server.config.pki.proxy_client.clone()))?;
+    let stream = dial::connect(&target).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut request = Request::get(format!("/apis/{}/{}", service.group, service.version))
+        .header(HOST, &target.server_name)
+        .header(ACCEPT, "application/json")
+        .body(Empty::<bytes::Bytes>::new())?;
+    let user = UserInfo::authenticated("system:kube-aggregator", &[MASTERS]);
+    let identity: HeaderMap = identity_headers(&user)?;
+    request.headers_mut().extend(identity);
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await?.to_bytes();
+        Ok(serde_json::from_slice(&body)?)
+    };
+    tokio::pin!(answer);
+    // The connection is driven right here, so it ends with the answer.
+    tokio::select! {
+        answer = &mut answer => answer,
+        driven = connection => match driven {
+            Ok(()) => answer.await,
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// Adds groups that are served elsewhere to `/apis`.
+pub fn extend_groups(list: &mut Value, versions: &[RemoteVersion]) {
+    let Some(groups) = list["groups"].as_array_mut() else { return };
+    for remote in versions {
+        let version =
+            json!({"groupVersion": format!("{}/{}", remote.group, remote.version), "version": remote.version});
+        match groups.iter_mut().find(|g| g["name"] == remote.group) {
+            Some(group) => {
+                if let Some(versions) = group["versions"].as_array_mut()
+                    && !versions.contains(&version)
+                {
+                    versions.push(version);
+                }
+            }
+            None => {
+                groups.push(json!({"name": remote.group, "versions": [version], "preferredVersion": version}));
+            }
+        }
+    }
+}
+
+/// Adds groups that are served elsewhere to the aggregated form of `/apis`.
+pub fn extend_aggregated(list: &mut Value, versions: &[RemoteVersion]) {
+    let Some(items) = list["items"].as_array_mut() else { return };
+    for remote in versions {
+        let resources: Vec<Value> = remote.resources.as_ref().map(|r| aggregated(remote, r)).unwrap_or_default();
+        let freshness = if remote.resources.is_some() { "Current" } else { "Stale" };
+        let version = json!({"version": remote.version, "resources": resources, "freshness": freshness});
+        match items.iter_mut().find(|g| g["metadata"]["name"] == remote.group) {
+            Some(group) => {
+                if let Some(list) = group["versions"].as_array_mut() {
+                    list.push(version);
+                }
+            }
+            None => {
+                items.push(
+                    json!({"metadata": {"name": remote.group, "creationTimestamp": null}, "versions": [version]}),
+                );
+            }
+        }
+    }
+}
+
+/// An APIResourceList's resources in the form of aggregated discovery.
+fn aggregated(remote: &RemoteVersion, resources: &Value) -> Vec<Value> {
+    let all = resources.as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let kind = |resource: &Value| {
+        let or = |key: &str, default: &str| match text(resource, key).as_str() {
+            "" => default.to_owned(),
+            given => given.to_owned(),
+        };
+        json!({"group": or("group", &remote.group), "version": or("version", &remote.version), "kind": resource["kind"]})
+    };
+    let mut found = Vec::new();
+    for resource in all.iter().filter(|r| !text(r, "name").contains('/')) {
+        let name = text(resource, "name");
+        let mut entry = json!({
+            "resource": name, "responseKind": kind(resource), "singularResource": resource["singularName"],
+            "scope": if resource["namespaced"] == true { "Namespaced" } else { "Cluster" }, "verbs": resource["verbs"],
+        });
+        for key in ["shortNames", "categories"] {
+            if resource[key].is_array() {
+                entry[key] = resource[key].clone();
+            }
+        }
+        let prefix = format!("{name}/");
+        let subresources: Vec<Value> = all
+            .iter()
+            .filter_map(|r| {
+                let name = text(r, "name").strip_prefix(&prefix)?.to_owned();
+                Some(json!({"subresource": name, "responseKind": kind(r), "verbs": r["verbs"]}))
+            })
+            .collect();
+        if !subresources.is_empty() {
+            entry["subresources"] = subresources.into();
+        }
+        found.push(entry);
+    }
+    found
+}
