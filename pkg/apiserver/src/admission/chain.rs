@@ -51,7 +51,7 @@ pub struct Admission {
     plugins: Vec<Arc<dyn Plugin>>,
 }
 
-/// After these have changed an object, the plugins in the server look at it once more.
+/// After these have changed an object, all plugins look at it once more.
 const OUTSIDE: [&str; 2] = ["MutatingAdmissionPolicy", "MutatingAdmissionWebhook"];
 
 impl Admission {
@@ -70,9 +70,8 @@ impl Admission {
             changed |= outside && before != attributes.object;
         }
         if changed {
-            let inside = |p: &&Arc<dyn Plugin>| !OUTSIDE.contains(&p.name()) && p.handles(attributes);
-            for plugin in self.plugins.iter().filter(inside).cloned().collect::<Vec<_>>() {
-                plugin.mutate(attributes).await?;
+            for plugin in self.plugins.iter().filter(|p| p.handles(attributes)).collect::<Vec<_>>() {
+                plugin.mutate_again(attributes).await?;
             }
         }
         Ok(())

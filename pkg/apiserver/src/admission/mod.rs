@@ -13,6 +13,8 @@ mod quota;
 mod rbac;
 mod service_account;
 mod storage_class;
+mod subject;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -34,6 +36,8 @@ pub use storage_class::{
     DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
 };
 
+pub use webhook::{MutatingWebhooks, ValidatingWebhooks, Webhooks};
+
 use crate::authz::Authorizer;
 use crate::reader::StorageReader;
 
@@ -51,6 +55,11 @@ pub trait Plugin: Send + Sync + 'static {
     /// May change the object.
     async fn mutate(&self, _attributes: &mut Attributes) -> Result<(), Status> {
         Ok(())
+    }
+
+    /// Called once more after webhooks or policies changed the object.
+    async fn mutate_again(&self, attributes: &mut Attributes) -> Result<(), Status> {
+        self.mutate(attributes).await
     }
 
     /// May only refuse, or add warnings and audit annotations.
@@ -80,6 +89,11 @@ pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authori
         Arc::new(PodTopologyLabels::new(reader.clone())),
         Arc::new(ResourceQuota::new(reader.clone())),
     ]
+}
+
+/// The plugins that ask what the cluster's users configured.
+pub fn configured_plugins(webhooks: &Webhooks) -> Vec<Arc<dyn Plugin>> {
+    vec![Arc::new(MutatingWebhooks::new(webhooks.clone())), Arc::new(ValidatingWebhooks::new(webhooks.clone()))]
 }
 
 #[cfg(test)]

@@ -1,0 +1,179 @@
+//! A write as the rules of webhooks and policies see it.
+
+use std::sync::Arc;
+
+use kube1_api::expression::{Bindings, Expression};
+use kube1_api::resource::{Resource, ResourceTable};
+use kube1_api::selector::LabelSelector;
+use serde_json::{Value, json};
+
+use super::{Attributes, Operation};
+use crate::convert;
+use crate::reader::StorageReader;
+use crate::webhook::{Review, Subject};
+
+/// What rules and selectors look at.
+pub(super) struct View<'a> {
+    pub attributes: &'a Attributes,
+    /// The namespace of the object; none for cluster-scoped ones.
+    pub namespace: Option<Value>,
+    equivalents: Vec<(String, String)>,
+    table: &'a ResourceTable,
+}
+
+/// The objects of a write in the version that a rule asked for.
+pub(super) struct Versioned {
+    pub row: Arc<Resource>,
+    pub object: Option<Value>,
+    pub old: Option<Value>,
+}
+
+impl<'a> View<'a> {
+    pub fn new(attributes: &'a Attributes, reader: &StorageReader, table: &'a ResourceTable) -> Self {
+        let row = &attributes.resource;
+        let namespace = Some(attributes.namespace.as_str()).filter(|n| !n.is_empty());
+        let namespace = namespace.and_then(|n| reader.collection("", "namespaces")?.get("", n));
+        let same = |other: &&Arc<Resource>| {
+            other.storage_group == row.storage_group
+                && other.storage_plural == row.storage_plural
+                && (other.group != row.group || other.version != row.version)
+        };
+        let equivalents = table.iter().filter(same).map(|r| (r.group.clone(), r.version.clone())).collect();
+        Self { attributes, namespace: namespace.map(|n| n.value()), equivalents, table }
+    }
+
+    pub fn subject(&self) -> Subject<'_> {
+        let row = &self.attributes.resource;
+        Subject {
+            group: &row.group,
+            version: &row.version,
+            resource: &row.plural,
+            subresource: &self.attributes.subresource,
+            operation: self.attributes.operation.as_str(),
+            namespaced: row.namespaced,
+            name: self.attributes.object_name(),
+            equivalents: &self.equivalents,
+        }
+    }
+
+    /// A namespace is selected by its own labels, and what is in no namespace always is.
+    pub fn in_namespaces(&self, selector: &LabelSelector) -> bool {
+        let attributes = self.attributes;
+        if selector.is_empty() {
+            return true;
+        }
+        if attributes.is("", "namespaces") && attributes.subresource.is_empty() {
+            let own = attributes.object.as_ref().or(attributes.old.as_ref());
+            return own.is_some_and(|o| selector.matches_value(&o["metadata"]["labels"]));
+        }
+        self.namespace.as_ref().is_none_or(|n| selector.matches_value(&n["metadata"]["labels"]))
+    }
+
+    /// Either form of the object is enough.
+    pub fn selects_object(&self, selector: &LabelSelector) -> bool {
+        let forms = [&self.attributes.object, &self.attributes.old];
+        selector.is_empty() || forms.into_iter().flatten().any(|o| selector.matches_value(&o["metadata"]["labels"]))
+    }
+
+    /// The objects as the group and version show them.
+    pub fn in_version(&self, group: &str, version: &str) -> Versioned {
+        let attributes = self.attributes;
+        let own = &attributes.resource;
+        let row = self.table.get(group, version, &own.plural).unwrap_or_else(|| own.clone());
+        let convert = |object: &Option<Value>| {
+            let mut object = object.clone()?;
+            let foreign = object["kind"].as_str().is_some_and(|kind| kind != own.kind);
+            if (row.group != own.group || row.version != own.version) && !foreign {
+                convert::to_storage(own, &mut object);
+                convert::from_storage(&row, &mut object);
+            }
+            Some(object)
+        };
+        Versioned { object: convert(&attributes.object), old: convert(&attributes.old), row }
+    }
+
+    /// The object back in the request's version.
+    pub fn back_from(&self, row: &Resource, mut object: Value) -> Value {
+        let own = &self.attributes.resource;
+        let foreign = object["kind"].as_str().is_some_and(|kind| kind != own.kind);
+        if (row.group != own.group || row.version != own.version) && !foreign {
+            convert::to_storage(row, &mut object);
+            convert::from_storage(own, &mut object);
+        }
+        object
+    }
+
+    /// The question for a webhook of this version; policies see its `request` too.
+    pub fn review<'b>(&'b self, review_version: &'b str, versioned: &'b Versioned, options: &'b Value) -> Review<'b> {
+        let attributes = self.attributes;
+        let own = &attributes.resource;
+        let row = &versioned.row;
+        // A subresource may take an object of another kind.
+        let kind_of = |object: &'b Option<Value>, row: &'b Resource| -> (&'b str, &'b str, &'b str) {
+            let api_version = object.as_ref().and_then(|o| o["apiVersion"].as_str());
+            let kind = object.as_ref().and_then(|o| o["kind"].as_str());
+            match (api_version, kind) {
+                (Some(api_version), Some(kind)) => {
+                    let (group, version) = kube1_api::name::split_api_version(api_version);
+                    (group, version, kind)
+                }
+                _ => (&row.group, &row.version, &row.kind),
+            }
+        };
+        Review {
+            version: review_version,
+            uid: uuid::Uuid::new_v4().to_string(),
+            kind: kind_of(&versioned.object, row),
+            resource: (&row.group, &row.version, &row.plural),
+            request_kind: kind_of(&attributes.object, own),
+            request_resource: (&own.group, &own.version, &own.plural),
+            subresource: &attributes.subresource,
+            name: attributes.object_name(),
+            namespace: match attributes.is("", "namespaces") {
+                true => attributes.object_name(),
+                false => &attributes.namespace,
+            },
+            operation: attributes.operation.as_str(),
+            user: &attributes.user,
+            object: versioned.object.as_ref().filter(|_| attributes.operation != Operation::Delete),
+            old_object: versioned.old.as_ref(),
+            options,
+            dry_run: attributes.dry_run,
+        }
+    }
+}
+
+/// The variables of expressions about a write.
+pub(super) fn bindings(review: &Review<'_>) -> Bindings {
+    let mut request = review.to_json()["request"].take();
+    if let Some(request) = request.as_object_mut() {
+        request.remove("object");
+        request.remove("oldObject");
+    }
+    let mut bindings = Bindings::new();
+    bindings.set("object", &json!(review.object));
+    bindings.set("oldObject", &json!(review.old_object));
+    bindings.set("request", &request);
+    bindings
+}
+
+/// Named expressions, all of which must hold; those that do not compile fail.
+pub(super) type Conditions = [(String, Result<Expression, String>)];
+
+/// Whether all conditions hold. One that is false decides, whatever others fail with.
+pub(super) fn all_hold(conditions: &Conditions, bindings: &Bindings) -> Result<bool, String> {
+    let mut failed = None;
+    for (name, condition) in conditions {
+        match condition.as_ref().map_err(Clone::clone).and_then(|c| c.holds(bindings)) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => failed = failed.or_else(|| Some(format!("match condition '{name}': {error}"))),
+        }
+    }
+    failed.map_or(Ok(true), Err)
+}
+
+/// Kinds that decide about others' admission are not subject to it themselves.
+pub(super) fn is_exempt(attributes: &Attributes) -> bool {
+    attributes.resource.group == "admissionregistration.k8s.io"
+}

@@ -1,0 +1,238 @@
+//! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: asks the cluster's own webhooks.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use futures::future::join_all;
+use kube1_api::resource::ResourceTable;
+use kube1_api::status::Status;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::subject::{View, all_hold, bindings, is_exempt};
+use super::{Attributes, Plugin};
+use crate::dial::{self, Address, Resolver, Target, Trust};
+use crate::reader::StorageReader;
+use crate::webhook::{ClientConfig, FailurePolicy, Hook, hooks};
+
+const GROUP: &str = "admissionregistration.k8s.io";
+
+/// What both plugins share.
+#[derive(Clone)]
+pub struct Webhooks {
+    pub reader: Arc<StorageReader>,
+    pub table: Arc<ArcSwap<ResourceTable>>,
+    pub resolver: Resolver,
+}
+
+/// The hooks of one kind of configuration, compiled once for each change of them.
+struct Configurations {
+    plural: &'static str,
+    compiled: Mutex<(u64, Arc<Vec<Hook>>)>,
+}
+
+impl Configurations {
+    fn new(plural: &'static str) -> Self {
+        Self { plural, compiled: Mutex::default() }
+    }
+
+    /// By name of configuration, then as listed.
+    fn hooks(&self, reader: &StorageReader) -> Arc<Vec<Hook>> {
+        let Some(collection) = reader.collection(GROUP, self.plural) else { return Arc::default() };
+        let revision = collection.last_change();
+        let mut compiled = self.compiled.lock();
+        if compiled.0 != revision {
+            let all = collection.all(None);
+            *compiled = (revision, Arc::new(all.iter().flat_map(|c| hooks(&c.value())).collect()));
+        }
+        compiled.1.clone()
+    }
+}
+
+/// What came of asking a webhook.
+struct Asked {
+    annotations: BTreeMap<String, String>,
+    warnings: Vec<String>,
+    /// The object in the request's version, if the webhook changed it.
+    changed: Option<Value>,
+}
+
+impl Webhooks {
+    /// Asks one webhook if the request concerns it. An error refuses the request.
+    async fn ask(&self, hook: &Hook, attributes: &Attributes, mutating: bool) -> Result<Option<Asked>, Status> {
+        let table = self.table.load();
+        let view = View::new(attributes, &self.reader, &table);
+        let Some((group, version)) = hook.rules.find(&view.subject()) else { return Ok(None) };
+        if !view.in_namespaces(&hook.namespace_selector) || !view.selects_object(&hook.object_selector) {
+            return Ok(None);
+        }
+        let versioned = view.in_version(group, version);
+        let options = attributes.options.clone().unwrap_or_default();
+        let review = view.review(hook.version, &versioned, &options);
+        if !hook.conditions.is_empty() {
+            match all_hold(&hook.conditions, &bindings(&review)) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(_) if hook.failure_policy == FailurePolicy::Ignore => return Ok(None),
+                Err(error) => return Err(attributes.forbidden(error)),
+            }
+        }
+        if attributes.dry_run && hook.has_side_effects {
+            let text = format!("admission webhook \"{}\" does not support dry run", hook.name);
+            return Err(Status::bad_request(text));
+        }
+        let body = review.to_json().to_string();
+        let answer = match self.post(hook, body).await.and_then(|body| review.answer(&body)) {
+            Ok(answer) => answer,
+            Err(error) => return failed(hook, &error),
+        };
+        if let Some(denied) = answer.denied(&hook.name) {
+            return Err(denied);
+        }
+        let annotations = answer.audit_annotations.iter();
+        let annotations = annotations.map(|(k, v)| (format!("{}/{k}", hook.name), v.as_str().unwrap_or_default().to_owned()));
+        let mut asked = Asked {
+            annotations: annotations.collect(),
+            warnings: answer.warnings.clone(),
+            changed: None,
+        };
+        if let Some(object) = versioned.object.clone().filter(|_| mutating && answer.patch.is_some()) {
+            match answer.apply(object) {
+                Ok(changed) => asked.changed = Some(view.back_from(&versioned.row, changed)),
+                Err(error) => return failed(hook, error.message()),
+            }
+        }
+        Ok(Some(asked))
+    }
+
+    async fn post(&self, hook: &Hook, body: String) -> Result<bytes::Bytes, String> {
+        let trust = Trust::Authorities(hook.ca_bundle.clone());
+        let seconds = hook.timeout.as_secs();
+        let (target, path, url) = match &hook.client {
+            ClientConfig::Service { namespace, name, path, port } => {
+                let address = self.resolver.endpoint(namespace, name, &port.to_string()).map_err(|e| e.to_string())?;
+                let server_name = format!("{name}.{namespace}.svc");
+                let url = format!("https://{server_name}:{port}{}", rooted(path));
+                (Target { address: address.into(), server_name, trust, identity: None }, rooted(path), url)
+            }
+            ClientConfig::Url(url) => {
+                let uri: http::Uri = url.parse().map_err(|e| format!("the URL \"{url}\" is malformed: {e}"))?;
+                let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                let address = Address::Host(host.clone(), uri.port_u16().unwrap_or(443));
+                (Target { address, server_name: host, trust, identity: None }, uri.path().to_owned(), url.clone())
+            }
+        };
+        let path = format!("{path}?timeout={seconds}s");
+        let answered = dial::post(&target, &path, body.into(), hook.timeout).await;
+        let failed = |why: String| format!("failed to call webhook: Post \"{url}?timeout={seconds}s\": {why}");
+        let response = answered.map_err(|error| {
+            let cause = error.source().map(|s| format!(": {s}")).unwrap_or_default();
+            failed(format!("{error}{cause}"))
+        })?;
+        if !response.status.is_success() {
+            return Err(failed(format!("the server answered {}", response.status)));
+        }
+        Ok(response.body)
+    }
+}
+
+fn rooted(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// A webhook that gives no usable answer.
+fn failed(hook: &Hook, error: &str) -> Result<Option<Asked>, Status> {
+    if hook.failure_policy == FailurePolicy::Ignore {
+        tracing::warn!(webhook = hook.name, error, "a webhook failed and is ignored, as its failurePolicy says");
+        return Ok(None);
+    }
+    Err(Status::internal(format!("failed calling webhook \"{}\": {error}", hook.name)))
+}
+
+fn note(attributes: &mut Attributes, asked: Asked) {
+    attributes.audit_annotations.extend(asked.annotations);
+    attributes.warnings.extend(asked.warnings);
+}
+
+/// Asks webhooks one after the other; each sees what those before it changed.
+pub struct MutatingWebhooks {
+    webhooks: Webhooks,
+    configurations: Configurations,
+}
+
+impl MutatingWebhooks {
+    pub fn new(webhooks: Webhooks) -> Self {
+        Self { webhooks, configurations: Configurations::new("mutatingwebhookconfigurations") }
+    }
+
+    async fn run(&self, attributes: &mut Attributes, again: bool) -> Result<(), Status> {
+        let hooks = self.configurations.hooks(&self.webhooks.reader);
+        for hook in hooks.iter().filter(|h| !again || h.reinvoke) {
+            let Some(mut asked) = self.webhooks.ask(hook, attributes, true).await? else { continue };
+            if let Some(changed) = asked.changed.take() {
+                attributes.object = Some(changed);
+            }
+            note(attributes, asked);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Plugin for MutatingWebhooks {
+    fn name(&self) -> &'static str {
+        "MutatingAdmissionWebhook"
+    }
+
+    fn handles(&self, attributes: &Attributes) -> bool {
+        !is_exempt(attributes)
+    }
+
+    async fn mutate(&self, attributes: &mut Attributes) -> Result<(), Status> {
+        self.run(attributes, false).await
+    }
+
+    async fn mutate_again(&self, attributes: &mut Attributes) -> Result<(), Status> {
+        self.run(attributes, true).await
+    }
+}
+
+/// Asks webhooks all at once.
+pub struct ValidatingWebhooks {
+    webhooks: Webhooks,
+    configurations: Configurations,
+}
+
+impl ValidatingWebhooks {
+    pub fn new(webhooks: Webhooks) -> Self {
+        Self { webhooks, configurations: Configurations::new("validatingwebhookconfigurations") }
+    }
+}
+
+#[async_trait]
+impl Plugin for ValidatingWebhooks {
+    fn name(&self) -> &'static str {
+        "ValidatingAdmissionWebhook"
+    }
+
+    fn handles(&self, attributes: &Attributes) -> bool {
+        !is_exempt(attributes)
+    }
+
+    async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {
+        let hooks = self.configurations.hooks(&self.webhooks.reader);
+        let asked = join_all(hooks.iter().map(|hook| self.webhooks.ask(hook, attributes, false))).await;
+        let mut refused = None;
+        for outcome in asked {
+            match outcome {
+                Ok(Some(asked)) => note(attributes, asked),
+                Ok(None) => {}
+                Err(status) => refused = refused.or(Some(status)),
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+}
