@@ -99,3 +99,6 @@ pub fn configured_plugins(webhooks: &Webhooks) -> Vec<Arc<dyn Plugin>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod webhook_tests;

@@ -59,6 +59,12 @@ impl World {
         self.request(Operation::Create, group, plural, object)
     }
 
+    pub fn webhooks(&self) -> Webhooks {
+        let table = Arc::new(arc_swap::ArcSwap::from_pointee(self.table.clone()));
+        let resolver = crate::dial::Resolver::new(&self.storage, &self.table).unwrap();
+        Webhooks { reader: self.reader.clone(), table, resolver }
+    }
+
     fn admission(&self) -> Admission {
         let authorizer: Arc<dyn Authorizer> = Arc::new(Alice);
         Admission::new(default_plugins(&self.reader, &authorizer))

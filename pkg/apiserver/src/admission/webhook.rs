@@ -93,12 +93,9 @@ impl Webhooks {
             return Err(denied);
         }
         let annotations = answer.audit_annotations.iter();
-        let annotations = annotations.map(|(k, v)| (format!("{}/{k}", hook.name), v.as_str().unwrap_or_default().to_owned()));
-        let mut asked = Asked {
-            annotations: annotations.collect(),
-            warnings: answer.warnings.clone(),
-            changed: None,
-        };
+        let annotations =
+            annotations.map(|(k, v)| (format!("{}/{k}", hook.name), v.as_str().unwrap_or_default().to_owned()));
+        let mut asked = Asked { annotations: annotations.collect(), warnings: answer.warnings.clone(), changed: None };
         if let Some(object) = versioned.object.clone().filter(|_| mutating && answer.patch.is_some()) {
             match answer.apply(object) {
                 Ok(changed) => asked.changed = Some(view.back_from(&versioned.row, changed)),

@@ -31,6 +31,7 @@ use crate::authn::{self, Authenticator, Authorities, AuthoritiesError};
 use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
 use crate::bootstrap;
 use crate::custom::DefinitionController;
+use crate::dial::Resolver;
 use crate::http::audit::{Audit, AuditError, AuditWriter};
 use crate::http::body::RequestBody;
 use crate::http::health::Health;
@@ -205,6 +206,13 @@ impl Server {
         let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
         let mut plugins = admission::default_plugins(&objects, &authorizer);
         plugins.push(Arc::new(RbacEscalation::new(rbac, authorizer.clone())));
+        if let Some(resolver) = Resolver::new(&storage, &table.load()) {
+            plugins.extend(admission::configured_plugins(&admission::Webhooks {
+                reader: objects.clone(),
+                table: table.clone(),
+                resolver,
+            }));
+        }
         let reviews = review::Context {
             authenticator: authenticator.clone(),
             authorizer: authorizer.clone(),
