@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Version;
+use super::description::Descriptions;
 use super::operation::definition_name;
 use crate::resource::Resource;
 
@@ -12,19 +13,19 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 ///
 /// Where everything is kept as it is sent, version 2 says no more than that there is an object: its clients take any
 /// member that is named for a sign that others are forbidden.
-pub(super) fn object(row: &Resource, version: Version) -> Value {
+pub(super) fn object(row: &Resource, version: Version, words: &Descriptions) -> Value {
     let keeps_all = |schema: &Value| schema["x-kubernetes-preserve-unknown-fields"] == true;
     let mut schema = match row.schema.as_deref() {
         Some(schema) if version == Version::V3 || !keeps_all(schema) => schema.clone(),
         _ => return json!({"type": "object"}),
     };
-    prepare(&mut schema, version);
-    add_type_meta(&mut schema, "ObjectMeta", version);
+    prepare(&mut schema, version, words);
+    add_type_meta(&mut schema, "ObjectMeta", version, words);
     schema
 }
 
 /// The schema of lists of a custom resource's objects.
-pub(super) fn list(row: &Resource, version: Version) -> Value {
+pub(super) fn list(row: &Resource, version: Version, words: &Descriptions) -> Value {
     let item = version.reference(&definition_name(row));
     let mut schema = json!({
         "type": "object",
@@ -32,30 +33,29 @@ pub(super) fn list(row: &Resource, version: Version) -> Value {
         "required": ["items"],
         "properties": {"items": {"type": "array", "items": {"$ref": item}, "description": "The objects of the list."}},
     });
-    add_type_meta(&mut schema, "ListMeta", version);
+    add_type_meta(&mut schema, "ListMeta", version, words);
     schema
 }
 
-fn add_type_meta(schema: &mut Value, meta: &str, version: Version) {
+fn add_type_meta(schema: &mut Value, meta: &str, version: Version, words: &Descriptions) {
     let Some(members) = schema.as_object_mut() else { return };
     let properties = members.entry("properties").or_insert_with(|| Map::new().into());
     let Some(properties) = properties.as_object_mut() else { return };
-    let text = |description: &str| json!({"type": "string", "description": description});
-    let version_text = "The group and version of the API that this object is written in.";
-    properties.insert("apiVersion".into(), text(version_text));
-    properties.insert("kind".into(), text("The kind of this object."));
+    for member in ["apiVersion", "kind"] {
+        let text = words.of_member(member);
+        properties.insert(member.into(), json!({"type": "string", "description": text}));
+    }
     let reference = version.reference(&format!("{META}.{meta}"));
+    let text = words.of_member("metadata");
     let metadata = match version {
-        Version::V2 => json!({"$ref": reference, "description": "Metadata that every object or list has."}),
-        Version::V3 => {
-            json!({"allOf": [{"$ref": reference}], "description": "Metadata that every object or list has."})
-        }
+        Version::V2 => json!({"$ref": reference, "description": text}),
+        Version::V3 => json!({"allOf": [{"$ref": reference}], "description": text}),
     };
     properties.insert("metadata".into(), metadata);
 }
 
 /// Brings a schema and all below it to the words of the version.
-fn prepare(schema: &mut Value, version: Version) {
+fn prepare(schema: &mut Value, version: Version, words: &Descriptions) {
     let Some(members) = schema.as_object_mut() else { return };
     match version {
         Version::V2 => simplify(members),
@@ -66,15 +66,15 @@ fn prepare(schema: &mut Value, version: Version) {
     }
     for key in ["items", "additionalProperties"] {
         if let Some(inner) = members.get_mut(key) {
-            prepare(inner, version);
+            prepare(inner, version, words);
         }
     }
     if let Some(properties) = members.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.values_mut().for_each(|property| prepare(property, version));
+        properties.values_mut().for_each(|property| prepare(property, version, words));
     }
     let free = version == Version::V2 && is_set(members, "x-kubernetes-preserve-unknown-fields");
     if is_set(members, "x-kubernetes-embedded-resource") && !free {
-        add_type_meta(schema, "ObjectMeta", version);
+        add_type_meta(schema, "ObjectMeta", version, words);
     }
 }
 

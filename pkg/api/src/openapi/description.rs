@@ -22,20 +22,20 @@ impl Descriptions {
     }
 
     pub(super) fn of_field(&self, name: &str, field: &str) -> &str {
-        match self.0.get(name).and_then(|(_, fields)| fields.get(field)) {
-            Some(text) => text,
-            None => generic(field),
+        let found = |name: &str| self.0.get(name).and_then(|(_, fields)| fields.get(field)).map(String::as_str);
+        match (found(name), field) {
+            (Some(text), _) => text,
+            // The members that all objects have are described alike everywhere.
+            (None, "apiVersion" | "kind" | "metadata") => found(PLAIN_OBJECT).unwrap_or_default(),
+            (None, "items") => "The objects of the list.",
+            _ => "",
         }
+    }
+
+    /// Of a member that every object has.
+    pub(super) fn of_member(&self, member: &str) -> &str {
+        self.of_field(PLAIN_OBJECT, member)
     }
 }
 
-/// Fields that many types have and that mean the same everywhere.
-fn generic(field: &str) -> &'static str {
-    match field {
-        "apiVersion" => "The group and version of the API that this object is written in.",
-        "kind" => "The kind of this object.",
-        "metadata" => "Metadata that every object or list has.",
-        "items" => "The objects of the list.",
-        _ => "",
-    }
-}
+const PLAIN_OBJECT: &str = "io.k8s.api.core.v1.ConfigMap";

@@ -143,8 +143,10 @@ pub(super) fn schemas(
     for name in names {
         let row = rows.get(name);
         let mut schema = match row {
-            Some((row, kind)) if row.is_custom() && **kind == row.list_kind => custom::list(row, version),
-            Some((row, _)) if row.is_custom() => custom::object(row, version),
+            Some((row, kind)) if row.is_custom() && **kind == row.list_kind => {
+                custom::list(row, version, &makes.descriptions)
+            }
+            Some((row, _)) if row.is_custom() => custom::object(row, version, &makes.descriptions),
             _ => makes.schema(name),
         };
         let kinds = kinds(table, name, row.map(|(row, kind)| (&***row, kind.as_str())));
