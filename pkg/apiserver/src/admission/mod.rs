@@ -6,6 +6,8 @@ mod certificate;
 mod chain;
 mod limit_ranger;
 mod namespace;
+mod node_restriction;
+mod node_token;
 mod pod_defaults;
 mod pod_security;
 mod priority;
@@ -26,6 +28,7 @@ pub use certificate::{CertificateApproval, CertificateSigning, CertificateSubjec
 pub use chain::{Admission, in_order};
 pub use limit_ranger::LimitRanger;
 pub use namespace::NamespaceLifecycle;
+pub use node_restriction::NodeRestriction;
 pub use pod_defaults::{DefaultTolerationSeconds, PodTopologyLabels, RuntimeClass, TaintNodesByCondition};
 pub use pod_security::PodSecurity;
 pub use priority::Priority;
@@ -71,6 +74,7 @@ pub trait Plugin: Send + Sync + 'static {
 /// The built-in plugins that need nothing but the stored objects and the authorizer.
 pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Plugin>> {
     vec![
+        Arc::new(NodeRestriction::new(reader.clone(), authorizer.clone())),
         Arc::new(NamespaceLifecycle::new(reader.clone())),
         Arc::new(LimitRanger::new(reader.clone())),
         Arc::new(ServiceAccount::new(reader.clone())),

@@ -15,7 +15,7 @@ use kube1_api::status::Status;
 pub use chain::Chain;
 pub use covers::{compact, missing};
 pub use escalation::{RoleWrite, check_escalation};
-pub use node::{NODES, NodeAuthorizer, NodeState, PodStamp, node_name};
+pub use node::{NODES, NodeAuthorizer, NodeState, PodStamp, Reference, node_name, references};
 pub use policy::{GROUP as RBAC_GROUP, Policy, PolicyChange, RoleRef, role_ref, rules_of};
 pub use rbac::{Rbac, RbacError};
 pub use rule::Rule;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kube1_api::selector::FieldSelector;
 use parking_lot::Mutex;
-use references::{Reference, references, volume_secrets};
+use references::volume_secrets;
+pub use references::{Reference, references};
 
 use super::{Authorizer, Decision, Rule, Rules};
 use crate::reader::Reader;

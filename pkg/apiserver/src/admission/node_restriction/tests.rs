@@ -1,0 +1,119 @@
+use serde_json::json;
+
+use super::super::tests::World;
+use super::*;
+use crate::authz::Decision;
+use crate::request_info::RequestInfo;
+use crate::user::UserInfo;
+
+/// Allows nothing.
+struct Nobody;
+
+#[async_trait]
+impl Authorizer for Nobody {
+    async fn authorize(&self, _: &UserInfo, _: &RequestInfo) -> Decision {
+        Decision::NoOpinion(String::new())
+    }
+}
+
+async fn judge(world: &World, mut attributes: Attributes) -> Result<(), String> {
+    let plugin = NodeRestriction::new(world.reader.clone(), Arc::new(Nobody));
+    attributes.user = UserInfo::authenticated("system:node:n", &[NODES]);
+    plugin.mutate(&mut attributes).await.map_err(|status| status.message().to_owned())
+}
+
+fn update(world: &World, plural: &str, sub: &str, old: Value, new: Value) -> Attributes {
+    let attributes = world.request(Operation::Update, "", plural, new);
+    Attributes { old: Some(old), subresource: sub.into(), ..attributes }
+}
+
+#[tokio::test]
+async fn a_node_writes_itself_but_not_its_taints_or_foreign_labels() {
+    let world = World::new().await;
+    let node = |name: &str, labels: Value, taints: Value| json!({"metadata": {"name": name, "labels": labels}, "spec": {"taints": taints}});
+    let plain = node("n", json!({"kubernetes.io/os": "linux", "own": "1"}), json!(null));
+    judge(&world, world.create("", "nodes", plain.clone())).await.unwrap();
+    for (new, expected) in [
+        (node("m", json!({}), json!(null)), "is not allowed to modify node \"m\""),
+        (
+            node("n", json!({"node-role.kubernetes.io/master": ""}), json!(null)),
+            "labels: node-role.kubernetes.io/master",
+        ),
+        (node("n", json!({"a.node-restriction.kubernetes.io/x": "1"}), json!(null)), "node-restriction"),
+    ] {
+        let why = judge(&world, world.create("", "nodes", new)).await.unwrap_err();
+        assert!(why.contains(expected), "{why}");
+    }
+    let same = update(&world, "nodes", "status", plain.clone(), plain.clone());
+    judge(&world, same).await.unwrap();
+    let tainted = node("n", json!({"kubernetes.io/os": "linux", "own": "2"}), json!([{"key": "x"}]));
+    let why = judge(&world, update(&world, "nodes", "", plain, tainted)).await.unwrap_err();
+    assert!(why.contains("not allowed to modify taints"), "{why}");
+}
+
+#[tokio::test]
+async fn pods_are_the_nodes_own_or_mirrors() {
+    let world = World::new().await;
+    let pod = |node: &str| json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"nodeName": node}});
+    let mirror = |spec: Value| json!({"metadata": {"name": "p", "annotations": {MIRROR: "x"}}, "spec": spec});
+    judge(&world, world.create("", "pods", mirror(json!({"nodeName": "n"})))).await.unwrap();
+    for (object, expected) in [
+        (pod("n"), "can only create mirror pods"),
+        (mirror(json!({"nodeName": "m"})), "with spec.nodeName set to itself"),
+        (mirror(json!({"nodeName": "n", "serviceAccountName": "x"})), "reference serviceaccounts"),
+        (mirror(json!({"nodeName": "n", "volumes": [{"secret": {"secretName": "s"}}]})), "reference secrets"),
+    ] {
+        let why = judge(&world, world.create("", "pods", object)).await.unwrap_err();
+        assert!(why.contains(expected), "{why}");
+    }
+    judge(&world, update(&world, "pods", "status", pod("n"), pod("n"))).await.unwrap();
+    judge(&world, update(&world, "pods", "status", pod("m"), pod("m"))).await.unwrap_err();
+    judge(&world, update(&world, "pods", "", pod("n"), pod("n"))).await.unwrap_err();
+    let delete =
+        |node: &str| Attributes { old: Some(pod(node)), ..world.request(Operation::Delete, "", "pods", pod(node)) };
+    judge(&world, delete("n")).await.unwrap();
+    judge(&world, delete("m")).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn tokens_are_for_pods_of_the_node() {
+    let world = World::new().await;
+    let sources = json!([{"serviceAccountToken": {"audience": "vault", "path": "t"}}]);
+    for (name, node) in [("p", "n"), ("q", "m")] {
+        let spec = json!({"nodeName": node, "serviceAccountName": "default", "volumes": [{"projected": {"sources": sources}}]});
+        world.put("", "pods", json!({"metadata": {"namespace": "ns", "name": name, "uid": name}, "spec": spec})).await;
+    }
+    let ask = |spec: Value| Attributes {
+        subresource: "token".into(),
+        name: "default".into(),
+        ..world.create("", "serviceaccounts", json!({ "spec": spec }))
+    };
+    let bound = |name: &str, uid: &str, audiences: Value| json!({"audiences": audiences, "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}});
+    judge(&world, ask(bound("p", "p", json!([])))).await.unwrap();
+    judge(&world, ask(bound("p", "p", json!(["vault"])))).await.unwrap();
+    for (spec, expected) in [
+        (json!({}), "not bound to a pod"),
+        (bound("p", "", json!([])), "without a uid"),
+        (bound("p", "old", json!([])), "does not match the UID in record"),
+        (bound("q", "q", json!([])), "scheduled on a different node"),
+        (bound("p", "p", json!(["other"])), "audience \"other\" not found"),
+    ] {
+        let why = judge(&world, ask(spec)).await.unwrap_err();
+        assert!(why.contains(expected), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn leases_and_csi_nodes_have_the_nodes_name() {
+    let world = World::new().await;
+    let lease = |namespace: &str, name: &str| Attributes {
+        namespace: namespace.into(),
+        ..world.create("coordination.k8s.io", "leases", json!({"metadata": {"name": name}}))
+    };
+    judge(&world, lease("kube-node-lease", "n")).await.unwrap();
+    judge(&world, lease("kube-node-lease", "m")).await.unwrap_err();
+    judge(&world, lease("default", "n")).await.unwrap_err();
+    let csi = |name: &str| world.create("storage.k8s.io", "csinodes", json!({"metadata": {"name": name}}));
+    judge(&world, csi("n")).await.unwrap();
+    judge(&world, csi("m")).await.unwrap_err();
+}
