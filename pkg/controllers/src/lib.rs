@@ -13,6 +13,7 @@ mod endpoints;
 mod expectations;
 mod garbage;
 mod history;
+mod job;
 mod manager;
 mod namespace;
 mod node;

@@ -1,9 +1,12 @@
 //! The table of controllers.
 
 use crate::endpoints::{legacy, slices};
+use crate::job::ttl;
 use crate::manager::Entry;
 use crate::node::{eviction, ipam, lifecycle, pod_gc};
-use crate::{certificates, daemon_set, deployment, garbage, namespace, replica_set, service_account, stateful_set};
+use crate::{
+    certificates, daemon_set, deployment, garbage, job, namespace, replica_set, service_account, stateful_set,
+};
 
 macro_rules! controllers {
     ($($name:literal as $account:literal: $run:path,)*) => {
@@ -31,4 +34,6 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "certificatesigningrequest-cleaner-controller" as "certificate-controller": certificates::run_cleaner,
     "daemonset-controller" as "daemon-set-controller": daemon_set::run,
     "statefulset-controller" as "statefulset-controller": stateful_set::run,
+    "job-controller" as "job-controller": job::run,
+    "ttl-after-finished-controller" as "ttl-after-finished-controller": ttl::run,
 ];

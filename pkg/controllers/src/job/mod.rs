@@ -1,0 +1,227 @@
+//! Jobs: pods that run to their end, so many times.
+
+mod index;
+mod plan;
+mod policy;
+pub mod ttl;
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use kube::api::{Patch, PatchParams};
+use kube::core::Selector;
+use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_supervisor::BoxError;
+use serde_json::json;
+
+use crate::controller::{
+    Controller, SyncError, SyncResult, is_namespace_terminating, namespaced, replace_status, unless_gone,
+};
+use crate::expectations::Expectations;
+use crate::owner::{
+    self, BY_CONTROLLER, claim, concerned, controller_key, controller_of, reference, selector, selects,
+};
+use crate::pod_control::PodControl;
+use crate::pods;
+use plan::{FAILURE_COUNT, NewPod, Plan, has_finalizer, is_finished};
+
+/// Keeps a pod until its end is counted.
+pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+
+/// What there is to look at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Work {
+    Job(ObjectKey),
+    /// A pod whose Job is gone.
+    Orphan(ObjectKey),
+}
+
+/// Runs the controller of Jobs.
+pub async fn run(controller: Controller) -> Result<(), BoxError> {
+    let (jobs, pods) = (controller.informers.all::<Job>(), controller.informers.all::<Pod>());
+    owner::index(&pods);
+    if !(controller.synced(&jobs).await && controller.synced(&pods).await) {
+        return Ok(());
+    }
+    let (queue, expectations) = (WorkQueue::new(), Expectations::default());
+    let (seen, known) = (expectations.clone(), jobs.clone());
+    controller.watch(&pods, &queue, move |event| {
+        observe(&seen, event);
+        let pod = event.object();
+        let mut work: Vec<Work> =
+            concerned(event, &known, |job: &Job, meta| selector_of(job).is_some_and(|s| selects(&s, meta)))
+                .into_iter()
+                .map(Work::Job)
+                .collect();
+        if has_finalizer(pod) && !matches!(event, Event::Deleted(_)) && is_orphan(&known, pod) {
+            work.push(Work::Orphan(ObjectKey::of(&**pod)));
+        }
+        work
+    });
+    let known = pods.clone();
+    controller.watch(&jobs, &queue, move |event| {
+        let job = event.object();
+        let mut work = vec![Work::Job(ObjectKey::of(&**job))];
+        if matches!(event, Event::Deleted(_)) {
+            let left = known.by_index(BY_CONTROLLER, owner::uid(&job.metadata));
+            work.extend(left.iter().map(|p| Work::Orphan(ObjectKey::of(&**p))));
+        }
+        work
+    });
+    let control = PodControl { client: controller.client.clone(), recorder: controller.recorder.clone(), expectations };
+    let keeper = Arc::new(Keeper { jobs, pods, control });
+    let sync = |work| {
+        let keeper = Arc::clone(&keeper);
+        async move {
+            match work {
+                Work::Job(key) => keeper.sync(key).await,
+                Work::Orphan(key) => keeper.free(key).await,
+            }
+        }
+    };
+    controller.work(&queue, 8, sync).await;
+    Ok(())
+}
+
+fn observe(expectations: &Expectations, event: &Event<Pod>) {
+    let pod = event.object();
+    let Some(key) = controller_key::<Job>(&pod.metadata) else { return };
+    if matches!(event, Event::Added(_)) {
+        expectations.created(&key);
+    }
+    if matches!(event, Event::Deleted(_)) || pods::is_terminating(pod) {
+        expectations.deleted(&key, owner::uid(&pod.metadata));
+    }
+}
+
+fn selector_of(job: &Job) -> Option<Selector> {
+    selector(job.spec.as_ref()?.selector.as_ref()).filter(|s| !s.selects_all())
+}
+
+/// Whether a pod's Job does not exist.
+fn is_orphan(jobs: &Informer<Job>, pod: &Pod) -> bool {
+    let Some(owner) = controller_of(&pod.metadata) else { return true };
+    let job = controller_key::<Job>(&pod.metadata).and_then(|key| jobs.get(&key));
+    job.is_none_or(|job| job.metadata.uid.as_deref() != Some(&owner.uid))
+}
+
+struct Keeper {
+    jobs: Informer<Job>,
+    pods: Informer<Pod>,
+    control: PodControl,
+}
+
+impl Keeper {
+    async fn sync(&self, key: ObjectKey) -> SyncResult {
+        let Some(job) = self.jobs.get(&key) else {
+            self.control.expectations.forget(&key);
+            return Ok(Outcome::Done);
+        };
+        let (Some(spec), Some(selector)) = (&job.spec, selector_of(&job)) else { return Ok(Outcome::Done) };
+        if spec.managed_by.as_deref().is_some_and(|by| by != "kubernetes.io/job-controller") {
+            return Ok(Outcome::Done);
+        }
+        let pods = claim(&self.control.client, &*job, &selector, &self.pods).await?;
+        if is_finished(&job) || job.metadata.deletion_timestamp.is_some() {
+            let held: Vec<_> = pods.into_iter().filter(|p| has_finalizer(p)).collect();
+            return self.release(&held).await.map(|()| Outcome::Done);
+        }
+        let may_act = self.control.expectations.satisfied(&key);
+        let mut plan = Plan::new(&job, spec, &pods);
+        let mut active = plan.active;
+        let acted = if may_act {
+            let made = self.act(&job, spec, &plan).await;
+            active += made.as_ref().copied().unwrap_or(0);
+            made.map(drop)
+        } else {
+            Ok(())
+        };
+        plan.status.active = i32::try_from(active).ok().filter(|n| *n != 0);
+        self.report(&job, &plan).await?;
+        self.release(&plan.release).await?;
+        acted?;
+        Ok(plan.requeue.map_or(Outcome::Done, Outcome::RequeueAfter))
+    }
+
+    /// Returns how many pods were created.
+    async fn act(&self, job: &Job, spec: &JobSpec, plan: &Plan) -> Result<usize, SyncError> {
+        self.release(&plan.discard).await?;
+        self.control.delete_all(job, &plan.discard).await?;
+        self.control.delete_all(job, &plan.delete).await?;
+        let pods: Vec<Pod> = plan.create.iter().map(|new| build(job, spec, new)).collect();
+        let count = pods.len();
+        match self.control.create_all(job, pods).await {
+            Err(error) if is_namespace_terminating(&error) => Ok(0),
+            created => Ok(created.map(|()| count)?),
+        }
+    }
+
+    /// Lets pods go whose end is counted, or does not count.
+    async fn release(&self, pods: &[Arc<Pod>]) -> Result<(), SyncError> {
+        let held = pods.iter().filter(|p| has_finalizer(p));
+        try_join_all(held.map(|pod| self.release_one(pod))).await.map(drop)
+    }
+
+    async fn release_one(&self, pod: &Pod) -> Result<(), SyncError> {
+        let key = ObjectKey::of(pod);
+        let patch = json!({"metadata": {"uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+        let api = namespaced::<Pod>(&self.control.client, &key.namespace);
+        Ok(unless_gone(api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?)
+    }
+
+    async fn free(&self, key: ObjectKey) -> SyncResult {
+        if let Some(pod) = self.pods.get(&key).filter(|p| has_finalizer(p) && is_orphan(&self.jobs, p)) {
+            self.release_one(&pod).await?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn report(&self, job: &Job, plan: &Plan) -> Result<(), SyncError> {
+        if job.status.as_ref() == Some(&plan.status) {
+            return Ok(());
+        }
+        let changed = Job { status: Some(plan.status.clone()), ..job.clone() };
+        let api = namespaced(&self.control.client, job.metadata.namespace.as_deref().unwrap_or_default());
+        unless_gone(replace_status(&api, changed).await)?;
+        for (kind, reason, message) in &plan.events {
+            self.control.recorder.event(job, *kind, reason, message.clone());
+        }
+        Ok(())
+    }
+}
+
+/// A pod of the Job; for an index with its number in name, annotation, label and environment.
+fn build(job: &Job, spec: &JobSpec, new: &NewPod) -> Pod {
+    let (namespace, name) =
+        (job.metadata.namespace.as_deref().unwrap_or_default(), job.metadata.name.as_deref().unwrap_or_default());
+    let mut pod = pods::from_template(&spec.template, namespace, name, reference(job));
+    pod.metadata.finalizers.get_or_insert_default().push(FINALIZER.into());
+    let Some(index) = new.index else { return pod };
+    pod.metadata.generate_name = Some(format!("{name}-{index}-"));
+    let annotations = pod.metadata.annotations.get_or_insert_default();
+    annotations.insert(index::INDEX.into(), index.to_string());
+    if let Some(failures) = new.failures {
+        annotations.insert(FAILURE_COUNT.into(), failures.to_string());
+    }
+    pod.metadata.labels.get_or_insert_default().insert(index::INDEX.into(), index.to_string());
+    let own = pod.spec.get_or_insert_default();
+    own.hostname = Some(format!("{name}-{index}"));
+    own.containers.iter_mut().chain(own.init_containers.iter_mut().flatten()).for_each(tell_index);
+    pod
+}
+
+fn tell_index(container: &mut Container) {
+    const NAME: &str = "JOB_COMPLETION_INDEX";
+    let env = container.env.get_or_insert_default();
+    if env.iter().any(|e| e.name == NAME) {
+        return;
+    }
+    let field = ObjectFieldSelector {
+        field_path: format!("metadata.labels['{}']", index::INDEX),
+        ..ObjectFieldSelector::default()
+    };
+    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    env.push(EnvVar { name: NAME.into(), value_from: Some(source), ..EnvVar::default() });
+}
