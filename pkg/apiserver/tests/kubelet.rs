@@ -1,0 +1,117 @@
+//! Streams between a client and a kubelet, through the server.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, LogParams, PatchParams, PostParams};
+use kube1_apiserver::dial::{self, Target, Trust};
+use kube1_pki::ReloadingCertificate;
+use serde_json::json;
+use support::TestServer;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// Reads a request's or an answer's head; returns its first line and whether `text` is in the rest.
+async fn read_head(stream: &mut BufReader<impl AsyncRead + Unpin>, text: &str) -> (String, bool) {
+    let (mut first, mut found) = (String::new(), false);
+    stream.read_line(&mut first).await.unwrap();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        found |= line.to_lowercase().contains(text);
+        if line.trim().is_empty() {
+            return (first.trim().to_owned(), found);
+        }
+    }
+}
+
+/// Answers one connection as a kubelet would: a log, or an upgrade followed by an echo.
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+    let mut stream = BufReader::new(stream);
+    let (request, upgrade) = read_head(&mut stream, "upgrade: spdy/3.1").await;
+    if !upgrade {
+        let log = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nhello\n";
+        stream.write_all(log).await.unwrap();
+        stream.flush().await.unwrap();
+        return request;
+    }
+    let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+    stream.write_all(switch).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut said = [0; 4];
+    stream.read_exact(&mut said).await.unwrap();
+    said.reverse();
+    stream.write_all(&said).await.unwrap();
+    stream.flush().await.unwrap();
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_and_commands_reach_the_kubelet() {
+    let server = TestServer::start().await;
+    let client = server.admin().await;
+    let node = server.pki.node("node-1", &[Ipv4Addr::LOCALHOST.into()]).unwrap();
+    let certificate = Arc::new(ReloadingCertificate::new(&node.serving).unwrap());
+    let verifier = server.api.server().authenticator.certificate_verifier();
+    let tls = kube1_apiserver::http::serve::tls_config(certificate, verifier).unwrap();
+    let kubelet = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = kubelet.local_addr().unwrap().port();
+    let serving = tokio::spawn(async move {
+        let mut requests = Vec::new();
+        for _ in 0..2 {
+            let (stream, _) = kubelet.accept().await.unwrap();
+            let stream = TlsAcceptor::from(tls.clone()).accept(stream).await.unwrap();
+            assert!(stream.get_ref().1.peer_certificates().is_some(), "the server shows its certificate");
+            requests.push(answer(stream).await);
+        }
+        requests
+    });
+
+    let nodes: Api<Node> = Api::all(client.clone());
+    let object = json!({"metadata": {"name": "node-1"}});
+    nodes.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+    nodes.patch_status("node-1", &PatchParams::default(), &kube::api::Patch::Merge(status)).await.unwrap();
+    let accounts = Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(client.clone(), "default");
+    let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+    accounts.create(&PostParams::default(), &account).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(client, "default");
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "i"}]}});
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+
+    let log = pods.logs("p", &LogParams { tail_lines: Some(5), ..LogParams::default() }).await.unwrap();
+    assert_eq!(log, "hello\n");
+
+    let admin = server.pki.admin().unwrap();
+    let target = Target {
+        address: server.address.into(),
+        server_name: "127.0.0.1".into(),
+        trust: Trust::Authorities(server.pki.ca.certificate_pem().as_bytes().to_vec()),
+        identity: Some(Arc::new(ReloadingCertificate::new(&admin).unwrap())),
+    };
+    let mut stream = BufReader::new(dial::connect(&target).await.unwrap());
+    let request = "POST /api/v1/namespaces/default/pods/p/exec?command=ls&command=a%20b&stdin=true&stdout=true HTTP/1.1\r\n\
+                   Host: kubernetes\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let (first, version) = read_head(&mut stream, "x-stream-protocol-version: v4.channel.k8s.io").await;
+    assert!(first.starts_with("HTTP/1.1 101") && version, "{first}");
+    stream.write_all(b"ping").await.unwrap();
+    stream.flush().await.unwrap();
+    let mut echo = [0; 4];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"gnip");
+
+    let requests = serving.await.unwrap();
+    assert_eq!(requests[0], "GET /containerLogs/default/p/c?tailLines=5 HTTP/1.1");
+    assert_eq!(requests[1], "POST /exec/default/p/c?command=ls&command=a%20b&input=1&output=1 HTTP/1.1");
+    server.stop().await;
+}
