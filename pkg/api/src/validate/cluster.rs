@@ -281,10 +281,17 @@ pub(super) fn event(object: &At, old: Option<&At>, errors: &mut Errors) {
     if !fits {
         namespace.invalid_value(errors, namespace.text(), "does not match event.namespace");
     }
+    let new_form = object.get("regarding").is_set();
+    if let Some(old) = old.filter(|_| new_form) {
+        for name in object.members().into_iter().chain(old.members()).flat_map(Map::keys) {
+            if !matches!(name.as_str(), "metadata" | "series") {
+                object.get(name).immutable(&old.get(name), errors);
+            }
+        }
+    }
     if !object.get("eventTime").is_set() || old.is_some() {
         return;
     }
-    let new_form = object.get("regarding").is_set();
     let (controller, instance) = if new_form {
         ("reportingController", "reportingInstance")
     } else {

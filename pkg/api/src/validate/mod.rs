@@ -1,7 +1,7 @@
 //! Validation of whole objects: metadata by common rules, the rest by a rule per kind.
 //!
-//! Objects come here decoded and defaulted. An update checks a part of the object again only when it changed, so that
-//! what older rules let in can still be updated around.
+//! Objects come here decoded and defaulted. An update is not blamed for what was wrong before it, so that what older
+//! rules let in can still be updated around.
 
 mod at;
 mod batch;
@@ -150,7 +150,14 @@ pub fn validate_update(resource: &Resource, new: &Value, old: &Value, subresourc
     } else if contents_changed(new, old) {
         schema::closed_lists(resource.shape(), new, Some(old), &mut errors);
         if let Some(rule) = rule(resource) {
-            rule(&new_at, Some(&old_at), &mut errors);
+            let mut found = Errors::new();
+            rule(&new_at, Some(&old_at), &mut found);
+            if !found.is_empty() {
+                let mut before = Errors::new();
+                rule(&old_at, None, &mut before);
+                found.retain(|error| !before.contains(error));
+            }
+            errors.append(&mut found);
         }
     }
     if let Some(custom) = &resource.custom_schema {
@@ -159,12 +166,19 @@ pub fn validate_update(resource: &Resource, new: &Value, old: &Value, subresourc
     errors
 }
 
+/// What is wrong with a Scale, the body of scale subresources.
+pub fn validate_scale(scale: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    At::root(scale).get("spec.replicas").not_negative(&mut errors);
+    errors
+}
+
 /// Whether anything but metadata and status differs.
 fn contents_changed(new: &Value, old: &Value) -> bool {
-    let part = |value: &Value, key: &str| value.get(key).cloned().unwrap_or_default();
     let keys = [new, old].into_iter().filter_map(Value::as_object).flat_map(serde_json::Map::keys);
+    let (new, old) = (At::root(new), At::root(old));
     keys.filter(|key| !matches!(key.as_str(), "metadata" | "status" | "kind" | "apiVersion"))
-        .any(|key| new.get(key) != old.get(key) && !same(&part(new, key), &part(old, key)))
+        .any(|key| !same(new.key(key).value, old.key(key).value))
 }
 
 fn rule(resource: &Resource) -> Option<Rule> {

@@ -190,4 +190,6 @@ fn unchanged_parts_are_not_checked_again() {
     old["spec"]["template"]["spec"]["containers"][0]["name"] = "Bad".into();
     assert_eq!(create(&old).len(), 2);
     assert_eq!(update(&old, &json!({"spec": {"replicas": 3}})), Vec::<String>::new());
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "Bad", "image": "other"}]}}}});
+    assert_eq!(update(&old, &image), Vec::<String>::new(), "the name was bad before");
 }

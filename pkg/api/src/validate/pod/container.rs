@@ -84,7 +84,14 @@ fn one(container: &At, role: Role, pod: &Pod, errors: &mut Errors) {
         }
     }
     ports(&container.get("ports"), pod, errors);
-    resources::requirements(&container.get("resources"), errors);
+    let wanted = container.get("resources");
+    resources::requirements(&wanted, errors);
+    for claim in wanted.get("claims").items() {
+        let name = claim.get("name");
+        if name.need(errors) && !pod.claims.contains(&name.text()) {
+            name.not_found(errors);
+        }
+    }
 }
 
 fn restart_policy(container: &At, role: Role, errors: &mut Errors) {

@@ -27,6 +27,8 @@ struct Pod<'a> {
     /// The pod has user ids of its own.
     user_namespace: bool,
     volumes: Vec<&'a str>,
+    /// Names of its claims for devices.
+    claims: Vec<&'a str>,
 }
 
 pub(super) fn pod(object: &At, old: Option<&At>, errors: &mut Errors) {
@@ -82,6 +84,7 @@ fn pod_spec(spec: &At, role: Role, errors: &mut Errors) {
         host_network: spec.get("hostNetwork").is_true(),
         user_namespace: spec.get("hostUsers").value == &Value::Bool(false),
         volumes,
+        claims: spec.get("resourceClaims").list().iter().filter_map(|c| c["name"].as_str()).collect(),
     };
     container::containers(spec, &pod, errors);
     requirements(&spec.get("resources"), errors);
