@@ -122,6 +122,7 @@ pub enum Part {
     Dns,
     Proxy,
     Network,
+    NetworkPolicy,
     Scheduler,
     ControllerManager,
 }

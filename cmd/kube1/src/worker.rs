@@ -10,7 +10,7 @@ use kube1_client::Informers;
 use kube1_dns::{Dns, DnsConfig};
 use kube1_images::PAUSE_IMAGE;
 use kube1_kubelet::{Kubelet, KubeletConfig};
-use kube1_network::{Overlay, OverlayConfig};
+use kube1_network::{NetworkPolicies, Overlay, OverlayConfig};
 use kube1_pki::ReloadingCertificate;
 use kube1_proxy::{Proxy, ProxyConfig};
 use kube1_supervisor::Supervisor;
@@ -79,6 +79,11 @@ impl Worker<'_> {
         }
         if !self.args.disable.contains(&Part::Proxy) {
             supervisor.start(Arc::new(Proxy::new(informers.clone(), self.proxy())));
+        }
+        if !self.args.disable.contains(&Part::NetworkPolicy) {
+            let dns = (!self.args.disable.contains(&Part::Dns)).then_some(self.args.cluster_dns);
+            let policies = NetworkPolicies::new(informers.clone(), self.node.name.clone(), dns);
+            supervisor.start(Arc::new(policies));
         }
         if !self.args.disable.contains(&Part::Dns) {
             supervisor.start(Arc::new(Dns::new(informers, self.dns())));
