@@ -35,6 +35,13 @@ pub(super) fn own_objects() -> Vec<BootObject> {
         bind("kube1:node-bootstrapper", "ClusterRole/system:node-bootstrapper", &[&joining]),
         bind("kube1:node-autoapprove-bootstrap", &signing("nodeclient"), &[&joining]),
         bind("kube1:node-autoapprove-certificate-rotation", &signing("selfnodeclient"), &[nodes]),
+        // Upstream leaves serving certificates to an administrator; here they are approved when the names fit the node.
+        role("kube1:kubelet-serving-approver", &["certificates.k8s.io;signers;approve;kubernetes.io/kubelet-serving"]),
+        bind(
+            "kube1:kubelet-serving-approver",
+            "ClusterRole/kube1:kubelet-serving-approver",
+            &["ServiceAccount:kube-system/certificate-controller"],
+        ),
     ]
 }
 
