@@ -144,14 +144,12 @@ fn kubectl_forwards_ports() {
     ]);
     cluster.k(&["wait", "pod/web", "--for=condition=Ready", "--timeout=60s"]);
     let kubectl = kube1_test::tool("kubectl");
-    let busybox = kube1_test::tool("busybox");
     let kubeconfig = cluster.kubeconfig();
     let script = format!(
         "{} --kubeconfig {} port-forward pod/web 18080:8080 >/dev/null 2>&1 & pid=$!; for i in 1 2 3 4 5 6 7 8 9 10; do \
-         {} wget -qO- -T 2 http://127.0.0.1:18080/ && break; sleep 1; done; kill $pid",
+         curl -sm 2 http://127.0.0.1:18080/ && break; sleep 1; done; kill $pid",
         kubectl.display(),
-        kubeconfig.display(),
-        busybox.display()
+        kubeconfig.display()
     );
     ok(cluster.node(1).shell(&script), "served");
 }

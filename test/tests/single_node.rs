@@ -1,6 +1,6 @@
 //! One server with its worker: what runs, what is answered, and what survives.
 
-use kube1_test::{Cluster, eventually, tool};
+use kube1_test::{Cluster, eventually};
 
 const WORKLOADS: &str = include_str!("manifests/workloads.yaml");
 
@@ -30,9 +30,7 @@ fn a_deployment_is_reached_by_every_kind_of_address_and_outlives_kube1() {
     for url in [format!("http://{service_ip}/"), "http://web/".into(), "http://web.default.svc.cluster.local/".into()] {
         eventually(&url, || contains(fetch(&cluster, &url), "hello from web-"));
     }
-    let node_port = format!("wget -qO- -T 5 http://{}:30080/", cluster.node(1).address);
-    let busybox = tool("busybox");
-    let line = format!("{} {node_port}", busybox.display());
+    let line = format!("curl -sm 5 http://{}:30080/", cluster.node(1).address);
     eventually("NodePort", || contains(cluster.node(1).shell(&line).stdout, "hello from web-"));
 
     // kill -9: nothing restarts, Services answer meanwhile, and everything is adopted.

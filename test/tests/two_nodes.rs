@@ -46,14 +46,14 @@ fn pods_of_both_nodes_reach_services_and_an_agent_lives_on_without_its_server() 
             eventually(&format!("{pod} to {url}"), || contains(fetch(&cluster, &pod, &url), "hello from web-"));
         }
         eventually("DNS and ClusterIP", || contains(fetch(&cluster, &pod, "http://web.default/"), "hello from web-"));
-        let line = format!("{} wget -qO- -T 5 http://{}:30080/", busybox.display(), cluster.node(node).address);
+        let line = format!("curl -sm 5 http://{}:30080/", cluster.node(node).address);
         eventually("NodePort", || contains(cluster.node(1).shell(&line).stdout, "hello from web-"));
     }
 
     let ids = "jsonpath={range .items[*]}{.metadata.name}{.status.containerStatuses[*].containerID}{\"\\n\"}{end}";
     let before = cluster.k(&["get", "pods", "-o", ids]);
     cluster.node_mut(1).kill();
-    let agent_fetch = format!("{} wget -qO- -T 5 http://{}:30080/", busybox.display(), cluster.node(2).address);
+    let agent_fetch = format!("curl -sm 5 http://{}:30080/", cluster.node(2).address);
     eventually("Services without the server", || {
         contains(cluster.node(2).shell(&agent_fetch).stdout, "hello from web-")
     });
