@@ -1,6 +1,6 @@
 //! The worker stack: containerd, kubelet, overlay network, Service proxy and DNS.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::containerd::{self, Programs};
 use crate::node::Node;
 use crate::{check, version};
 
-const PROXY_HEALTH: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256);
+const PROXY_HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How a worker reaches the API, and what its kubelet shows.
@@ -77,6 +77,10 @@ impl Worker<'_> {
         if !self.args.disable.contains(&Part::Network) {
             supervisor.start(Arc::new(Overlay::new(informers.clone(), self.overlay()?)));
         }
+        if !self.args.disable.contains(&Part::NetworkPolicy) {
+            let policies = NetworkPolicies::new(informers.clone(), self.node.name.clone(), self.own_dns());
+            supervisor.start(Arc::new(policies));
+        }
         if !self.args.disable.contains(&Part::Proxy) {
             supervisor.start(Arc::new(Proxy::new(informers.clone(), self.proxy())));
         }
@@ -106,12 +110,16 @@ impl Worker<'_> {
         })
     }
 
+    /// The DNS address that this node answers at by itself.
+    fn own_dns(&self) -> Option<IpAddr> {
+        (!self.args.disable.contains(&Part::Dns)).then_some(self.args.cluster_dns)
+    }
+
     fn proxy(&self) -> ProxyConfig {
-        let dns = (!self.args.disable.contains(&Part::Dns)).then_some(self.args.cluster_dns);
         ProxyConfig {
             node_name: self.node.name.clone(),
             cluster_cidrs: vec![self.args.cluster_cidr],
-            served_here: dns.into_iter().collect(),
+            served_here: self.own_dns().into_iter().collect(),
             healthz: Some(PROXY_HEALTH),
         }
     }
