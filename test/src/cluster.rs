@@ -209,6 +209,8 @@ impl Node {
         command.args(["--mount", "--propagation", "slave", "sh", "-c", "mount --make-rshared / && exec \"$@\"", "sh"]);
         command.arg(built("kube1")).arg("--data-dir").arg(&self.data_dir);
         command.args(&self.args).args(["--node-name", &self.name, "--node-ip", &self.address, "-v"]);
+        // The disk of a machine that builds and tests is fuller than a node's should be.
+        command.args(["--eviction-hard", "nodefs.available<100Mi"]);
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         self.process = Some(command.spawn().expect("kube1 starts"));
     }

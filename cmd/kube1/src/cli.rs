@@ -111,6 +111,9 @@ pub struct NodeArgs {
     /// Leave out a part; may be repeated
     #[arg(long, env = "KUBE1_DISABLE", value_delimiter = ',', value_enum, value_name = "NAME")]
     pub disable: Vec<Part>,
+    /// How little may be left before pods are evicted [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%]
+    #[arg(long, env = "KUBE1_EVICTION_HARD", value_name = "THRESHOLDS")]
+    pub eviction_hard: Option<kube1_kubelet::EvictionThresholds>,
     /// Port of the kubelet's API
     #[arg(long, env = "KUBE1_KUBELET_PORT", default_value_t = 10250, value_name = "PORT")]
     pub kubelet_port: u16,

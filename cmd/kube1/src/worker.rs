@@ -147,6 +147,7 @@ impl Worker<'_> {
             serving: Some(self.credentials.serving.clone()),
             client_ca_pem: self.credentials.ca_pem.clone(),
             pause_image: PAUSE_IMAGE.to_owned(),
+            eviction: self.args.eviction_hard.clone().unwrap_or_default(),
             version: version::KUBERNETES.to_owned(),
             ..KubeletConfig::new(
                 self.credentials.client.clone(),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Taint;
 use kube1_pki::ReloadingCertificate;
 
+use crate::eviction::EvictionThresholds;
+
 /// Everything a kubelet needs to know. What is on the host derives from `data_dir` and `cgroup_root`, so that several
 /// nodes fit on one machine.
 #[derive(Clone)]
@@ -41,6 +43,8 @@ pub struct KubeletConfig {
     /// The host's resolver configuration, which pods inherit.
     pub resolv_conf: PathBuf,
     pub max_pods: u32,
+    /// How little may be left of the node's resources.
+    pub eviction: EvictionThresholds,
     /// Version to report, such as `v1.36.0`.
     pub version: String,
 }
@@ -67,6 +71,7 @@ impl KubeletConfig {
             static_pod_dir: data_dir.join("manifests"),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             max_pods: 110,
+            eviction: EvictionThresholds::default(),
             version: "v1.36.0".to_owned(),
         }
     }

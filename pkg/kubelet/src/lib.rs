@@ -11,6 +11,7 @@ mod container;
 mod dns;
 mod downward;
 mod env;
+mod eviction;
 mod expand;
 mod hook;
 mod housekeeping;
@@ -36,4 +37,5 @@ mod token;
 mod volume;
 
 pub use config::KubeletConfig;
+pub use eviction::{EvictionThresholds, ThresholdError};
 pub use kubelet::Kubelet;

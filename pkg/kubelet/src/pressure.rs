@@ -10,8 +10,6 @@ use crate::node::{Node, PodEntry};
 use crate::pod::{self, PodExt, QosClass};
 use crate::status::Verdict;
 
-/// Below this much available memory the node is under pressure.
-const MEMORY_MIN: i64 = 100 << 20;
 /// A pod of this priority or higher is never evicted.
 const SYSTEM_CRITICAL: i32 = 2_000_000_000;
 
@@ -25,16 +23,14 @@ pub struct Pressure {
 
 /// What the node is short of now.
 pub fn current(node: &Node) -> Pressure {
-    let memory = machine::meminfo("MemAvailable").is_some_and(|available| available < MEMORY_MIN);
-    let disk = machine::filesystem(&node.config.data_dir).is_some_and(is_full);
+    let limits = &node.config.eviction;
+    let known = |key: &str| machine::meminfo(key).and_then(|bytes| u64::try_from(bytes).ok());
+    let memory =
+        known("MemAvailable").zip(known("MemTotal")).is_some_and(|(left, all)| limits.memory_is_short(left, all));
+    let disk = machine::filesystem(&node.config.data_dir).is_some_and(|disk: Filesystem| {
+        limits.disk_is_short(disk.available, disk.capacity) || limits.inodes_are_short(disk.inodes_free, disk.inodes)
+    });
     Pressure { memory, disk, pid: few_pids_left() }
-}
-
-/// Less than a tenth of the space, or a twentieth of the inodes, is left.
-fn is_full(disk: Filesystem) -> bool {
-    let space = disk.capacity > 0 && disk.available < disk.capacity / 10;
-    let inodes = disk.inodes > 0 && disk.inodes_free < disk.inodes / 20;
-    space || inodes
 }
 
 fn few_pids_left() -> bool {
@@ -81,18 +77,4 @@ fn victim(node: &Node) -> Option<Arc<PodEntry>> {
         let exceeds = excess > 0 || class == QosClass::BestEffort;
         (exceeds, std::cmp::Reverse(pod.spec().priority.unwrap_or(0)), excess)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_is_full_before_it_is() {
-        let disk = |available, inodes_free| Filesystem { capacity: 1000, available, inodes: 100, inodes_free };
-        assert!(!is_full(disk(100, 50)));
-        assert!(is_full(disk(99, 50)));
-        assert!(is_full(disk(500, 4)));
-        assert!(!is_full(Filesystem::default()));
-    }
 }
