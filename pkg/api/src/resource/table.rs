@@ -1,0 +1,55 @@
+//! All rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Resource, Row};
+
+type Key = (String, String, String);
+
+/// All rows. Cheap to clone, so that a changed copy can replace it whole.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceTable {
+    /// By group, version, plural.
+    rows: BTreeMap<Key, Arc<Resource>>,
+}
+
+impl ResourceTable {
+    /// The built-in rows that are served by default.
+    pub fn builtin() -> Self {
+        let rows: Vec<Row> =
+            serde_json::from_str(include_str!("../data/resources.json")).expect("the generated table is valid");
+        let mut table = Self::default();
+        for row in rows {
+            table.insert(Resource::from_row(row));
+        }
+        table
+    }
+
+    pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.rows.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
+    }
+
+    /// The row in whose version objects are stored.
+    pub fn stored(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.iter().find(|r| r.group == group && r.plural == plural && r.is_storage_version()).cloned()
+    }
+
+    /// The row of a kind.
+    pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<Arc<Resource>> {
+        self.iter().find(|r| r.group == group && r.version == version && r.kind == kind).cloned()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.rows.values()
+    }
+
+    pub fn insert(&mut self, resource: Resource) {
+        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+        self.rows.insert(key, Arc::new(resource));
+    }
+
+    pub fn remove(&mut self, group: &str, version: &str, plural: &str) {
+        self.rows.remove(&(group.to_owned(), version.to_owned(), plural.to_owned()));
+    }
+}
