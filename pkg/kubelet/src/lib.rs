@@ -8,6 +8,7 @@ mod backoff;
 mod cgroup;
 mod config;
 mod container;
+mod dir_watch;
 mod dns;
 mod downward;
 mod env;

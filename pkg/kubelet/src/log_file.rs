@@ -33,7 +33,6 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
 }
 
 impl Entry<'_> {
-    #[allow(dead_code)]
     pub fn at(&self) -> Option<Timestamp> {
         self.time.parse().ok()
     }

@@ -69,6 +69,24 @@ pub struct Filesystem {
     pub inodes_free: u64,
 }
 
+/// When the machine was started.
+pub fn boot_time() -> Option<jiff::Timestamp> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let seconds = stat.lines().find_map(|l| l.strip_prefix("btime "))?.trim().parse().ok()?;
+    jiff::Timestamp::from_second(seconds).ok()
+}
+
+/// CPU time that all processes have used since then.
+pub fn cpu_nanoseconds() -> Option<u64> {
+    /// Length of one tick in the kernel's statistics, which is fixed for programs.
+    const TICK: u64 = 10_000_000;
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let fields: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    // user, nice, system, then (after idle and iowait) irq, softirq, steal.
+    let used = [0, 1, 2, 5, 6, 7].iter().filter_map(|at| fields.get(*at)).sum::<u64>();
+    Some(used * TICK)
+}
+
 /// The architecture in Kubernetes' words.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {

@@ -157,7 +157,6 @@ impl PodTable {
     }
 
     /// The pod of a name that came last.
-    #[allow(dead_code)]
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<Arc<PodEntry>> {
         let fits = |entry: &Arc<PodEntry>| {
             let pod = entry.pod();

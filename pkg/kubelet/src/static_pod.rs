@@ -1,7 +1,6 @@
 //! Static pods: manifests in a directory, run without an apiserver, and mirrored to it so that people see them.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +11,11 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use kube1_client::{Informer, ObjectKey};
 use kube1_supervisor::BoxError;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use sha2::{Digest, Sha256};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::dir_watch::DirWatch;
 use crate::kubelet::Workers;
 use crate::labels;
 use crate::pod::PodExt;
@@ -30,7 +28,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// Runs the manifests until `stop`.
 pub(crate) async fn run(workers: Arc<Workers>, pods: Informer<Pod>, stop: CancellationToken) -> Result<(), BoxError> {
     let dir = workers.node.config.static_pod_dir.clone();
-    let watch = Watch::new(&dir).map_err(|e| format!("cannot watch {}: {e}", dir.display()))?;
+    let watch = DirWatch::new(&dir, DirWatch::FILES).map_err(|e| format!("cannot watch {}: {e}", dir.display()))?;
     // A mirror that somebody deletes is made again.
     let mirrors = Arc::new(Notify::new());
     let told = Arc::clone(&mirrors);
@@ -159,44 +157,6 @@ fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
         ..Toleration::default()
     });
     Ok(pod)
-}
-
-/// Tells of changes in a directory.
-struct Watch {
-    fd: AsyncFd<InotifyFd>,
-}
-
-struct InotifyFd(Inotify);
-
-impl AsRawFd for InotifyFd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl Watch {
-    fn new(dir: &Path) -> std::io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let events = AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_MOVED_FROM
-            | AddWatchFlags::IN_DELETE;
-        inotify.add_watch(dir, events)?;
-        // SAFETY: the descriptor is owned by the returned value, which neither replaces nor closes it before its
-        // registration is dropped.
-        #[allow(unsafe_code)]
-        let fd = unsafe { AsyncFd::register(InotifyFd(inotify))? };
-        Ok(Self { fd })
-    }
-
-    /// Cancel-safe.
-    async fn changed(&self) -> std::io::Result<()> {
-        let mut ready = self.fd.readable().await?;
-        // What changed is found by reading the directory.
-        while ready.get_inner().0.read_events().is_ok_and(|events| !events.is_empty()) {}
-        ready.clear_ready();
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -116,3 +116,49 @@ async fn crashes_wait_and_failures_say_why() {
     }
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_https_api_shows_logs_and_runs_commands() {
+    let Some(node) = TestNode::start().await else { return };
+    let script = "echo one; echo two >&2; sleep 2; echo three; sleep 1000";
+    node.create("talk", json!({"containers": [shell("c", script)], "terminationGracePeriodSeconds": 1})).await;
+    let pod = node.wait_ready("talk").await;
+
+    assert_eq!(node.get("/pods", false).await.0, 401);
+    assert_eq!(node.get("/healthz", true).await, (200, "ok".into()));
+    let (_, pods) = node.get("/pods", true).await;
+    assert!(pods.contains(pod["metadata"]["uid"].as_str().unwrap()));
+    let (_, lines) = node.get("/containerLogs/default/talk/c?limitBytes=11&follow=true", true).await;
+    assert_eq!(lines, "one\ntwo\nthr");
+    let (_, lines) = node.get("/containerLogs/default/talk/c?tailLines=1&timestamps=true", true).await;
+    assert!(lines.starts_with("20") && lines.ends_with("Z three\n"), "{lines}");
+    assert_eq!(node.get("/containerLogs/default/talk/none", true).await.0, 404);
+    assert_eq!(node.get("/containerLogs/default/talk/c?previous=true", true).await.0, 400);
+    let (code, summary) = node.get("/stats/summary", true).await;
+    assert_eq!(code, 200);
+    assert!(summary.contains("workingSetBytes"), "{summary}");
+    let (_, metrics) = node.get("/metrics/resource", true).await;
+    assert!(metrics.contains("pod_memory_working_set_bytes{namespace=\"default\",pod=\"talk\"}"), "{metrics}");
+
+    let (status, output) = exec(&node, "/exec/default/talk/c?command=echo&command=hello&output=1&error=1").await;
+    assert_eq!((status, output.as_str()), (101, "hello\n"));
+    node.delete("talk").await;
+    node.stop().await;
+}
+
+/// Runs a command over a WebSocket; gives the status of the handshake and what came on standard output.
+async fn exec(node: &TestNode, path: &str) -> (u16, String) {
+    use futures::StreamExt;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    let mut request = format!("wss://node{path}").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "v4.channel.k8s.io".parse().unwrap());
+    let (mut socket, answer) = tokio_tungstenite::client_async(request, node.connect(true).await).await.unwrap();
+    let mut output = String::new();
+    while let Some(Ok(message)) = socket.next().await {
+        let data = message.into_data();
+        if data.first() == Some(&1) {
+            output.push_str(std::str::from_utf8(&data[1..]).unwrap());
+        }
+    }
+    (answer.status().as_u16(), output)
+}

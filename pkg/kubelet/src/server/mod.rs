@@ -1,14 +1,214 @@
-//! The node's HTTPS API.
+//! The node's HTTPS API: what the apiserver (and monitoring) asks a node.
 
+mod auth;
+mod logs;
+mod metrics;
+mod stats;
+mod stream;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use k8s_openapi::api::core::v1::Pod;
 use kube1_supervisor::BoxError;
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::node::Node;
+use auth::{Authenticator, Caller};
+
+/// A client that does not finish its handshake or headers in time is dropped.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections at one time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 1024;
+
+pub(super) type Body = BoxBody<Bytes, std::io::Error>;
+pub(super) type Reply = Response<Body>;
+
+pub(super) fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).map_err(|never| match never {}).boxed()
+}
+
+pub(super) fn reply(code: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(full(text));
+    *reply.status_mut() = code;
+    reply.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    reply
+}
+
+pub(super) fn text(code: StatusCode, text: impl Into<Bytes>) -> Reply {
+    reply(code, "text/plain; charset=utf-8", text)
+}
+
+fn json_reply(value: &serde_json::Value) -> Reply {
+    reply(StatusCode::OK, "application/json", value.to_string())
+}
 
 /// Serves until `stop`.
-pub(crate) async fn run(_node: Arc<Node>, stop: CancellationToken) -> Result<(), BoxError> {
-    stop.cancelled().await;
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) -> Result<(), BoxError> {
+    let config = &node.config;
+    let Some(serving) = config.serving.clone() else {
+        tracing::info!("no serving certificate: the kubelet's API is off");
+        stop.cancelled().await;
+        return Ok(());
+    };
+    let acceptor = TlsAcceptor::from(Arc::new(auth::tls(serving, &config.client_ca_pem)?));
+    let address = SocketAddr::new(config.listen, config.port);
+    let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address}: {e}"))?;
+    let server = Arc::new(Server {
+        authenticator: Authenticator::new(config.client.clone()),
+        node,
+        tracker: TaskTracker::new(),
+        stop,
+    });
+    let permits = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = Arc::clone(&permits).acquire_owned().await?;
+        let stream = tokio::select! {
+            () = server.stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely: some will be closed.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let (served, acceptor) = (Arc::clone(&server), acceptor.clone());
+        server.tracker.spawn(async move {
+            let stop = served.stop.clone();
+            stop.run_until_cancelled(served.serve(acceptor, stream)).await;
+            drop(permit);
+        });
+    }
+    server.tracker.close();
+    server.tracker.wait().await;
     Ok(())
+}
+
+pub(super) struct Server {
+    pub node: Arc<Node>,
+    authenticator: Authenticator,
+    /// Owns connections, streams and log readers.
+    pub tracker: TaskTracker,
+    pub stop: CancellationToken,
+}
+
+impl Server {
+    async fn serve(self: Arc<Self>, acceptor: TlsAcceptor, stream: TcpStream) {
+        let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+        let caller = Caller::of(stream.get_ref().1.peer_certificates());
+        let handler = service_fn(move |request: Request<Incoming>| {
+            let (server, caller) = (Arc::clone(&self), caller.clone());
+            async move { Ok::<_, Infallible>(server.answer(request, &caller).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(30))
+            .serve_connection(TokioIo::new(stream), handler)
+            .with_upgrades();
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to the kubelet's API broke off");
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, caller: &Caller) -> Reply {
+        let path = request.uri().path().to_owned();
+        let parts: Vec<String> =
+            path.trim_matches('/').split('/').map(|p| percent_decode_str(p).decode_utf8_lossy().into_owned()).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let bearer = request.headers().get(header::AUTHORIZATION).and_then(|h| h.to_str().ok());
+        let verb = if request.method() == Method::GET || request.method() == Method::HEAD { "get" } else { "create" };
+        if let Err((code, message)) = self.authenticator.allow(&self.node, caller, bearer, verb, parts[0]).await {
+            return text(code, message);
+        }
+        match (request.method(), &parts[..]) {
+            (&Method::GET, ["healthz" | "healthz/ping"]) => text(StatusCode::OK, "ok"),
+            (&Method::GET, ["pods" | "runningpods"]) => json_reply(&self.pods()),
+            (&Method::GET, ["containerLogs", namespace, pod, container]) => {
+                logs::serve(self, &request, namespace, pod, container).await
+            }
+            (&Method::GET | &Method::POST, [what @ ("exec" | "attach"), namespace, pod, rest @ ..])
+                if matches!(rest.len(), 1 | 2) =>
+            {
+                let container = rest[rest.len() - 1].to_owned();
+                let (what, namespace, pod) = ((*what).to_owned(), (*namespace).to_owned(), (*pod).to_owned());
+                stream::exec_or_attach(self, request, &what, &namespace, &pod, &container).await
+            }
+            (&Method::GET | &Method::POST, ["portForward", namespace, pod, ..]) => {
+                let (namespace, pod) = ((*namespace).to_owned(), (*pod).to_owned());
+                stream::port_forward(self, request, &namespace, &pod).await
+            }
+            (&Method::GET, ["stats", "summary"]) => match stats::summary(&self.node).await {
+                Ok(summary) => json_reply(&summary),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            },
+            (&Method::GET, ["metrics"]) => metrics::reply(metrics::kubelet(&self.node)),
+            (&Method::GET, ["metrics", "resource"]) => metrics::reply(metrics::resource(&self.node).await),
+            (&Method::GET, ["metrics", "cadvisor"]) => metrics::reply(metrics::cadvisor(&self.node).await),
+            (&Method::GET, ["configz"]) => json_reply(&self.configz()),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    /// The pods of this node with the status that this node has reported.
+    fn pods(&self) -> serde_json::Value {
+        let pods: Vec<Pod> = self
+            .node
+            .pods
+            .all()
+            .iter()
+            .map(|entry| {
+                let mut pod = (*entry.pod()).clone();
+                if let Some(status) = entry.status.lock().clone() {
+                    pod.status = Some(status);
+                }
+                pod
+            })
+            .collect();
+        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
+    }
+
+    fn configz(&self) -> serde_json::Value {
+        let config = &self.node.config;
+        json!({"kubeletconfig": {
+            "kind": "KubeletConfiguration",
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "address": config.listen,
+            "port": config.port,
+            "staticPodPath": config.static_pod_dir,
+            "clusterDomain": config.cluster_domain,
+            "clusterDNS": config.cluster_dns,
+            "maxPods": config.max_pods,
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": config.cgroup_root,
+            "containerRuntimeEndpoint": format!("unix://{}", config.runtime_endpoint.display()),
+            "containerLogMaxSize": "10Mi",
+            "containerLogMaxFiles": 5,
+            "resolvConf": config.resolv_conf,
+            "serializeImagePulls": false,
+            "maxParallelImagePulls": 4,
+            "nodeStatusUpdateFrequency": "10s",
+            "nodeStatusReportFrequency": "5m0s",
+            "nodeLeaseDurationSeconds": 40,
+            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"},
+            "imageGCHighThresholdPercent": 85,
+            "imageGCLowThresholdPercent": 80,
+        }})
+    }
 }

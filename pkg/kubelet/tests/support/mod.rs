@@ -165,11 +165,49 @@ impl TestNode {
         raw.lines().filter_map(|l| l.splitn(4, ' ').nth(3)).map(|l| format!("{l}\n")).collect()
     }
 
+    /// A TLS connection to the kubelet's API, as the apiserver or without a certificate.
+    pub async fn connect(&self, as_apiserver: bool) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+        use rustls_pki_types::pem::PemObject;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.pki.ca.certificate_der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.unwrap().with_root_certificates(roots);
+        let config = if as_apiserver {
+            let leaf = self.pki.admin().unwrap();
+            let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
+            builder.with_client_auth_cert(vec![leaf.certificate_der().unwrap()], key).unwrap()
+        } else {
+            builder.with_no_client_auth()
+        };
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.config.port)).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        connector.connect(IpAddr::from(Ipv4Addr::LOCALHOST).into(), stream).await.unwrap()
+    }
+
+    /// Status and body of a GET from the kubelet's API.
+    pub async fn get(&self, path: &str, as_apiserver: bool) -> (u16, String) {
+        use http_body_util::BodyExt;
+        let stream = hyper_util::rt::TokioIo::new(self.connect(as_apiserver).await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get(path).header("host", "node");
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let code = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        connection.abort();
+        (code, String::from_utf8_lossy(&body).into_owned())
+    }
+
     pub async fn stop(mut self) {
         if self.kubelet.is_some() {
             self.stop_kubelet().await;
         }
         self.containerd.stop().await;
+        for controller in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            remove_cgroups(&controller.path().join(&self.config.cgroup_root));
+        }
     }
 }
 
@@ -199,4 +237,11 @@ fn kubelet_config(client: Client, dir: &Path, containerd: &Containerd, pki: &Ser
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn remove_cgroups(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|e| e.path().is_dir()) {
+        remove_cgroups(&entry.path());
+    }
+    let _ = std::fs::remove_dir(dir);
 }

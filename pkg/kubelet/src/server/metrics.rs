@@ -1,0 +1,167 @@
+//! Metrics in the text format, under upstream's names.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+use http::StatusCode;
+use kube1_cri::v1::ContainerStats;
+
+use super::stats::{label, value};
+use super::{Reply, text};
+use crate::labels;
+use crate::machine;
+use crate::node::Node;
+
+pub(super) fn reply(metrics: String) -> Reply {
+    let mut reply = text(StatusCode::OK, metrics);
+    let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    reply.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    reply
+}
+
+/// One family of metrics: header, then a line for each set of labels.
+fn family(out: &mut String, name: &str, kind: &str, help: &str, lines: impl IntoIterator<Item = (String, f64)>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (labels, value) in lines {
+        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+        let _ = writeln!(out, "{name}{labels} {value}");
+    }
+}
+
+/// The node agent's own metrics.
+pub(super) fn kubelet(node: &Node) -> String {
+    let pods = node.pods.all();
+    let active = pods.iter().filter(|p| p.is_active()).count();
+    let mut states: BTreeMap<&str, f64> = BTreeMap::from([("created", 0.0), ("exited", 0.0), ("running", 0.0)]);
+    for entry in &pods {
+        let status = entry.status.lock();
+        for container in status.iter().flat_map(|s| s.container_statuses.iter().flatten()) {
+            let state = container.state.as_ref();
+            let state = match state.map(|s| (s.running.is_some(), s.terminated.is_some())) {
+                Some((true, _)) => "running",
+                Some((_, true)) => "exited",
+                _ => "created",
+            };
+            *states.entry(state).or_default() += 1.0;
+        }
+    }
+    let mut out = String::new();
+    let name = format!("node=\"{}\"", node.config.node_name);
+    family(&mut out, "kubelet_node_name", "gauge", "The node's name. The count is always 1.", [(name, 1.0)]);
+    family(
+        &mut out,
+        "kubelet_running_pods",
+        "gauge",
+        "Number of pods that have a running pod sandbox",
+        [(String::new(), active as f64)],
+    );
+    let lines = states.into_iter().map(|(state, count)| (format!("container_state=\"{state}\""), count));
+    family(&mut out, "kubelet_running_containers", "gauge", "Number of containers currently running", lines);
+    out
+}
+
+fn cpu_seconds(stats: &ContainerStats) -> f64 {
+    stats.cpu.as_ref().map_or(0.0, |c| value(&c.usage_core_nano_seconds) as f64 / 1e9)
+}
+
+fn working_set(stats: &ContainerStats) -> f64 {
+    stats.memory.as_ref().map_or(0.0, |m| value(&m.working_set_bytes) as f64)
+}
+
+fn container_labels(stats: &ContainerStats) -> String {
+    let of = |key| label(stats, key);
+    format!(
+        "container=\"{}\",namespace=\"{}\",pod=\"{}\"",
+        of(labels::CONTAINER_NAME),
+        of(labels::POD_NAMESPACE),
+        of(labels::POD_NAME)
+    )
+}
+
+fn pod_labels(stats: &ContainerStats) -> String {
+    format!("namespace=\"{}\",pod=\"{}\"", label(stats, labels::POD_NAMESPACE), label(stats, labels::POD_NAME))
+}
+
+/// What autoscalers and `kubectl top` are fed with.
+pub(super) async fn resource(node: &Node) -> String {
+    let answer = node.runtime.container_stats(HashMap::new()).await;
+    let failed = f64::from(u8::from(answer.is_err()));
+    let stats = answer.unwrap_or_default();
+    let mut out = String::new();
+    let by_container = |pick: fn(&ContainerStats) -> f64| -> Vec<(String, f64)> {
+        stats.iter().map(|s| (container_labels(s), pick(s))).collect()
+    };
+    let by_pod = |pick: fn(&ContainerStats) -> f64| {
+        let mut sums: BTreeMap<String, f64> = BTreeMap::new();
+        for stats in &stats {
+            *sums.entry(pod_labels(stats)).or_default() += pick(stats);
+        }
+        sums
+    };
+    let help_cpu = "Cumulative cpu time consumed by the container in core-seconds";
+    let help_memory = "Current working set of the container in bytes";
+    family(&mut out, "container_cpu_usage_seconds_total", "counter", help_cpu, by_container(cpu_seconds));
+    family(&mut out, "container_memory_working_set_bytes", "gauge", help_memory, by_container(working_set));
+    let node_cpu = machine::cpu_nanoseconds().unwrap_or(0) as f64 / 1e9;
+    let used = node.machine.memory - machine::meminfo("MemAvailable").unwrap_or(0);
+    let help = "Cumulative cpu time consumed by the node in core-seconds";
+    family(&mut out, "node_cpu_usage_seconds_total", "counter", help, [(String::new(), node_cpu)]);
+    let help = "Current working set of the node in bytes";
+    family(&mut out, "node_memory_working_set_bytes", "gauge", help, [(String::new(), used as f64)]);
+    let help = "Cumulative cpu time consumed by the pod in core-seconds";
+    family(&mut out, "pod_cpu_usage_seconds_total", "counter", help, by_pod(cpu_seconds));
+    let help = "Current working set of the pod in bytes";
+    family(&mut out, "pod_memory_working_set_bytes", "gauge", help, by_pod(working_set));
+    let help = "1 if there was an error while getting container metrics, 0 otherwise";
+    family(&mut out, "resource_scrape_error", "gauge", help, [(String::new(), failed)]);
+    out
+}
+
+/// What dashboards know from cAdvisor, as far as the runtime tells it.
+pub(super) async fn cadvisor(node: &Node) -> String {
+    let stats = node.runtime.container_stats(HashMap::new()).await.unwrap_or_default();
+    let mut out = String::new();
+    let lines = |pick: fn(&ContainerStats) -> f64| -> Vec<(String, f64)> {
+        stats.iter().map(|s| (container_labels(s), pick(s))).collect()
+    };
+    let memory = |pick: fn(&kube1_cri::v1::MemoryUsage) -> u64| -> Vec<(String, f64)> {
+        stats.iter().filter_map(|s| Some((container_labels(s), pick(s.memory.as_ref()?) as f64))).collect()
+    };
+    let gauge = |out: &mut String, name, help, lines: Vec<(String, f64)>| family(out, name, "gauge", help, lines);
+    family(
+        &mut out,
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed in seconds.",
+        lines(cpu_seconds),
+    );
+    gauge(&mut out, "container_memory_working_set_bytes", "Current working set in bytes.", lines(working_set));
+    gauge(
+        &mut out,
+        "container_memory_usage_bytes",
+        "Current memory usage in bytes.",
+        memory(|m| value(&m.usage_bytes)),
+    );
+    gauge(&mut out, "container_memory_rss", "Size of RSS in bytes.", memory(|m| value(&m.rss_bytes)));
+    let used = |s: &ContainerStats| s.writable_layer.as_ref().map_or(0.0, |l| value(&l.used_bytes) as f64);
+    gauge(
+        &mut out,
+        "container_fs_usage_bytes",
+        "Number of bytes that are consumed by the container on this filesystem.",
+        lines(used),
+    );
+    gauge(
+        &mut out,
+        "machine_cpu_cores",
+        "Number of logical CPU cores.",
+        vec![(String::new(), node.machine.cpus as f64)],
+    );
+    gauge(
+        &mut out,
+        "machine_memory_bytes",
+        "Amount of memory installed on the machine.",
+        vec![(String::new(), node.machine.memory as f64)],
+    );
+    out
+}
