@@ -183,6 +183,11 @@ impl Status {
         status
     }
 
+    /// A failure that fits no other reason, in its own words.
+    pub fn failure(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
+    }
+
     pub fn service_unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
     }
@@ -263,6 +268,9 @@ impl Status {
             "message": inner.message, "reason": inner.reason, "code": inner.code});
         if !details.is_empty() {
             status["details"] = details.into();
+        }
+        if let Some(members) = status.as_object_mut().filter(|_| inner.reason.is_empty()) {
+            members.remove("reason");
         }
         status
     }

@@ -198,7 +198,7 @@ impl Manager<'_> {
         }
         let name = config["metadata"]["name"].as_str().unwrap_or_default();
         let namespace = config["metadata"]["namespace"].as_str().unwrap_or_default();
-        Err(Status::internal(format!(
+        Err(Status::failure(format!(
             "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): {}",
             self.resource.api_version(),
             self.resource.kind,

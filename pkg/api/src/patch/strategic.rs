@@ -124,7 +124,10 @@ fn merge_list(field: &'static Field, mut items: Vec<Value>, patch: &[Value]) -> 
         let slot = items.iter_mut().find(|item| item.get(merge_key) == Some(wanted));
         match slot {
             Some(slot) => {
-                let current = std::mem::take(slot.as_object_mut().ok_or_else(|| Status::internal("bad list element"))?);
+                let current = std::mem::take(
+                    slot.as_object_mut()
+                        .ok_or_else(|| Status::failure("a list to merge holds something that is no object"))?,
+                );
                 *slot = Value::Object(merge_members(field.element(), current, change)?);
             }
             None => items.push(Value::Object(merge_members(field.element(), Members::new(), change)?)),
@@ -202,7 +205,7 @@ fn check_order(field: Option<&'static Field>, patch: &[Value], list: &str, order
             Some(place) if place >= last => last = place,
             _ => {
                 let problem = format!("the order in patch list {list} doesn't match {ELEMENT_ORDER}{list}");
-                return Err(Status::internal(problem));
+                return Err(Status::failure(problem));
             }
         }
     }
@@ -231,11 +234,11 @@ fn bad_format(directive: &str) -> Status {
 }
 
 fn unknown_directive(directive: &Value) -> Status {
-    Status::internal(format!("unknown patch type: {directive}"))
+    Status::failure(format!("unknown patch type: {directive}"))
 }
 
 fn no_merge_key(element: &Value, merge_key: &str) -> Status {
-    Status::internal(format!("map: {element} does not contain declared merge key: {merge_key}"))
+    Status::failure(format!("map: {element} does not contain declared merge key: {merge_key}"))
 }
 
 #[cfg(test)]

@@ -116,8 +116,5 @@ fn little_of_a_pod_may_change() {
 #[test]
 fn resizing_keeps_the_quality_of_service() {
     let found = change_errors(&container(json!({"resources": {"requests": {"cpu": "1"}}})), "resize");
-    assert_eq!(
-        found,
-        ["status.qosClass: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"]
-    );
+    assert_eq!(found, ["spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"]);
 }

@@ -235,7 +235,7 @@ pub(in crate::validate) fn resize(object: &At, old: &At, errors: &mut Errors) {
     }
     if quality(spec.value) != quality(old_spec.value) {
         let detail = "Pod QOS Class may not change as a result of resizing";
-        object.get("status.qosClass").invalid_value(errors, quality(spec.value), detail);
+        spec.invalid_value(errors, quality(spec.value), detail);
     }
 }
 
