@@ -171,6 +171,14 @@ fn subresource_row(subresource: &Value) -> Value {
 
 fn default_rules(defaults: &Value, types: &[Value]) -> Vec<Value> {
     let known: BTreeSet<&str> = types.iter().filter_map(|t| t["n"].as_str()).collect();
-    let all = defaults.as_object().into_iter().flatten();
-    all.filter(|(name, _)| known.contains(name.as_str())).map(|(name, rules)| json!({"n": name, "r": rules})).collect()
+    let all = defaults.as_object().into_iter().flatten().filter(|(name, _)| known.contains(name.as_str()));
+    all.map(|(name, rules)| {
+        let mut rules = rules.as_array().cloned().unwrap_or_default();
+        if name == "io.k8s.api.core.v1.Node" {
+            // Not a default upstream: its conversion keeps podCIDR and podCIDRs alike.
+            rules.insert(0, json!(["", "Node"]));
+        }
+        json!({"n": name, "r": rules})
+    })
+    .collect()
 }
