@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use http::Request;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{Api, PostParams};
@@ -115,6 +117,40 @@ async fn a_service_account_does_what_its_bindings_say() {
         json!({"allowed": true, "reason":
             r#"RBAC: allowed by RoleBinding "b/default" of ClusterRole "admin" to ServiceAccount "robot/default""#})
     );
+    server.stop().await;
+}
+
+/// Asks until there is an answer that fits.
+async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_secret_is_filled_and_goes_with_its_account() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), "default");
+    let secrets: Api<Secret> = Api::namespaced(admin, "default");
+    let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "robot"}})).unwrap();
+    accounts.create(&PostParams::default(), &account).await.unwrap();
+    let annotations = json!({"kubernetes.io/service-account.name": "robot"});
+    let secret =
+        json!({"metadata": {"name": "t", "annotations": annotations}, "type": "kubernetes.io/service-account-token"});
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let data = eventually(async || secrets.get("t").await.unwrap().data).await;
+    assert_eq!(data["namespace"].0, b"default");
+    assert_eq!(data["ca.crt"].0, server.pki.ca.certificate_pem().as_bytes());
+    let robot = client(&server, std::str::from_utf8(&data["token"].0).ok());
+    assert_eq!(who_am_i(&robot).await.unwrap()["username"], "system:serviceaccount:default:robot");
+    accounts.delete("robot", &Default::default()).await.unwrap();
+    eventually(async || secrets.get_opt("t").await.unwrap().is_none().then_some(())).await;
     server.stop().await;
 }
 

@@ -6,6 +6,7 @@ mod headers;
 mod impersonation;
 mod request_header;
 mod service_account;
+mod token_secret;
 mod x509;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use rustls::pki_types::CertificateDer;
 pub use cache::TokenCache;
 pub use impersonation::impersonate;
 pub use service_account::{ServiceAccountTokens, groups as service_account_groups};
+pub use token_secret::TokenSecrets;
 pub use x509::{AnyClientCertificate, Authorities, AuthoritiesError, CREDENTIAL_ID, Peer};
 
 use crate::reader::Reader;

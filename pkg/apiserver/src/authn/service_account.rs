@@ -16,7 +16,7 @@ use crate::user::{AUTHENTICATED, UserInfo};
 const LEEWAY: i64 = 60;
 /// How long a token outlives the start of the deletion of what it is bound to.
 const DELETION_GRACE: i64 = 60;
-const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 const USER_PREFIX: &str = "system:serviceaccount:";
 
 /// Verifies the tokens that this cluster signed.

@@ -171,6 +171,12 @@ impl ApiServer {
         let (allocator, cancel) = (server.allocator.clone(), server.shutdown.clone());
         tasks.spawn(async move { allocator.run(cancel).await });
         let (storage, cancel) = (server.storage.clone(), server.shutdown.clone());
+        let keys = pki.service_account_keys.clone();
+        let tokens = authn::TokenSecrets::new(&storage, &table, keys, pki.ca.certificate_pem());
+        tasks.spawn({
+            let cancel = cancel.clone();
+            async move { tokens.run(cancel).await }
+        });
         tasks.spawn(async move { bootstrap::keep_aggregated(&storage, &table, &cancel).await });
         if let Some(definitions) = DefinitionController::new(server.storage.clone(), server.table.clone()) {
             definitions.load();
