@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cel::objects::{Key, Map};
-use cel::{Context, Program};
+use cel::parser::Parser;
+use cel::{Context, IdedExpr};
 use kube_cel::KubeCelExt;
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ const TEXT_MAX: usize = 64 << 10;
 /// A compiled expression.
 #[derive(Debug)]
 pub struct Expression {
-    program: Program,
+    parsed: IdedExpr,
     text: String,
 }
 
@@ -31,10 +32,10 @@ impl Expression {
         if text.len() > TEXT_MAX {
             return Err(format!("the expression is longer than {TEXT_MAX} bytes"));
         }
-        match Program::compile(text) {
-            Ok(program) => Ok(Self { program, text: text.to_owned() }),
-            Err(error) => Err(format!("compilation failed: {error}")),
-        }
+        let parser = Parser::default().enable_optional_syntax(true);
+        let mut parsed = parser.parse(text).map_err(|error| format!("compilation failed: {error}"))?;
+        crate::struct_literal::into_maps(&mut parsed).map_err(|error| format!("compilation failed: {error}"))?;
+        Ok(Self { parsed, text: text.to_owned() })
     }
 
     pub fn text(&self) -> &str {
@@ -57,7 +58,12 @@ impl Expression {
 
     fn run(&self, bindings: &Bindings) -> Result<cel::Value, String> {
         let failed = |error| format!("expression '{}' resulted in error: {error}", self.text);
-        self.program.execute(&bindings.context).map_err(failed)
+        // The evaluator panics on what it does not support; a request must not take its task down with it.
+        let evaluation = || cel::Value::resolve(&self.parsed, &bindings.context);
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(evaluation)) {
+            Ok(result) => result.map_err(failed),
+            Err(_) => Err(format!("expression '{}' uses what is not supported", self.text)),
+        }
     }
 }
 
@@ -127,6 +133,12 @@ mod tests {
         assert!(holds("variables.broken").is_err() && holds("object.spec.replicas").is_err());
         let sum = Expression::compile("'at most ' + string(object.spec.replicas)").unwrap();
         assert_eq!(sum.evaluate(&bindings), Ok(json!("at most 3")));
+        let object =
+            Expression::compile("Object{spec: Object.spec{replicas: object.spec.replicas + 1, ?x: optional.none()}}");
+        assert_eq!(object.unwrap().evaluate(&bindings), Ok(json!({"spec": {"replicas": 4}})));
+        let patch = Expression::compile("[JSONPatch{op: 'add', path: '/a', value: {'b': 1}}]").unwrap();
+        assert_eq!(patch.evaluate(&bindings), Ok(json!([{"op": "add", "path": "/a", "value": {"b": 1}}])));
+        assert!(Expression::compile("Other{a: 1}").unwrap_err().contains("undeclared type"));
         assert!(Expression::compile("1 +").unwrap_err().starts_with("compilation failed"));
     }
 }

@@ -17,6 +17,7 @@ pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
+mod struct_literal;
 pub mod structural;
 pub mod table;
 pub mod validate;

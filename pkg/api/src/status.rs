@@ -108,19 +108,15 @@ impl Status {
 
     /// An admission webhook or policy said no, with the code it chose.
     pub fn admission_denied(code: u16, message: impl Into<String>) -> Self {
-        let reason = match code {
-            400 => "BadRequest",
-            401 => "Unauthorized",
-            403 => "Forbidden",
-            404 => "NotFound",
-            409 => "Conflict",
-            413 => "RequestEntityTooLarge",
-            422 => "Invalid",
-            429 => "TooManyRequests",
-            500 => "InternalError",
-            _ => "",
-        };
-        Self::new(code, reason, message)
+        Self::new(code, reason_of(code), message)
+    }
+
+    /// The same failure under another code.
+    #[must_use]
+    pub fn with_code(mut self, code: u16) -> Self {
+        self.inner.code = code;
+        self.inner.reason = reason_of(code);
+        self
     }
 
     /// Server-side apply met fields of other managers.
@@ -273,6 +269,21 @@ impl Status {
             members.remove("reason");
         }
         status
+    }
+}
+
+fn reason_of(code: u16) -> &'static str {
+    match code {
+        400 => "BadRequest",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        413 => "RequestEntityTooLarge",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        500 => "InternalError",
+        _ => "",
     }
 }
 

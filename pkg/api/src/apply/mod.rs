@@ -48,6 +48,11 @@ pub fn track_update(
     Manager { resource, schema: None, name: manager, subresource, now }.track_update(old, new);
 }
 
+/// Lays a configuration over an object by the rules of apply, without regard to who owns what.
+pub fn merge(resource: &Resource, live: &Value, config: &Value) -> Value {
+    walk::merge(Place::of(resource, None), Some(live), config)
+}
+
 /// Somebody who changes an object, and through which endpoint.
 #[derive(Clone, Copy)]
 pub struct Manager<'a> {

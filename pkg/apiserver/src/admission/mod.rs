@@ -10,6 +10,7 @@ mod node_restriction;
 mod node_token;
 mod pod_defaults;
 mod pod_security;
+mod policy;
 mod priority;
 mod quota;
 mod rbac;
@@ -20,7 +21,9 @@ mod webhook;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use kube1_api::resource::ResourceTable;
 use kube1_api::status::Status;
 
 pub use attributes::{Attributes, Operation};
@@ -31,6 +34,7 @@ pub use namespace::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use pod_defaults::{DefaultTolerationSeconds, PodTopologyLabels, RuntimeClass, TaintNodesByCondition};
 pub use pod_security::PodSecurity;
+pub use policy::{MutatingPolicies, ValidatingPolicies};
 pub use priority::Priority;
 pub use quota::ResourceQuota;
 pub use rbac::RbacEscalation;
@@ -39,10 +43,12 @@ pub use storage_class::{
     DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
 };
 
-pub use webhook::{MutatingWebhooks, ValidatingWebhooks, Webhooks};
+pub use webhook::{MutatingWebhooks, ValidatingWebhooks};
 
 use crate::authz::Authorizer;
+use crate::dial::Resolver;
 use crate::reader::StorageReader;
+use crate::storage::Storage;
 
 /// Changes or judges writes.
 ///
@@ -95,9 +101,25 @@ pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authori
     ]
 }
 
-/// The plugins that ask what the cluster's users configured.
-pub fn configured_plugins(webhooks: &Webhooks) -> Vec<Arc<dyn Plugin>> {
-    vec![Arc::new(MutatingWebhooks::new(webhooks.clone())), Arc::new(ValidatingWebhooks::new(webhooks.clone()))]
+/// What the plugins that users configure need.
+#[derive(Clone)]
+pub struct Configured {
+    pub reader: Arc<StorageReader>,
+    pub storage: Storage,
+    pub table: Arc<ArcSwap<ResourceTable>>,
+    pub resolver: Resolver,
+}
+
+impl Configured {
+    /// Webhooks and policies.
+    pub fn plugins(&self) -> Vec<Arc<dyn Plugin>> {
+        vec![
+            Arc::new(MutatingPolicies::new(self.clone())),
+            Arc::new(MutatingWebhooks::new(self.clone())),
+            Arc::new(ValidatingPolicies::new(self.clone())),
+            Arc::new(ValidatingWebhooks::new(self.clone())),
+        ]
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::authz::Decision;
 use crate::request_info::RequestInfo;
-use crate::storage::Storage;
 use crate::user::UserInfo;
 
 /// A server's storage with plugins over it.
@@ -59,10 +58,10 @@ impl World {
         self.request(Operation::Create, group, plural, object)
     }
 
-    pub fn webhooks(&self) -> Webhooks {
-        let table = Arc::new(arc_swap::ArcSwap::from_pointee(self.table.clone()));
-        let resolver = crate::dial::Resolver::new(&self.storage, &self.table).unwrap();
-        Webhooks { reader: self.reader.clone(), table, resolver }
+    pub fn configured(&self) -> Configured {
+        let table = Arc::new(ArcSwap::from_pointee(self.table.clone()));
+        let resolver = Resolver::new(&self.storage, &self.table).unwrap();
+        Configured { reader: self.reader.clone(), storage: self.storage.clone(), table, resolver }
     }
 
     fn admission(&self) -> Admission {
@@ -376,4 +375,64 @@ async fn limit_ranges_complete_and_bound_pods() {
     );
     let error = world.admit(pod(json!({"limits": {"cpu": "2"}}))).await.unwrap_err();
     assert_eq!(error.message(), "pods \"p\" is forbidden: maximum cpu usage per Container is 1, but limit is 2");
+}
+
+#[tokio::test]
+async fn policies_judge_and_change() {
+    let world = World::new().await;
+    let group = "admissionregistration.k8s.io";
+    let constraints = json!({"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"],
+        "resources": ["deployments"]}]});
+    let policy = json!({"metadata": {"name": "limit"}, "spec": {"matchConstraints": constraints,
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "variables": [{"name": "most", "expression": "int(params.data.most)"}],
+        "validations": [{"expression": "object.spec.replicas <= variables.most", "reason": "Forbidden",
+            "messageExpression": "'at most ' + string(variables.most)"}]}});
+    world.put(group, "validatingadmissionpolicies", policy).await;
+    world
+        .put("", "configmaps", json!({"metadata": {"namespace": "ns", "name": "params"}, "data": {"most": "3"}}))
+        .await;
+    let bound = |name: &str, policy: &str, more: Value| {
+        let mut binding = json!({"metadata": {"name": name}, "spec": {"policyName": policy}});
+        binding["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        binding
+    };
+    let binding = bound(
+        "b",
+        "limit",
+        json!({"validationActions": ["Deny", "Audit"],
+        "paramRef": {"name": "params", "parameterNotFoundAction": "Deny"}}),
+    );
+    world.put(group, "validatingadmissionpolicybindings", binding).await;
+    let mutating = json!({"metadata": {"name": "label"}, "spec": {"matchConstraints": constraints, "failurePolicy": "Fail",
+        "matchConditions": [{"name": "small", "expression": "object.spec.replicas < 3"}],
+        "mutations": [
+            {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+                "Object{metadata: Object.metadata{labels: {'by': 'policy'}}, spec: Object.spec{replicas: object.spec.replicas + 1}}"}},
+            {"patchType": "JSONPatch", "jsonPatch": {"expression":
+                "[JSONPatch{op: 'add', path: '/metadata/labels/more', value: string(object.spec.replicas)}]"}}]}});
+    world.put(group, "mutatingadmissionpolicies", mutating).await;
+    world.put(group, "mutatingadmissionpolicybindings", bound("m", "label", json!({}))).await;
+
+    let admission = Admission::new(world.configured().plugins());
+    let admit = async |replicas: i64| {
+        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": replicas}});
+        let mut attributes = world.create("apps", "deployments", object);
+        admission.mutate(&mut attributes).await?;
+        let result = admission.validate(&mut attributes).await;
+        result.map(|()| attributes.object.unwrap())
+    };
+    let changed = admit(1).await.unwrap();
+    assert_eq!(changed["spec"]["replicas"], 2);
+    assert_eq!(changed["metadata"]["labels"], json!({"by": "policy", "more": "2"}));
+    assert!(admit(3).await.unwrap()["metadata"].get("labels").is_none(), "the condition does not hold");
+    let refused = admit(4).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.reason(), refused.message()),
+        (
+            403,
+            "Forbidden",
+            "deployments.apps \"d\" is forbidden: ValidatingAdmissionPolicy 'limit' with binding 'b' denied request: at most 3"
+        )
+    );
 }

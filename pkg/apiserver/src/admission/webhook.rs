@@ -4,29 +4,19 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::future::join_all;
-use kube1_api::resource::ResourceTable;
 use kube1_api::status::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::subject::{View, all_hold, bindings, is_exempt};
-use super::{Attributes, Plugin};
-use crate::dial::{self, Address, Resolver, Target, Trust};
+use super::{Attributes, Configured, Plugin};
+use crate::dial::{self, Address, Target, Trust};
 use crate::reader::StorageReader;
 use crate::webhook::{ClientConfig, FailurePolicy, Hook, hooks};
 
 const GROUP: &str = "admissionregistration.k8s.io";
-
-/// What both plugins share.
-#[derive(Clone)]
-pub struct Webhooks {
-    pub reader: Arc<StorageReader>,
-    pub table: Arc<ArcSwap<ResourceTable>>,
-    pub resolver: Resolver,
-}
 
 /// The hooks of one kind of configuration, compiled once for each change of them.
 struct Configurations {
@@ -60,7 +50,7 @@ struct Asked {
     changed: Option<Value>,
 }
 
-impl Webhooks {
+impl Configured {
     /// Asks one webhook if the request concerns it. An error refuses the request.
     async fn ask(&self, hook: &Hook, attributes: &Attributes, mutating: bool) -> Result<Option<Asked>, Status> {
         let table = self.table.load();
@@ -156,19 +146,19 @@ fn note(attributes: &mut Attributes, asked: Asked) {
 
 /// Asks webhooks one after the other; each sees what those before it changed.
 pub struct MutatingWebhooks {
-    webhooks: Webhooks,
+    configured: Configured,
     configurations: Configurations,
 }
 
 impl MutatingWebhooks {
-    pub fn new(webhooks: Webhooks) -> Self {
-        Self { webhooks, configurations: Configurations::new("mutatingwebhookconfigurations") }
+    pub fn new(configured: Configured) -> Self {
+        Self { configured, configurations: Configurations::new("mutatingwebhookconfigurations") }
     }
 
     async fn run(&self, attributes: &mut Attributes, again: bool) -> Result<(), Status> {
-        let hooks = self.configurations.hooks(&self.webhooks.reader);
+        let hooks = self.configurations.hooks(&self.configured.reader);
         for hook in hooks.iter().filter(|h| !again || h.reinvoke) {
-            let Some(mut asked) = self.webhooks.ask(hook, attributes, true).await? else { continue };
+            let Some(mut asked) = self.configured.ask(hook, attributes, true).await? else { continue };
             if let Some(changed) = asked.changed.take() {
                 attributes.object = Some(changed);
             }
@@ -199,13 +189,13 @@ impl Plugin for MutatingWebhooks {
 
 /// Asks webhooks all at once.
 pub struct ValidatingWebhooks {
-    webhooks: Webhooks,
+    configured: Configured,
     configurations: Configurations,
 }
 
 impl ValidatingWebhooks {
-    pub fn new(webhooks: Webhooks) -> Self {
-        Self { webhooks, configurations: Configurations::new("validatingwebhookconfigurations") }
+    pub fn new(configured: Configured) -> Self {
+        Self { configured, configurations: Configurations::new("validatingwebhookconfigurations") }
     }
 }
 
@@ -220,8 +210,8 @@ impl Plugin for ValidatingWebhooks {
     }
 
     async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {
-        let hooks = self.configurations.hooks(&self.webhooks.reader);
-        let asked = join_all(hooks.iter().map(|hook| self.webhooks.ask(hook, attributes, false))).await;
+        let hooks = self.configurations.hooks(&self.configured.reader);
+        let asked = join_all(hooks.iter().map(|hook| self.configured.ask(hook, attributes, false))).await;
         let mut refused = None;
         for outcome in asked {
             match outcome {

@@ -87,8 +87,7 @@ impl Hooks {
 }
 
 async fn admit(world: &World, attributes: &mut Attributes) -> Result<(), Status> {
-    let webhooks = world.webhooks();
-    let admission = Admission::new(configured_plugins(&webhooks));
+    let admission = Admission::new(world.configured().plugins());
     admission.mutate(attributes).await?;
     admission.validate(attributes).await
 }

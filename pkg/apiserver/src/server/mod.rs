@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub use in_process::InProcess;
 
-use crate::admission::{self, Admission, RbacEscalation};
+use crate::admission::{self, Admission, Configured, RbacEscalation};
 use crate::aggregate::AvailabilityController;
 use crate::aggregate::discovery::RemoteDiscovery;
 use crate::allocator::{AllocatorConfig, ServiceAllocator};
@@ -213,11 +213,8 @@ impl Server {
         let mut plugins = admission::default_plugins(&objects, &authorizer);
         plugins.push(Arc::new(RbacEscalation::new(rbac, authorizer.clone())));
         if let Some(resolver) = Resolver::new(&storage, &table.load()) {
-            plugins.extend(admission::configured_plugins(&admission::Webhooks {
-                reader: objects.clone(),
-                table: table.clone(),
-                resolver,
-            }));
+            let (reader, storage, table) = (objects.clone(), storage.clone(), table.clone());
+            plugins.extend(Configured { reader, storage, table, resolver }.plugins());
         }
         let reviews = review::Context {
             authenticator: authenticator.clone(),
