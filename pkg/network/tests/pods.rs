@@ -76,9 +76,14 @@ fn host_ports_work(bridged: &str) {
     if let Err(error) = one.within(set) {
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     }
-    let mapping = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]});
+    // As containerd writes it, and as the specification does.
+    let mapping = json!({"portMappings": [
+        {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""},
+        {"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"},
+    ]});
     let (pod, other) = (one.add("a", mapping.clone()), one.add("b", json!({})));
-    let hosts: [(&Namespace, &str); 4] = [
+    let hosts: [(&Namespace, &str); 5] = [
+        (&two.namespace, "192.0.2.1:8081"),
         (&two.namespace, "192.0.2.1:8080"),
         (&one.namespace, "192.0.2.1:8080"),
         (&one.namespace, "127.0.0.1:8080"),

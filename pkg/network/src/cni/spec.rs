@@ -118,14 +118,17 @@ pub(super) struct RuntimeConfig {
     pub(super) port_mappings: Vec<PortMapping>,
 }
 
+/// Readers written in Go take any spelling of the names, so that containerd sends its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PortMapping {
+    #[serde(alias = "HostPort")]
     pub(super) host_port: u16,
+    #[serde(alias = "ContainerPort")]
     pub(super) container_port: u16,
-    #[serde(default = "tcp")]
+    #[serde(default = "tcp", alias = "Protocol")]
     pub(super) protocol: String,
-    #[serde(default, rename = "hostIP")]
+    #[serde(default, rename = "hostIP", alias = "HostIP")]
     pub(super) host_ip: String,
 }
 
