@@ -10,3 +10,4 @@ pub mod metrics;
 pub mod pipeline;
 pub mod respond;
 pub mod serve;
+pub mod websocket;

@@ -11,6 +11,7 @@ use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::body::{BoxError, ResponseBody};
 use crate::http::respond::{self, JSON, Reply};
+use crate::http::websocket::Wish;
 use crate::options::ListOptions;
 use crate::storage::WatchStream;
 
@@ -19,7 +20,8 @@ const BATCH: usize = 64 * 1024;
 
 impl Endpoint {
     /// GET of a collection with `watch=true`.
-    pub async fn watch(&self, call: &Call) -> Result<Reply, Status> {
+    pub async fn watch(&self, call: &mut Call) -> Result<Reply, Status> {
+        let wish = Wish::take(&mut call.parts, true)?;
         let encoder = Encoder::new(&self.row, call, false)?;
         let options = ListOptions::parse(&call.query, true)?;
         self.check_fields(&options.fields)?;
@@ -35,7 +37,10 @@ impl Endpoint {
             Err(status) if status.code() == 410 => ResponseBody::Full(encoder.frame("ERROR", &status.to_json())?),
             Err(status) => return Err(status),
         };
-        Ok(reply)
+        match wish {
+            Some(wish) => wish.grant(&self.server, reply),
+            None => Ok(reply),
+        }
     }
 }
 

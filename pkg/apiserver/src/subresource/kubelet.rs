@@ -13,6 +13,7 @@ use crate::call::Call;
 use crate::dial::{Address, Target, Trust};
 use crate::http::forward::{Backend, Forwarded, forward, wants_upgrade};
 use crate::http::respond::{self, Reply};
+use crate::http::websocket::Wish;
 use crate::registry::Endpoint;
 use crate::server::Server;
 
@@ -21,6 +22,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 
 /// GET of a container's log.
 pub async fn log(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> {
+    let wish = Wish::take(&mut call.parts, false)?;
     let pod = endpoint.stored()?.value();
     let container = container(call, &pod)?;
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) else {
@@ -35,7 +37,10 @@ pub async fn log(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> 
     if reply.status().is_client_error() && reply.status() != StatusCode::NOT_FOUND {
         *reply.status_mut() = StatusCode::BAD_REQUEST;
     }
-    Ok(reply)
+    match wish {
+        Some(wish) => wish.grant(&endpoint.server, reply),
+        None => Ok(reply),
+    }
 }
 
 /// GET or POST of exec, attach or portforward.

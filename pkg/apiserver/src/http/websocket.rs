@@ -1,0 +1,128 @@
+//! Logs and watches for clients that want websockets.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use kube1_api::status::Status;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::{Error, Message, protocol::Role};
+
+use super::body::ResponseBody;
+use super::forward::wants_upgrade;
+use super::respond::Reply;
+use crate::server::Server;
+
+const BINARY: &str = "binary.k8s.io";
+const BASE64: &str = "base64.binary.k8s.io";
+
+/// A client's wish to get its answer in messages.
+pub struct Wish {
+    upgrade: OnUpgrade,
+    accept: String,
+    protocol: Option<&'static str>,
+    /// Lines of text are messages of their own.
+    lines: bool,
+}
+
+impl Wish {
+    /// Takes the upgrade out of a request for a websocket; `lines` for watches.
+    pub fn take(parts: &mut Parts, lines: bool) -> Result<Option<Self>, Status> {
+        let websocket = parts.headers.get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        if !websocket || !wants_upgrade(&parts.headers) {
+            return Ok(None);
+        }
+        let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else { return Ok(None) };
+        let key = parts.headers.get(SEC_WEBSOCKET_KEY);
+        let key = key.ok_or_else(|| Status::bad_request("the websocket request has no key"))?;
+        let wish = Self {
+            upgrade,
+            accept: derive_accept_key(key.as_bytes()),
+            protocol: if lines { None } else { protocol(&parts.headers) },
+            lines,
+        };
+        for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL] {
+            parts.headers.remove(name);
+        }
+        Ok(Some(wish))
+    }
+
+    /// Answers 101 and sends the body of `reply` as messages.
+    pub fn grant(self, server: &Arc<Server>, reply: Reply) -> Result<Reply, Status> {
+        if !reply.status().is_success() {
+            return Ok(reply);
+        }
+        let mut switched = Response::new(ResponseBody::empty());
+        *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = switched.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&self.accept).map_err(Status::internal)?);
+        if let Some(protocol) = self.protocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        }
+        let shutdown = server.shutdown.clone();
+        let body = reply.into_body();
+        server.streams.spawn(async move {
+            let sending = shutdown.run_until_cancelled(self.send(body));
+            if let Some(Err(error)) = sending.await {
+                tracing::debug!(%error, "a websocket ended");
+            }
+        });
+        Ok(switched)
+    }
+
+    async fn send(self, mut body: ResponseBody) -> Result<(), Error> {
+        let broken = |e: hyper::Error| Error::Io(std::io::Error::other(e));
+        let stream = TokioIo::new(self.upgrade.await.map_err(broken)?);
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+        let (mut messages, mut said) = socket.split();
+        if !self.lines {
+            // Clients take the first, empty message as the sign that the stream is there.
+            messages.send(message(self.protocol, Bytes::new())).await?;
+        }
+        let mut rest = Vec::new();
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                // Nothing is expected of the client; reading answers its pings and notices its end.
+                heard = said.next() => match heard {
+                    Some(Ok(_)) => continue,
+                    _ => return Ok(()),
+                },
+            };
+            let Some(Ok(frame)) = frame else { break };
+            let Ok(data) = frame.into_data() else { continue };
+            if !self.lines {
+                messages.send(message(self.protocol, data)).await?;
+                continue;
+            }
+            rest.extend_from_slice(&data);
+            while let Some(end) = memchr::memchr(b'\n', &rest) {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                let text = String::from_utf8_lossy(&line[..end]).into_owned();
+                messages.send(Message::text(text)).await?;
+            }
+        }
+        messages.close().await
+    }
+}
+
+/// The first protocol that the client offers and this server knows.
+fn protocol(headers: &HeaderMap) -> Option<&'static str> {
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    offered.flat_map(|v| v.split(',')).find_map(|p| [BINARY, BASE64].into_iter().find(|known| *known == p.trim()))
+}
+
+fn message(protocol: Option<&str>, data: Bytes) -> Message {
+    if protocol == Some(BASE64) { Message::text(STANDARD.encode(&data)) } else { Message::binary(data) }
+}
