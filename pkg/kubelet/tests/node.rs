@@ -162,3 +162,118 @@ async fn exec(node: &TestNode, path: &str) -> (u16, String) {
     }
     (answer.status().as_u16(), output)
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_hooks_sidecars_and_order() {
+    let Some(node) = TestNode::start().await else { return };
+    let mut sidecar = shell(
+        "side",
+        "trap 'echo side >> /shared/order; exit 0' TERM; echo side > /shared/began; while true; do sleep 0.1; done",
+    );
+    sidecar["restartPolicy"] = "Always".into();
+    sidecar["startupProbe"] = json!({"exec": {"command": ["test", "-e", "/shared/began"]}, "periodSeconds": 1});
+    let mut main = shell(
+        "main",
+        "cat /shared/began > /shared/main; trap 'echo main >> /shared/order; exit 0' TERM; while true; do sleep 0.1; done",
+    );
+    main["lifecycle"] = json!({
+        "postStart": {"exec": {"command": ["sh", "-c", "echo post > /shared/post"]}},
+        "preStop": {"exec": {"command": ["sh", "-c", "echo pre >> /shared/order"]}},
+    });
+    let mounts = json!([{"name": "shared", "mountPath": "/shared"}]);
+    for container in [&mut sidecar, &mut main] {
+        container["volumeMounts"] = mounts.clone();
+    }
+    let shared = node.containerd.dir.path().join("shared");
+    let volume = json!({"name": "shared", "hostPath": {"path": shared, "type": "DirectoryOrCreate"}});
+    let spec = json!({
+        "initContainers": [sidecar], "containers": [main], "volumes": [volume], "terminationGracePeriodSeconds": 20,
+    });
+    node.create("order", spec).await;
+    let pod = node.wait_ready("order").await;
+    assert_eq!(pod["status"]["initContainerStatuses"][0]["started"], true);
+    let read = |name: &str| std::fs::read_to_string(shared.join(name)).unwrap_or_default();
+    assert_eq!((read("main").as_str(), read("post").as_str()), ("side\n", "post\n"));
+    node.delete("order").await;
+    assert_eq!(read("order"), "pre\nmain\nside\n");
+
+    let mut dies = shell("c", "sleep 1; rm /tmp/alive; sleep 1000");
+    dies["command"] = json!(["sh", "-c", "touch /tmp/alive; sleep 1; rm /tmp/alive; sleep 1000"]);
+    dies["livenessProbe"] =
+        json!({"exec": {"command": ["test", "-e", "/tmp/alive"]}, "periodSeconds": 1, "failureThreshold": 1});
+    node.create("dies", json!({"containers": [dies], "terminationGracePeriodSeconds": 1})).await;
+    let restarted = |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["restartCount"].as_i64() > Some(0);
+    node.wait("dies", "restarted", restarted).await;
+    let events = node.events("dies").await;
+    assert!(
+        events.iter().any(|(r, m)| r == "Killing" && m == "Container c failed liveness probe, will be restarted"),
+        "{events:?}"
+    );
+    assert!(events.iter().any(|(r, m)| r == "Unhealthy" && m.starts_with("Liveness probe failed: ")), "{events:?}");
+    node.delete("dies").await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mounts_follow_their_sources_and_jobs_end() {
+    let Some(node) = TestNode::start().await else { return };
+    let maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> = kube::Api::namespaced(node.admin.clone(), "default");
+    let map = |value: &str| serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"k": value}})).unwrap();
+    maps.create(&Default::default(), &map("old")).await.unwrap();
+    let mut container = shell(
+        "c",
+        "cat /sub/k; until grep -q new /m/k; do sleep 0.1; done; cat /etc/labels; id -u; id -G; ls -ld /data | cut -c1-10",
+    );
+    container["volumeMounts"] = json!([
+        {"name": "m", "mountPath": "/m"},
+        {"name": "m", "mountPath": "/sub/k", "subPath": "k"},
+        {"name": "labels", "mountPath": "/etc/labels", "subPath": "labels"},
+        {"name": "data", "mountPath": "/data"},
+    ]);
+    let spec = json!({
+        "restartPolicy": "Never",
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000},
+        "containers": [container],
+        "volumes": [
+            {"name": "m", "configMap": {"name": "m"}},
+            {"name": "labels", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            {"name": "data", "emptyDir": {}},
+        ],
+    });
+    node.create("job", spec).await;
+    node.wait_phase("job", "Running").await;
+    maps.replace("m", &Default::default(), &map("new\n")).await.unwrap();
+    let pod = node.wait_phase("job", "Succeeded").await;
+    assert_eq!(node.log(&pod, "c", 0), "oldapp=\"job\"1000\n3000 2000\ndrwxrwsrwx\n");
+    let ready = pod["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap();
+    assert_eq!(ready["reason"], "PodCompleted");
+    node.delete("job").await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn static_pods_run_and_are_mirrored() {
+    let Some(node) = TestNode::start().await else { return };
+    let manifest = node.config.static_pod_dir.join("web.yaml");
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  terminationGracePeriodSeconds: 1\n  hostNetwork: true\n  containers: [{name: c, image: 'kube1.local/busybox:1', command: [sleep, '1000']}]\n";
+    std::fs::write(&manifest, text).unwrap();
+    let pod = node.wait_ready("web-node-1").await;
+    assert_eq!(pod["metadata"]["annotations"]["kubernetes.io/config.source"], "file");
+    assert_eq!(pod["status"]["podIP"], "127.0.0.1");
+    node.pods().delete("web-node-1", &kube::api::DeleteParams::default().grace_period(0)).await.unwrap();
+    let again = node.wait("web-node-1", "mirrored again", |new| {
+        new["metadata"]["uid"] != pod["metadata"]["uid"] && condition(new, "Ready") == "True"
+    });
+    assert_eq!(
+        again.await["status"]["containerStatuses"][0]["containerID"],
+        pod["status"]["containerStatuses"][0]["containerID"]
+    );
+    std::fs::remove_file(manifest).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let runs = || async { !node.containerd.runtime().list_pod_sandboxes(Default::default()).await.unwrap().is_empty() };
+    while runs().await || node.pods().get_opt("web-node-1").await.unwrap().is_some() {
+        assert!(std::time::Instant::now() < deadline, "the static pod stays");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    node.stop().await;
+}
