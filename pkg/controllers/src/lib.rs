@@ -6,6 +6,7 @@
 mod certificates;
 mod clock;
 mod controller;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod discovery;

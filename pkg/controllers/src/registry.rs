@@ -5,7 +5,7 @@ use crate::job::ttl;
 use crate::manager::Entry;
 use crate::node::{eviction, ipam, lifecycle, pod_gc};
 use crate::{
-    certificates, daemon_set, deployment, garbage, job, namespace, replica_set, service_account, stateful_set,
+    certificates, cron_job, daemon_set, deployment, garbage, job, namespace, replica_set, service_account, stateful_set,
 };
 
 macro_rules! controllers {
@@ -36,4 +36,5 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "statefulset-controller" as "statefulset-controller": stateful_set::run,
     "job-controller" as "job-controller": job::run,
     "ttl-after-finished-controller" as "ttl-after-finished-controller": ttl::run,
+    "cronjob-controller" as "cronjob-controller": cron_job::run,
 ];

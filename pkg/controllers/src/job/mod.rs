@@ -1,7 +1,7 @@
 //! Jobs: pods that run to their end, so many times.
 
 mod index;
-mod plan;
+pub mod plan;
 mod policy;
 pub mod ttl;
 
