@@ -1,5 +1,6 @@
 //! The Kubernetes API as data, without I/O: resources, schemas, codecs, defaults, validation, patches, selectors.
 
+pub mod amounts;
 pub mod apply;
 pub mod codec;
 pub mod custom;
@@ -13,6 +14,7 @@ pub mod name;
 pub mod openapi;
 pub mod patch;
 pub mod quantity;
+pub mod quota;
 pub mod resource;
 pub mod schema;
 pub mod selector;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kube1_api::amounts::{self, Amounts};
 use kube1_api::quantity::Quantity;
 use kube1_api::status::Status;
 use serde_json::Value;
 
-use super::amounts::{self, Amounts};
 use super::{Attributes, Operation, Plugin};
 use crate::reader::StorageReader;
 

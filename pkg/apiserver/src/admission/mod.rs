@@ -1,6 +1,5 @@
 //! Admission: plugins that change and judge a write before it is stored, in a fixed order.
 
-mod amounts;
 mod attributes;
 mod certificate;
 mod chain;

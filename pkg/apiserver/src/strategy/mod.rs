@@ -15,8 +15,9 @@ use kube1_api::resource::Resource;
 use serde_json::{Value, json};
 
 pub use deletion::{DeletePlan, check_preconditions, delete_plan, is_released};
+pub use kube1_api::amounts::qos_class;
 pub use metadata::{fill_system_fields, generate_name, wipe_system_fields};
-pub use pod::{bind_pod, qos_class};
+pub use pod::bind_pod;
 pub use warning::warnings;
 
 use crate::user::UserInfo;

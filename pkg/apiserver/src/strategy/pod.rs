@@ -1,6 +1,6 @@
 //! Pods.
 
-use kube1_api::quantity::Quantity;
+use kube1_api::amounts::qos_class;
 use serde_json::{Map, Value, json};
 
 use super::{Context, set, take_members};
@@ -121,38 +121,3 @@ pub fn bind_pod(pod: &mut Value, binding: &Value, context: &Context<'_>) {
     conditions.push(scheduled);
     set(pod, &["status", "conditions"], conditions.into());
 }
-
-/// Guaranteed, Burstable or BestEffort, from the requests and limits of cpu and memory.
-pub fn qos_class(pod: &Value) -> &'static str {
-    let spec = &pod["spec"];
-    let whole = &spec["resources"];
-    let at_pod_level = COMPUTE.iter().any(|r| !whole["requests"][r].is_null() || !whole["limits"][r].is_null());
-    let resources: Vec<&Value> = if at_pod_level {
-        vec![whole]
-    } else {
-        ["containers", "initContainers"]
-            .iter()
-            .flat_map(|list| spec[*list].as_array().into_iter().flatten())
-            .map(|c| &c["resources"])
-            .collect()
-    };
-    let amount = |resources: &Value, kind: &str, name: &str| {
-        let text = resources[kind][name].as_str()?;
-        Quantity::parse(text).ok().filter(|q| !q.is_zero())
-    };
-    let any = |r: &&Value| COMPUTE.iter().any(|n| amount(r, "requests", n).or(amount(r, "limits", n)).is_some());
-    if !resources.iter().any(any) {
-        return "BestEffort";
-    }
-    let exact = resources.iter().all(|r| {
-        COMPUTE.iter().all(|name| {
-            let limit = amount(r, "limits", name);
-            let request = amount(r, "requests", name).or(limit);
-            // The same amount may be written in two ways.
-            limit.is_some() && request.partial_cmp(&limit) == Some(std::cmp::Ordering::Equal)
-        })
-    });
-    if exact { "Guaranteed" } else { "Burstable" }
-}
-
-const COMPUTE: [&str; 2] = ["cpu", "memory"];

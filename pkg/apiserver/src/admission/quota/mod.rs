@@ -1,15 +1,14 @@
 //! ResourceQuota: charges writes to the quotas of their namespace.
 
-mod scope;
 mod usage;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kube1_api::amounts::{self, Amounts};
 use kube1_api::status::Status;
 use serde_json::{Value, json};
 
-use super::amounts::{self, Amounts};
 use super::{Attributes, Operation, Plugin};
 use crate::reader::StorageReader;
 use crate::storage::{Collection, Object, StorageError};
@@ -133,7 +132,7 @@ impl Plugin for ResourceQuota {
             return Ok(());
         }
         let matching: Vec<&Arc<Object>> =
-            quotas.iter().filter(|quota| scope::matches(attributes, &quota.value()["spec"], object)).collect();
+            quotas.iter().filter(|quota| usage::in_scopes(attributes, &quota.value()["spec"], object)).collect();
         for quota in &matching {
             if let Some(missing) = usage::missing(attributes, object, &amounts::read(&quota.value()["spec"]["hard"])) {
                 return Err(attributes.forbidden(format!("failed quota: {}: must specify {missing}", quota.name())));

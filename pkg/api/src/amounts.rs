@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use kube1_api::quantity::Quantity;
+use crate::quantity::Quantity;
 use serde_json::Value;
 
 /// Amounts by name of resource.
-pub(super) type Amounts = BTreeMap<String, Quantity>;
+pub type Amounts = BTreeMap<String, Quantity>;
 
 /// Reads an object of quantities; what does not parse is validation's to refuse.
-pub(super) fn read(list: &Value) -> Amounts {
+pub fn read(list: &Value) -> Amounts {
     let items = list.as_object().into_iter().flatten();
     items.filter_map(|(name, v)| Some((name.clone(), quantity(v)?))).collect()
 }
 
-pub(super) fn quantity(value: &Value) -> Option<Quantity> {
+pub fn quantity(value: &Value) -> Option<Quantity> {
     match value {
         Value::String(text) => Quantity::parse(text).ok(),
         Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
@@ -22,7 +22,7 @@ pub(super) fn quantity(value: &Value) -> Option<Quantity> {
     }
 }
 
-pub(super) fn add(total: &mut Amounts, more: &Amounts) {
+pub fn add(total: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
         let sum = total.get(name).map_or(*amount, |t| t.plus(*amount));
         total.insert(name.clone(), sum);
@@ -43,7 +43,7 @@ fn is_sidecar(container: &Value) -> bool {
 
 /// What a pod needs at its highest: all containers together, or an init container with the sidecars before it. `kind` is
 /// `requests` or `limits`. Resources of the pod itself replace the sum.
-pub(super) fn of_pod(spec: &Value, kind: &str) -> Amounts {
+pub fn of_pod(spec: &Value, kind: &str) -> Amounts {
     let containers = |list: &str| spec[list].as_array().into_iter().flatten();
     let own = |container: &Value| read(&container["resources"][kind]);
     let mut total = Amounts::new();
@@ -75,8 +75,44 @@ pub(super) fn of_pod(spec: &Value, kind: &str) -> Amounts {
     total
 }
 
+/// Guaranteed, Burstable or BestEffort, from the requests and limits of cpu and memory.
+pub fn qos_class(pod: &Value) -> &'static str {
+    let spec = &pod["spec"];
+    let whole = &spec["resources"];
+    let at_pod_level = COMPUTE.iter().any(|r| !whole["requests"][r].is_null() || !whole["limits"][r].is_null());
+    let resources: Vec<&Value> = if at_pod_level {
+        vec![whole]
+    } else {
+        ["containers", "initContainers"]
+            .iter()
+            .flat_map(|list| spec[*list].as_array().into_iter().flatten())
+            .map(|c| &c["resources"])
+            .collect()
+    };
+    let amount = |resources: &Value, kind: &str, name: &str| {
+        let text = resources[kind][name].as_str()?;
+        Quantity::parse(text).ok().filter(|q| !q.is_zero())
+    };
+    let any = |r: &&Value| COMPUTE.iter().any(|n| amount(r, "requests", n).or(amount(r, "limits", n)).is_some());
+    if !resources.iter().any(any) {
+        return "BestEffort";
+    }
+    let exact = resources.iter().all(|r| {
+        COMPUTE.iter().all(|name| {
+            let limit = amount(r, "limits", name);
+            let request = amount(r, "requests", name).or(limit);
+            // The same amount may be written in two ways.
+            limit.is_some() && request.partial_cmp(&limit) == Some(std::cmp::Ordering::Equal)
+        })
+    });
+    if exact { "Guaranteed" } else { "Burstable" }
+}
+
+/// Resources that decide the quality of service of a pod.
+const COMPUTE: [&str; 2] = ["cpu", "memory"];
+
 /// `a=1,b=2Gi`
-pub(super) fn print(amounts: &Amounts) -> String {
+pub fn print(amounts: &Amounts) -> String {
     amounts.iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(",")
 }
 
