@@ -3,9 +3,11 @@
 use crate::endpoints::{legacy, slices};
 use crate::job::ttl;
 use crate::manager::Entry;
-use crate::node::{eviction, ipam, lifecycle, pod_gc};
+use crate::node::{self, eviction, ipam, lifecycle, pod_gc};
+use crate::volume::{binder, ephemeral, protection};
 use crate::{
-    certificates, cron_job, daemon_set, deployment, garbage, job, namespace, replica_set, service_account, stateful_set,
+    certificates, cron_job, daemon_set, deployment, disruption, garbage, job, namespace, quota, replica_set,
+    service_account, stateful_set, tokens,
 };
 
 macro_rules! controllers {
@@ -37,4 +39,12 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "job-controller" as "job-controller": job::run,
     "ttl-after-finished-controller" as "ttl-after-finished-controller": ttl::run,
     "cronjob-controller" as "cronjob-controller": cron_job::run,
+    "resourcequota-controller" as "resourcequota-controller": quota::run,
+    "disruption-controller" as "disruption-controller": disruption::run,
+    "persistentvolume-binder-controller" as "persistent-volume-binder": binder::run,
+    "persistentvolumeclaim-protection-controller" as "pvc-protection-controller": protection::run_claims,
+    "persistentvolume-protection-controller" as "pv-protection-controller": protection::run_volumes,
+    "ephemeral-volume-controller" as "ephemeral-volume-controller": ephemeral::run,
+    "token-cleaner-controller" as "token-cleaner": tokens::run,
+    "ttl-controller" as "ttl-controller": node::ttl::run,
 ];

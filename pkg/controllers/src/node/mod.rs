@@ -5,3 +5,4 @@ pub mod ipam;
 pub mod lifecycle;
 pub mod pod_gc;
 mod taint;
+pub mod ttl;

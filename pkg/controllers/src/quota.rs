@@ -1,0 +1,226 @@
+//! ResourceQuotas: counts what is used, as deletions and ends free it again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
+use kube::api::{Api, DynamicObject, ListParams, PartialObjectMeta};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource};
+use kube1_api::amounts::{self, Amounts};
+use kube1_api::quantity::Quantity;
+use kube1_api::quota::{in_scopes, usage};
+use kube1_client::{Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_supervisor::BoxError;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::json;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::controller::{Controller, SyncError, SyncResult, namespaced, replace_status, unless_gone};
+use crate::discovery::{Kind, Kinds};
+use crate::pods;
+
+/// Everything is counted again after this long, whatever was seen.
+const RECOUNT: Duration = Duration::from_secs(300);
+/// Core kinds that quotas count under their plain name, besides those with an informer.
+const PLAIN: [&str; 4] = ["configmaps", "secrets", "replicationcontrollers", "resourcequotas"];
+
+/// Runs the controller of ResourceQuotas.
+pub async fn run(controller: Controller) -> Result<(), BoxError> {
+    let quotas = controller.informers.all::<ResourceQuota>();
+    let (pods, services) = (controller.informers.all::<Pod>(), controller.informers.all::<Service>());
+    let claims = controller.informers.all::<PersistentVolumeClaim>();
+    if !(controller.synced(&quotas).await
+        && controller.synced(&pods).await
+        && controller.synced(&services).await
+        && controller.synced(&claims).await)
+    {
+        return Ok(());
+    }
+    let queue: WorkQueue<ObjectKey> = WorkQueue::new();
+    recount_on_change(&controller, &pods, &quotas, &queue);
+    recount_on_change(&controller, &services, &quotas, &queue);
+    recount_on_change(&controller, &claims, &quotas, &queue);
+    controller.watch_own(&quotas, &queue);
+    let watches = Watches {
+        client: controller.client.clone(),
+        quotas: quotas.clone(),
+        queue: queue.clone(),
+        running: Mutex::default(),
+    };
+    let counter = Arc::new(Counter { client: controller.client.clone(), quotas, pods, services, claims, watches });
+    let sync = |key| {
+        let counter = Arc::clone(&counter);
+        async move { counter.sync(key).await }
+    };
+    controller.work(&queue, 4, sync).await;
+    Ok(())
+}
+
+fn recount_on_change<K>(
+    controller: &Controller,
+    objects: &Informer<K>,
+    quotas: &Informer<ResourceQuota>,
+    queue: &WorkQueue<ObjectKey>,
+) where
+    K: Resource<DynamicType = ()> + Send + Sync + 'static,
+{
+    let quotas = quotas.clone();
+    controller.watch(objects, queue, move |event| {
+        let namespace = event.object().meta().namespace.clone().unwrap_or_default();
+        quotas.list_namespace(&namespace).iter().map(|q| ObjectKey::of(&**q)).collect::<Vec<_>>()
+    });
+}
+
+struct Counter {
+    client: Client,
+    quotas: Informer<ResourceQuota>,
+    pods: Informer<Pod>,
+    services: Informer<Service>,
+    claims: Informer<PersistentVolumeClaim>,
+    watches: Watches,
+}
+
+impl Counter {
+    async fn sync(&self, key: ObjectKey) -> SyncResult {
+        let Some(quota) = self.quotas.get(&key) else { return Ok(Outcome::Done) };
+        let hard = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
+        let mut used: BTreeMap<String, Quantity> = hard.keys().map(|k| (k.clone(), Quantity::ZERO)).collect();
+        let mut add = |amounts: Amounts| {
+            for (name, amount) in amounts {
+                if let Some(sum) = used.get_mut(&name) {
+                    *sum = sum.plus(amount);
+                }
+            }
+        };
+        let running: Vec<_> =
+            self.pods.list_namespace(&key.namespace).into_iter().filter(|p| !pods::is_finished(p)).collect();
+        count("pods", &running, &quota, &mut add);
+        count("services", &self.services.list_namespace(&key.namespace), &quota, &mut add);
+        count("persistentvolumeclaims", &self.claims.list_namespace(&key.namespace), &quota, &mut add);
+        self.count_others(&quota, &mut used).await?;
+        let used = used.into_iter().map(|(name, amount)| (name, QuantityText(amount.to_string()))).collect();
+        let status = ResourceQuotaStatus { hard: Some(hard), used: Some(used) };
+        if !same(quota.status.as_ref(), &status) {
+            let changed = ResourceQuota { status: Some(status), ..ResourceQuota::clone(&quota) };
+            unless_gone(replace_status(&namespaced(&self.client, &key.namespace), changed).await)?;
+        }
+        Ok(Outcome::RequeueAfter(RECOUNT))
+    }
+
+    /// Counts kinds of which only the number matters, by asking the server.
+    async fn count_others(
+        &self,
+        quota: &ResourceQuota,
+        used: &mut BTreeMap<String, Quantity>,
+    ) -> Result<(), SyncError> {
+        let names: Vec<(String, String)> =
+            used.keys().filter_map(|key| Some((key.clone(), counted(key)?.to_owned()))).collect();
+        // Scopes are about pods and claims; others are in none.
+        if names.is_empty() || is_scoped(quota) {
+            return Ok(());
+        }
+        let kinds = Kinds::discover(&self.client).await?;
+        let namespace = quota.metadata.namespace.as_deref().unwrap_or_default();
+        for (key, name) in names {
+            let Some(kind) = kinds.all.iter().find(|k| k.namespaced && k.name() == name && k.can("list")) else {
+                continue;
+            };
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource);
+            let found = api.list_metadata(&ListParams::default()).await?.items.len();
+            used.insert(key, Quantity::from_units(i64::try_from(found).unwrap_or(i64::MAX)));
+            self.watches.ensure(kind);
+        }
+        Ok(())
+    }
+}
+
+/// The kind, as `PLURAL.GROUP`, whose objects a quota's key counts; None for those with an informer.
+fn counted(key: &str) -> Option<&str> {
+    let name = key.strip_prefix("count/").or_else(|| PLAIN.contains(&key).then_some(key))?;
+    (!matches!(name, "pods" | "services" | "persistentvolumeclaims")).then_some(name)
+}
+
+fn is_scoped(quota: &ResourceQuota) -> bool {
+    let spec = quota.spec.as_ref();
+    spec.is_some_and(|s| s.scopes.as_ref().is_some_and(|l| !l.is_empty()) || s.scope_selector.is_some())
+}
+
+fn count<K: Serialize>(plural: &str, objects: &[Arc<K>], quota: &ResourceQuota, add: &mut impl FnMut(Amounts)) {
+    let spec = json!(quota.spec);
+    for object in objects {
+        let object = json!(**object);
+        if in_scopes("", plural, &spec, &object) {
+            add(usage("", plural, &object));
+        }
+    }
+}
+
+/// Whether two statuses say the same, however amounts are written.
+fn same(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
+    let Some(old) = old else { return false };
+    let read = |list: &Option<BTreeMap<String, QuantityText>>| amounts::read(&json!(list));
+    let equal = |a: Amounts, b: Amounts| {
+        a.len() == b.len()
+            && a.iter().zip(&b).all(|((n, x), (m, y))| n == m && x.partial_cmp(y).is_some_and(|o| o.is_eq()))
+    };
+    equal(read(&old.hard), read(&new.hard)) && equal(read(&old.used), read(&new.used))
+}
+
+/// Watches of the metadata of kinds that quotas count.
+struct Watches {
+    client: Client,
+    quotas: Informer<ResourceQuota>,
+    queue: WorkQueue<ObjectKey>,
+    running: Mutex<(JoinSet<()>, HashMap<String, AbortHandle>)>,
+}
+
+impl Watches {
+    /// Starts the watch of a kind, and ends those of kinds that no quota counts any more.
+    fn ensure(&self, kind: &Kind) {
+        let all = self.quotas.list();
+        let keys = all.iter().filter_map(|q| q.spec.as_ref()?.hard.as_ref()).flat_map(BTreeMap::keys);
+        let wanted: HashSet<String> = keys.filter_map(|k| counted(k)).map(str::to_owned).collect();
+        let mut running = self.running.lock();
+        let (tasks, watches) = &mut *running;
+        watches.retain(|name, task| {
+            let keep = wanted.contains(name);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        while tasks.try_join_next().is_some() {}
+        watches.entry(kind.name()).or_insert_with(|| {
+            tasks.spawn(recount(self.client.clone(), kind.clone(), self.quotas.clone(), self.queue.clone()))
+        });
+    }
+}
+
+/// Has the quotas of a namespace counted again whenever objects of a kind come or go there.
+async fn recount(client: Client, kind: Kind, quotas: Informer<ResourceQuota>, queue: WorkQueue<ObjectKey>) {
+    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind.resource);
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let tell = |namespace: &str| {
+        quotas.list_namespace(namespace).iter().for_each(|q| queue.add(ObjectKey::of(&**q)));
+    };
+    let mut synced = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => {
+                tell(object.metadata.namespace.as_deref().unwrap_or_default());
+            }
+            // After an interruption anything may have changed.
+            Ok(watcher::Event::InitDone) if synced => {
+                quotas.list().iter().for_each(|q| queue.add(ObjectKey::of(&**q)));
+            }
+            Ok(watcher::Event::InitDone) => synced = true,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(kind = kind.name(), %error, "watch interrupted, will be resumed"),
+        }
+    }
+}
