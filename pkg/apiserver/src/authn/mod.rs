@@ -146,29 +146,28 @@ impl Authenticator {
         Ok(self.config.anonymous.then(UserInfo::anonymous))
     }
 
-    /// The user of `token` when it is for at least one of `audiences`. Success is remembered for ten seconds.
+    /// The user of `token` when it is for at least one of `audiences`. A service account's is remembered for ten seconds.
     pub async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<TokenUser, TokenError> {
+        // Looked up each time, so that a deleted one is of no use any more.
+        if let Some(user) = bootstrap_token::authenticate(token, &*self.config.reader)? {
+            return self.for_this_server(user, audiences);
+        }
         if let Some(found) = self.cache.get(token, audiences) {
             return Ok(found);
         }
-        let found = self.look_up_token(token, audiences)?;
+        let found = self.service_accounts.authenticate(token, audiences)?.ok_or(TokenError::Unknown)?;
         self.cache.put(token, audiences, &found);
         Ok(found)
     }
 
-    fn look_up_token(&self, token: &str, audiences: &[String]) -> Result<TokenUser, TokenError> {
-        if let Some(found) = self.service_accounts.authenticate(token, audiences)? {
-            return Ok(found);
+    /// Tokens without audiences are for this server.
+    fn for_this_server(&self, user: UserInfo, audiences: &[String]) -> Result<TokenUser, TokenError> {
+        let own = audiences.iter().filter(|a| self.config.api_audiences.contains(a));
+        let audiences: Vec<String> = own.cloned().collect();
+        if audiences.is_empty() {
+            return Err(TokenError::Audience);
         }
-        if let Some(user) = bootstrap_token::authenticate(token, &*self.config.reader)? {
-            let audiences: Vec<String> =
-                audiences.iter().filter(|a| self.config.api_audiences.contains(a)).cloned().collect();
-            if audiences.is_empty() {
-                return Err(TokenError::Audience);
-            }
-            return Ok(TokenUser { user, audiences, not_after: i64::MAX });
-        }
-        Err(TokenError::Unknown)
+        Ok(TokenUser { user, audiences, not_after: i64::MAX })
     }
 }
 
