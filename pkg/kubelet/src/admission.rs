@@ -48,19 +48,24 @@ pub fn admit(node: &Node, entry: &Arc<PodEntry>, pod: &Pod) -> Result<(), Verdic
         let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return Err(refuse("NodeAffinity", message));
     }
-    let others: Vec<Arc<Pod>> = node
-        .pods
-        .all()
-        .iter()
-        .filter(|other| !Arc::ptr_eq(other, entry) && other.is_active())
-        .map(|other| other.pod())
-        .collect();
+    let others = others(node, entry);
     if let Some(port) = port_conflict(pod, &others) {
         let message =
             format!("Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports ({port})");
         return Err(refuse("NodePorts", &message));
     }
     room(node, pod, &others)
+}
+
+/// Whether what the pod asks for now fits beside the others.
+pub fn room_for(node: &Node, entry: &Arc<PodEntry>, pod: &Pod) -> Result<(), Verdict> {
+    room(node, pod, &others(node, entry))
+}
+
+/// The other pods that take their share of the node.
+fn others(node: &Node, entry: &Arc<PodEntry>) -> Vec<Arc<Pod>> {
+    let all = node.pods.all();
+    all.iter().filter(|other| !Arc::ptr_eq(other, entry) && other.is_active()).map(|other| other.pod()).collect()
 }
 
 /// How a resource is counted.

@@ -277,3 +277,74 @@ async fn static_pods_run_and_are_mirrored() {
     }
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_pods_are_resized_debugged_and_ended_in_time() {
+    let Some(node) = TestNode::start().await else { return };
+    let mut container = shell("c", "sleep 1000");
+    container["resources"] = json!({"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi", "cpu": "500m"}});
+    node.create(
+        "grow",
+        json!({"containers": [container], "shareProcessNamespace": true, "terminationGracePeriodSeconds": 1}),
+    )
+    .await;
+    let pod = node.wait_ready("grow").await;
+    assert_eq!(pod["status"]["qosClass"], "Burstable");
+    let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap().replace("containerd://", "");
+    let group = format!("{}/kubepods/burstable/pod{uid}", node.config.cgroup_root);
+    let read =
+        |controller: &str, path: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{controller}/{group}/{path}"));
+    if let Ok(quota) = read("cpu", &format!("{id}/cpu.cfs_quota_us")) {
+        assert_eq!(quota.trim(), "50000");
+        assert_eq!(read("memory", "memory.limit_in_bytes").unwrap().trim(), (64 << 20).to_string());
+    }
+    let resize = |cpu: &str| {
+        let resources = json!({"requests": {"cpu": cpu}, "limits": {"memory": "128Mi", "cpu": cpu}});
+        kube::api::Patch::Strategic(json!({"spec": {"containers": [{"name": "c", "resources": resources}]}}))
+    };
+    let params = kube::api::PatchParams::default();
+    node.pods().patch_subresource("resize", "grow", &params, &resize("800m")).await.unwrap();
+    node.wait("grow", "resized", |pod| pod["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == "800m")
+        .await;
+    if let Ok(quota) = read("cpu", &format!("{id}/cpu.cfs_quota_us")) {
+        assert_eq!(quota.trim(), "80000");
+        assert_eq!(read("memory", &format!("{id}/memory.limit_in_bytes")).unwrap().trim(), (128 << 20).to_string());
+    }
+    node.pods().patch_subresource("resize", "grow", &params, &resize("900")).await.unwrap();
+    let stuck = node.wait("grow", "stuck", |pod| condition(pod, "PodResizePending") == "True").await;
+    assert_eq!(stuck["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"], "800m");
+    node.pods().patch_subresource("resize", "grow", &params, &resize("700m")).await.unwrap();
+    node.wait("grow", "resized again", |pod| condition(pod, "PodResizePending").is_empty()).await;
+
+    let debug = json!({"spec": {"ephemeralContainers": [{
+        "name": "debug", "image": "kube1.local/busybox:1", "targetContainerName": "c",
+        "command": ["sh", "-c", "ps | grep -c 'sleep 100[0]'"],
+    }]}});
+    node.pods()
+        .patch_subresource("ephemeralcontainers", "grow", &params, &kube::api::Patch::Strategic(debug))
+        .await
+        .unwrap();
+    let debugged = |pod: &serde_json::Value| {
+        pod["status"]["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
+    };
+    let pod = node.wait("grow", "debugged", debugged).await;
+    assert_eq!(node.log(&pod, "debug", 0), "1\n");
+
+    node.create("late", json!({"containers": [shell("c", "sleep 1000")], "activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 1})).await;
+    let late = node.wait_phase("late", "Failed").await;
+    assert_eq!(late["status"]["reason"], "DeadlineExceeded");
+    let mut nowhere = shell("c", "true");
+    nowhere["image"] = "127.0.0.1:9/none:1".into();
+    node.create("nowhere", json!({"containers": [nowhere]})).await;
+    node.wait("nowhere", "backing off", |pod| {
+        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+        waiting["reason"] == "ImagePullBackOff"
+            && waiting["message"].as_str().unwrap().contains("ErrImagePull: failed to pull image")
+    })
+    .await;
+    for name in ["grow", "late", "nowhere"] {
+        node.delete(name).await;
+    }
+    node.stop().await;
+}

@@ -9,6 +9,7 @@ mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod report;
+mod resize;
 mod start;
 
 use std::collections::{HashMap, HashSet};
@@ -31,12 +32,14 @@ use crate::node::{Node, PodEntry, PodUpdate};
 use crate::observed::{Observed, Observer};
 use crate::pod::PodExt;
 use crate::probe::Prober;
-use crate::status::{StatusWriter, Verdict, Waiting};
+use crate::status::{ResizeState, StatusWriter, Verdict, Waiting};
 use crate::volume::Volumes;
 use plan::{Blocked, PlanInputs, plan};
 
 /// Looks again after a failure of the runtime itself.
 const RETRY: Duration = Duration::from_secs(2);
+/// A resize that does not fit is tried again after this long.
+const RESIZE_RETRY: Duration = Duration::from_secs(10);
 /// Rounds of one synchronisation; more means that the runtime does not do what it says.
 const ROUNDS: usize = 64;
 
@@ -62,6 +65,8 @@ pub(super) struct PodWorker {
     /// Containers whose preStop hook has run.
     hooks_run: HashSet<String>,
     volumes: Volumes,
+    applied: resize::Applied,
+    resizing: Option<ResizeState>,
     /// When what failed for the whole pod (volumes, sandbox) is tried again, and its next delay.
     retry: Option<(Instant, Duration)>,
     verdict: Option<Verdict>,
@@ -86,6 +91,8 @@ pub async fn run(node: Arc<Node>, entry: Arc<PodEntry>, shutdown: CancellationTo
         waiting: HashMap::new(),
         hooks_run: HashSet::new(),
         volumes: Volumes::default(),
+        applied: resize::Applied::new(),
+        resizing: None,
         retry: None,
         verdict: None,
         adopted: false,
@@ -202,6 +209,16 @@ impl PodWorker {
         }
         let mut wake = deadline;
         for _ in 0..ROUNDS {
+            let resized = self.resize(pod, &observed).await;
+            if !resized.is_empty() {
+                for kill in &resized {
+                    self.kill_for_restart(pod, &observed, kill).await;
+                }
+                observed = self.observe().await?;
+            }
+            if self.resizing.is_some() {
+                wake = earliest(wake, Some(RESIZE_RETRY));
+            }
             self.probe(pod, &observed, false);
             self.report(update, &observed);
             let findings = self.all_findings(pod, &observed);

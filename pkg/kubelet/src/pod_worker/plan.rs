@@ -165,7 +165,8 @@ fn step(
 /// Starts a container now, or later if it failed a short while ago.
 fn start(inputs: &PlanInputs<'_>, plan: &mut Plan, kind: ContainerKind, container: &Container) {
     let name = &container.name;
-    if let Some(blocked) = inputs.blocked.get(name) {
+    // A changed specification is tried at once.
+    if let Some(blocked) = inputs.blocked.get(&backoff_key(container)) {
         let left = blocked.retry_at.map(|at| at.duration_since(inputs.now));
         if left.is_none_or(|left| left.is_positive()) {
             plan.waiting.insert(name.clone(), blocked.waiting.clone());

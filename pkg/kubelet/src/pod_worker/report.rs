@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-use kube1_api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::PodWorker;
 use crate::container::termination_path;
@@ -75,12 +73,16 @@ impl PodWorker {
             .conditions
             .into_iter()
             .flatten()
-            .filter(|c| !own.iter().any(|o| o.type_ == c.type_ && is_own(&c.type_)));
-        previous.conditions = Some(own.iter().filter(|c| is_own(&c.type_)).cloned().chain(others).collect());
+            .filter(|c| !own.iter().any(|o| o.type_ == c.type_ && crate::status::is_own_condition(&c.type_)));
+        previous.conditions =
+            Some(own.iter().filter(|c| crate::status::is_own_condition(&c.type_)).cloned().chain(others).collect());
         let facts = self.node.facts(Vec::new());
         let findings = self.all_findings(pod, observed);
         let message = |container: &ObservedContainer| self.last_words(pod, container);
-        let resources = |name: &str| running_resources(pod, observed, name);
+        let resources = |name: &str| {
+            let running = observed.latest(name).filter(|c| c.is_running())?;
+            self.applied.get(running.id()).cloned()
+        };
         let mut status = pod_status(&StatusInputs {
             pod,
             previous: &previous,
@@ -91,6 +93,7 @@ impl PodWorker {
             message: &message,
             verdict: self.verdict.as_ref(),
             ended: self.ended,
+            resize: self.resizing.as_ref(),
             resources: &resources,
         });
         // Belongs to the scheduler and to claims, and is never taken away here.
@@ -114,35 +117,5 @@ impl PodWorker {
             return crate::log_file::tail(&log, LOG_TAIL_LINES, LOG_TAIL_BYTES).ok().filter(|t| !t.is_empty());
         }
         Some(container.status.message.clone()).filter(|m| !m.is_empty())
-    }
-}
-
-fn is_own(condition: &str) -> bool {
-    matches!(condition, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled")
-}
-
-/// The resources that a container runs with: those of its specification, where the runtime says nothing else.
-fn running_resources(pod: &Pod, observed: &Observed, name: &str) -> Option<ResourceRequirements> {
-    let all = pod::containers(pod.spec());
-    let (_, container) = all.iter().find(|(_, c)| c.name == name)?;
-    let mut resources = container.resources.clone()?;
-    let actual = observed.latest(name).filter(|c| c.is_running())?.status.resources.as_ref()?.linux.as_ref()?;
-    let limits = resources.limits.as_mut();
-    if let Some(limits) = limits {
-        let memory = actual.memory_limit_in_bytes;
-        replace(limits, "memory", memory > 0, Quantity::from_units(memory));
-        let millis = if actual.cpu_period > 0 { actual.cpu_quota * 1000 / actual.cpu_period } else { 0 };
-        replace(limits, "cpu", millis > 0, Quantity::from_millis(millis));
-    }
-    Some(resources)
-}
-
-/// Replaces a quantity that is given and differs in value, so that equal ones keep their written form.
-fn replace(list: &mut pod::ResourceList, resource: &str, known: bool, actual: Quantity) {
-    if let Some(given) = pod::quantity(Some(list), resource)
-        && known
-        && given.millis() != actual.millis()
-    {
-        list.insert(resource.to_owned(), ApiQuantity(actual.to_string()));
     }
 }

@@ -125,7 +125,7 @@ impl PodWorker {
         }
         match self.try_start(pod, observed, kind, container).await {
             Ok(()) => {
-                self.blocked.remove(name);
+                self.blocked.remove(&backoff_key(container));
             }
             Err(error) => {
                 let event = if error.waiting.reason.starts_with("Err") || error.waiting.reason.contains("Image") {
@@ -136,7 +136,7 @@ impl PodWorker {
                 self.container_event(pod, name, EventType::Warning, "Failed", &event);
                 let after = error.retry_after.and_then(|d| jiff::SignedDuration::try_from(d).ok());
                 let retry_at = after.map(|after| Timestamp::now() + after);
-                self.blocked.insert(name.clone(), Blocked { waiting: error.waiting, retry_at });
+                self.blocked.insert(backoff_key(container), Blocked { waiting: error.waiting, retry_at });
             }
         }
     }
@@ -192,7 +192,9 @@ impl PodWorker {
         node.owners.set(&id, &self.uid);
         node.recorder.event_for(object.clone(), EventType::Normal, "Created", "Container created");
         let started = node.runtime.start_container(&id).await;
-        started.map_err(|e| StartError { retry_after: None, ..StartError::new("RunContainerError", e.to_string()) })?;
+        // The runtime keeps it as a container that ended with an error, which is then subject to back-off.
+        let at_once = |e| StartError { retry_after: Some(Duration::ZERO), ..StartError::new("RunContainerError", e) };
+        started.map_err(|e| at_once(e.to_string()))?;
         node.recorder.event_for(object.clone(), EventType::Normal, "Started", "Container started");
         self.remove_older(observed, &container.name).await;
         let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };

@@ -6,7 +6,39 @@ use super::{StatusInputs, now};
 use crate::pod::{self, PodExt};
 
 /// Conditions that this node owns. Others belong to whoever set them.
-const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
+
+/// Whether this node alone writes a condition of this type.
+pub fn is_own_condition(kind: &str) -> bool {
+    OWN.contains(&kind)
+}
+
+/// A change of resources that is not done, as its condition tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResizeState {
+    kind: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+impl ResizeState {
+    /// The node has no room: `Infeasible` for ever, or `Deferred`.
+    pub fn pending(reason: &'static str, message: String) -> Self {
+        Self { kind: "PodResizePending", reason, message }
+    }
+
+    pub fn failed(message: String) -> Self {
+        Self { kind: "PodResizeInProgress", reason: "Error", message }
+    }
+}
 
 /// A condition before it is known since when it holds.
 struct Fact {
@@ -78,6 +110,15 @@ pub(super) fn conditions(inputs: &StatusInputs<'_>, status: &PodStatus) -> Vec<P
     let old = inputs.previous.conditions.as_deref().unwrap_or_default();
     let mut conditions: Vec<PodCondition> =
         facts.into_iter().map(|fact| dated(fact, old, inputs.pod.metadata.generation)).collect();
+    if let Some(resize) = inputs.resize {
+        let fact = Fact {
+            kind: resize.kind,
+            status: true,
+            reason: Some(resize.reason),
+            message: Some(resize.message.clone()),
+        };
+        conditions.push(dated(fact, old, inputs.pod.metadata.generation));
+    }
     conditions.extend(old.iter().filter(|c| !OWN.contains(&c.type_.as_str())).cloned());
     conditions
 }

@@ -15,7 +15,8 @@ use crate::observed::Observed;
 use crate::pod::{self, ContainerKind, PodExt};
 use crate::probe::Findings;
 
-pub use container::{Waiting, should_restart};
+pub use condition::{ResizeState, is_own_condition};
+pub use container::{Waiting, api_id, should_restart};
 pub use writer::StatusWriter;
 
 /// Everything that a status follows from.
@@ -34,6 +35,9 @@ pub struct StatusInputs<'a> {
     pub verdict: Option<&'a Verdict>,
     /// Nothing of the pod runs or will run again.
     pub ended: bool,
+    /// A change of resources that is not done.
+    pub resize: Option<&'a ResizeState>,
+    /// What containers run with.
     pub resources: &'a dyn Fn(&str) -> Option<k8s_openapi::api::core::v1::ResourceRequirements>,
 }
 

@@ -146,7 +146,13 @@ fn changes(old: &Value, new: &Value) -> Option<Value> {
         let before = |item: &Value| old.get(key).and_then(Value::as_array).is_some_and(|list| list.contains(item));
         let value = match value {
             // Conditions are merged by type, and some are not this node's: only what changed may be sent.
-            Value::Array(items) if key == "conditions" => items.iter().filter(|i| !before(i)).cloned().collect(),
+            Value::Array(items) if key == "conditions" => {
+                let kept = |gone: &Value| items.iter().any(|item| item["type"] == gone["type"]);
+                let old_items = old.get(key).and_then(Value::as_array).into_iter().flatten();
+                let gone = old_items.filter(|item| !kept(item));
+                let gone = gone.map(|item| json!({"type": item["type"], "$patch": "delete"}));
+                items.iter().filter(|i| !before(i)).cloned().chain(gone).collect()
+            }
             Value::Array(items) if merged => {
                 let replace = json!({"$patch": "replace"});
                 Value::Array(items.iter().cloned().chain([replace]).collect())

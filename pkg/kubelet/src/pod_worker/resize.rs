@@ -1,0 +1,134 @@
+//! Changing the resources of containers while they run.
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, ResourceRequirements};
+use kube1_client::EventType;
+
+use super::PodWorker;
+use super::plan::Kill;
+use crate::admission;
+use crate::observed::{Observed, ObservedContainer};
+use crate::pod::{self, ContainerKind, PodExt, ResourceList};
+use crate::resources;
+use crate::status::ResizeState;
+
+/// What containers run with, by id.
+pub(super) type Applied = HashMap<String, ResourceRequirements>;
+
+/// Resources that can change in place.
+const RESIZABLE: [&str; 2] = ["cpu", "memory"];
+
+/// A container that runs with other resources than it should.
+struct Change<'a> {
+    kind: ContainerKind,
+    container: Container,
+    observed: &'a ObservedContainer,
+    /// Whether one of the changed resources asks for a restart.
+    restart: bool,
+}
+
+impl PodWorker {
+    /// Applies changed resources. Gives the containers that must be restarted for it.
+    pub(super) async fn resize(&mut self, pod: &Pod, observed: &Observed) -> Vec<Kill> {
+        self.learn_applied(pod, observed);
+        let changes = self.changes(pod, observed);
+        if changes.is_empty() {
+            self.resizing = None;
+            return Vec::new();
+        }
+        if let Err(refusal) = admission::room_for(&self.node, &self.entry, pod) {
+            let capacity = *self.node.allocatable.lock();
+            let too_large = pod::total_request(pod.spec(), "cpu").millis() > capacity.cpu_millis
+                || pod::total_request(pod.spec(), "memory").units() > capacity.memory;
+            let reason = if too_large { "Infeasible" } else { "Deferred" };
+            self.resizing = Some(ResizeState::pending(reason, refusal.message));
+            return Vec::new();
+        }
+        let (restarts, in_place): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.restart);
+        match self.apply(pod, &in_place).await {
+            Ok(()) => {
+                for change in &in_place {
+                    let now = change.container.resources.clone().unwrap_or_default();
+                    self.applied.insert(change.observed.id().to_owned(), now);
+                }
+                self.resizing = None;
+                if !in_place.is_empty() {
+                    self.event(EventType::Normal, "ResizeCompleted", "Pod resize completed");
+                }
+            }
+            Err(message) => self.resizing = Some(ResizeState::failed(message)),
+        }
+        let kill = |change: &Change<'_>| Kill {
+            id: change.observed.id().to_owned(),
+            kind: change.kind,
+            name: change.container.name.clone(),
+            why: format!("Container {} resize requires restart", change.container.name),
+            probe: None,
+        };
+        restarts.iter().map(kill).collect()
+    }
+
+    /// Remembers what new containers were made with; of adopted ones the reported status tells.
+    fn learn_applied(&mut self, pod: &Pod, observed: &Observed) {
+        let reported: Vec<&ContainerStatus> = {
+            let status = pod.status();
+            [&status.container_statuses, &status.init_container_statuses].into_iter().flatten().flatten().collect()
+        };
+        for running in observed.running() {
+            if self.applied.contains_key(running.id()) {
+                continue;
+            }
+            let id = crate::status::api_id(running.id());
+            let known =
+                reported.iter().find(|s| s.container_id.as_deref() == Some(&id)).and_then(|s| s.resources.clone());
+            let spec = pod::containers(pod.spec()).into_iter().find(|(_, c)| c.name == running.name);
+            let made_with = known.or_else(|| spec.and_then(|(_, c)| c.resources));
+            self.applied.insert(running.id().to_owned(), made_with.unwrap_or_default());
+        }
+        self.applied.retain(|id, _| observed.containers.iter().any(|c| c.id() == id));
+    }
+
+    fn changes<'a>(&self, pod: &Pod, observed: &'a Observed) -> Vec<Change<'a>> {
+        let all = pod::containers(pod.spec()).into_iter();
+        let resizable = all.filter(|(kind, _)| matches!(kind, ContainerKind::Regular | ContainerKind::Sidecar));
+        let change = |(kind, container): (ContainerKind, Container)| {
+            let running = observed.latest(&container.name).filter(|c| c.is_running())?;
+            let applied = self.applied.get(running.id())?;
+            let wanted = container.resources.clone().unwrap_or_default();
+            let changed: Vec<&str> = RESIZABLE.into_iter().filter(|r| differs(applied, &wanted, r)).collect();
+            let policy = |resource: &str| {
+                let policies = container.resize_policy.iter().flatten();
+                policies.into_iter().any(|p| p.resource_name == resource && p.restart_policy == "RestartContainer")
+            };
+            let restart = changed.iter().any(|resource| policy(resource));
+            (!changed.is_empty()).then_some(Change { kind, container: container.clone(), observed: running, restart })
+        };
+        resizable.filter_map(change).collect()
+    }
+
+    async fn apply(&self, pod: &Pod, changes: &[Change<'_>]) -> Result<(), String> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // The pod's own limits open first, so that the containers' new ones fit below them.
+        self.limit_pod(pod)?;
+        for change in changes {
+            let new = resources::container_resources(pod.spec(), &change.container, self.node.machine.memory);
+            let updated = self.node.runtime.update_container_resources(change.observed.id(), new).await;
+            updated.map_err(|e| format!("container {}: {e}", change.container.name))?;
+        }
+        Ok(())
+    }
+
+    fn limit_pod(&self, pod: &Pod) -> Result<(), String> {
+        let (class, limits) = (pod::qos_class(pod.spec()), resources::pod_limits(pod.spec()));
+        self.node.cgroups.apply_pod(class, &self.uid, limits).map_err(|e| format!("the pod's cgroup: {e}"))
+    }
+}
+
+/// Whether a resource's request or limit is another amount.
+fn differs(a: &ResourceRequirements, b: &ResourceRequirements, resource: &str) -> bool {
+    let value = |list: &Option<ResourceList>| pod::quantity(list.as_ref(), resource).map(|q| q.millis());
+    value(&a.requests) != value(&b.requests) || value(&a.limits) != value(&b.limits)
+}
