@@ -101,3 +101,59 @@ fn near(candidates: &[Candidate<'_>], place: &Place) -> Vec<(IpAddr, u16)> {
     let same_node = assigned(&nodes);
     if same_node.is_empty() { assigned(&zones) } else { same_node }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn port() -> ServicePort {
+        let service = json!({"metadata": {"name": "web", "namespace": "ns"},
+            "spec": {"clusterIP": "10.43.0.5", "ports": [{"name": "http", "port": 80}]}});
+        crate::service::ports_of(&serde_json::from_value(service).unwrap()).remove(0)
+    }
+
+    /// The last numbers of the addresses chosen for the cluster and for this node.
+    fn chosen(endpoints: Value) -> (Vec<u8>, Vec<u8>) {
+        let slice = json!({"metadata": {}, "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+            "endpoints": endpoints});
+        let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+        let place = Place { node: "here".into(), zone: Some("z1".into()) };
+        let found = targets(&port(), std::iter::once(&slice), &place);
+        let last = |targets: Vec<(IpAddr, u16)>| {
+            let octet = |address: IpAddr| address.to_string().rsplit('.').next().unwrap().parse().unwrap();
+            targets.into_iter().map(|(address, _)| octet(address)).collect()
+        };
+        (last(found.cluster), last(found.local))
+    }
+
+    fn endpoint(number: u8, node: &str, conditions: Value, hints: Value) -> Value {
+        json!({"addresses": [format!("10.42.0.{number}")], "nodeName": node, "conditions": conditions, "hints": hints})
+    }
+
+    #[test]
+    fn terminating_endpoints_serve_only_where_none_is_ready() {
+        let ready = || json!({"ready": true, "serving": true, "terminating": false});
+        let ending = || json!({"ready": false, "serving": true, "terminating": true});
+        let ended = || json!({"ready": false, "serving": false, "terminating": true});
+        let on = |number, node, conditions| endpoint(number, node, conditions, Value::Null);
+        assert_eq!(chosen(json!([on(1, "there", ready()), on(2, "here", ending())])), (vec![1], vec![2]));
+        assert_eq!(chosen(json!([on(1, "there", ending()), on(2, "here", ended())])), (vec![1], vec![]));
+        assert_eq!(chosen(json!([on(1, "here", ready()), on(2, "here", ending())])), (vec![1], vec![1]));
+        assert_eq!(chosen(json!([on(1, "here", ended()), on(2, "here", json!({"ready": false}))])), (vec![], vec![]));
+        assert_eq!(chosen(json!([on(1, "here", Value::Null)])), (vec![1], vec![1]), "unknown readiness is readiness");
+    }
+
+    #[test]
+    fn hints_count_only_if_all_ready_endpoints_have_them() {
+        let zone = |name: &str| json!({"forZones": [{"name": name}]});
+        let node = |name: &str, zone: &str| json!({"forNodes": [{"name": name}], "forZones": [{"name": zone}]});
+        let on = |number, hints| endpoint(number, "there", json!({"ready": true}), hints);
+        assert_eq!(chosen(json!([on(1, zone("z1")), on(2, zone("z2"))])).0, [1]);
+        assert_eq!(chosen(json!([on(1, zone("z1")), on(2, Value::Null)])).0, [1, 2]);
+        assert_eq!(chosen(json!([on(1, zone("z3")), on(2, zone("z2"))])).0, [1, 2], "no endpoint for this zone");
+        assert_eq!(chosen(json!([on(1, node("here", "z2")), on(2, node("there", "z1"))])).0, [1]);
+        assert_eq!(chosen(json!([on(1, node("x", "z2")), on(2, node("there", "z1"))])).0, [2], "then by zone");
+    }
+}

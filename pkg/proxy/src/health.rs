@@ -113,3 +113,35 @@ pub(crate) async fn serve(
         });
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    async fn get(port: u16) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn a_port_tells_its_service_s_endpoints_until_it_is_closed() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let mut checks = HealthChecks::new(CancellationToken::new());
+        let wanted = |ready| HashMap::from([(port, (ObjectKey::new("ns", "web"), ready))]);
+        checks.set(&wanted(2)).await;
+        let answer = get(port).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(answer.contains(r#""localEndpoints":2"#) && answer.contains("x-load-balancing-endpoint-weight: 2"));
+        checks.set(&wanted(0)).await;
+        assert!(get(port).await.unwrap().starts_with("HTTP/1.1 503"));
+        checks.set(&HashMap::new()).await;
+        while checks.servers.join_next().await.is_some() {}
+        assert!(get(port).await.is_err());
+    }
+}
