@@ -154,16 +154,38 @@ impl NfnlSocket {
         }
     }
 
-    /// Sends a dump request and gives `visit` the attributes of every object of the answer.
+    /// Asks for all objects that a request describes and gives `visit` the attributes of each.
     pub(crate) fn dump(
         &self,
         kind: u16,
         family: u8,
         fill: impl FnOnce(&mut Messages),
+        visit: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.ask(kind, NLM_F_DUMP, family, fill, visit)
+    }
+
+    /// Asks for one object and gives `visit` its attributes.
+    pub(crate) fn get(
+        &self,
+        kind: u16,
+        family: u8,
+        fill: impl FnOnce(&mut Messages),
+        visit: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.ask(kind, NLM_F_ACK, family, fill, visit)
+    }
+
+    fn ask(
+        &self,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        fill: impl FnOnce(&mut Messages),
         mut visit: impl FnMut(&[u8]),
     ) -> io::Result<()> {
         let mut messages = Messages::default();
-        messages.push(kind, NLM_F_DUMP, family, 0, fill);
+        messages.push(kind, flags, family, 0, fill);
         self.socket.send(&messages.bytes, 0)?;
         loop {
             let (buffer, _) = self.socket.recv_from_full()?;

@@ -39,6 +39,13 @@ fn ask(from: &Namespace, to: SocketAddr) -> std::io::Result<String> {
 #[test]
 fn pods_reach_pods_and_nodes() {
     let (one, two) = Node::pair();
+    // As Docker leaves a host.
+    one.within(|| {
+        let firewall =
+            "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }";
+        assert!(Command::new("nft").arg(firewall).status().unwrap().success());
+        set_up(&one.config, &one.state).unwrap();
+    });
     let (a, b, c) = (one.add("a", json!({})), one.add("b", json!({})), two.add("c", json!({})));
     for (client, server) in [(&a, &b), (&b, &a), (&a, &c), (&c, &b)] {
         let server_thread = serve_once(server);

@@ -12,7 +12,7 @@ const FAMILY_INET: u8 = 1;
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const NEW_TABLE: u16 = SUBSYSTEM << 8;
+pub(super) const NEW_TABLE: u16 = SUBSYSTEM << 8;
 const GET_TABLE: u16 = NEW_TABLE + 1;
 const DELETE_TABLE: u16 = NEW_TABLE + 2;
 const NEW_CHAIN: u16 = NEW_TABLE + 3;
@@ -102,7 +102,8 @@ impl Table {
     }
 }
 
-struct Batch<'a> {
+pub(super) struct Batch<'a> {
+    family: u8,
     table: &'a str,
     messages: Messages,
     /// What each message does, for errors.
@@ -112,9 +113,13 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn new(table: &'a str) -> Self {
+        Self::of_family(FAMILY_INET, table)
+    }
+
+    pub(super) fn of_family(family: u8, table: &'a str) -> Self {
         let mut messages = Messages::default();
         messages.push(BATCH_BEGIN, 0, 0, SUBSYSTEM, |_| {});
-        Self { table, messages, steps: vec![("begin", "")], set_ids: 0 }
+        Self { family, table, messages, steps: vec![("begin", "")], set_ids: 0 }
     }
 
     fn is_empty(&self) -> bool {
@@ -122,7 +127,7 @@ impl<'a> Batch<'a> {
     }
 
     fn step(&mut self, kind: u16, flags: u16, what: (&'static str, &'a str), fill: impl FnOnce(&mut Messages)) {
-        self.messages.push(kind, flags, FAMILY_INET, 0, fill);
+        self.messages.push(kind, flags, self.family, 0, fill);
         self.steps.push(what);
     }
 
@@ -132,7 +137,7 @@ impl<'a> Batch<'a> {
         self.step(kind, flags, ("change table", table), |out| out.text(1, table));
     }
 
-    fn change(&mut self, changes: &[(&'a Content, &'a Content)]) {
+    pub(super) fn change(&mut self, changes: &[(&'a Content, &'a Content)]) {
         for (old, new) in changes {
             self.add_sets_and_chains(old, new);
         }
@@ -241,6 +246,25 @@ impl<'a> Batch<'a> {
     }
 
     fn new_rule(&mut self, chain: &'a str, rule: &'a Rule) {
+        self.put_rule(chain, rule, APPEND);
+    }
+
+    /// Adds a rule before all others of its chain.
+    pub(super) fn first_rule(&mut self, chain: &'a str, rule: &'a Rule) {
+        self.put_rule(chain, rule, 0);
+    }
+
+    /// Removes the rule that the kernel knows by this number.
+    pub(super) fn delete_rule(&mut self, chain: &'a str, handle: u64) {
+        let table = self.table;
+        self.step(DELETE_RULE, 0, ("delete a rule of chain", chain), |out| {
+            out.text(1, table);
+            out.text(2, chain);
+            out.be64(3, handle);
+        });
+    }
+
+    fn put_rule(&mut self, chain: &'a str, rule: &'a Rule, place: u16) {
         let mut own_ids = Vec::new();
         for expr in &rule.exprs {
             let (Expr::Lookup { set, .. } | Expr::VerdictLookup { set, .. }) = expr else { continue };
@@ -253,7 +277,7 @@ impl<'a> Batch<'a> {
             }
         }
         let table = self.table;
-        self.step(NEW_RULE, CREATE | APPEND, ("add a rule to chain", chain), |out| {
+        self.step(NEW_RULE, CREATE | place, ("add a rule to chain", chain), |out| {
             out.text(1, table);
             out.text(2, chain);
             out.nest(4, |out| encode::exprs(out, &rule.exprs, &own_ids));
@@ -279,7 +303,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn commit(mut self) -> Result<(), NftError> {
+    pub(super) fn commit(mut self) -> Result<(), NftError> {
         self.messages.acknowledge_last();
         let last = self.messages.sequence();
         self.messages.push(BATCH_END, 0, 0, SUBSYSTEM, |_| {});

@@ -7,6 +7,7 @@ mod batch;
 mod content;
 mod data;
 mod encode;
+mod foreign;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 pub use batch::{NftError, Table};
 pub use content::{Chain, ChainType, Content, Element, Hook, HookPoint, Set};
 pub use data::{DataType, Key, ranges};
+pub use foreign::ForeignChain;
 pub use rule::{
     CT_DNAT, CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_RELATED, Expr, Field, Reg, Reject, Rule, SetRef, Verdict,
 };

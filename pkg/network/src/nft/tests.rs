@@ -175,3 +175,28 @@ fn ten_thousand_services_in_one_transaction() {
     });
     assert_eq!(chains.unwrap(), 10_000);
 }
+
+#[test]
+fn other_software_s_chain_gets_our_rules_once_and_loses_them() {
+    let forward = ForeignChain { v6: false, table: "filter", chain: "FORWARD" };
+    let rules = || vec![Rule::new().network(Field::Saddr4, "10.42.0.0/16".parse().unwrap(), true).accept()];
+    netns::within_new(|| {
+        forward.precede("OURS", rules()).unwrap();
+        assert_eq!(listing(), "", "nothing is made where nobody has such a chain");
+        let theirs = "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+                      add rule ip filter FORWARD counter";
+        assert!(Command::new("nft").arg(theirs).status().unwrap().success());
+        let before = listing();
+        for _ in 0..2 {
+            forward.precede("OURS", rules()).unwrap();
+        }
+        let text = listing();
+        assert_eq!(text.matches("jump OURS").count(), 1);
+        assert!(text.find("jump OURS") < text.find("counter") && text.contains("ip saddr 10.42.0.0/16 accept"), "{text}");
+        for _ in 0..2 {
+            forward.withdraw("OURS").unwrap();
+        }
+        assert_eq!(listing(), before);
+    })
+    .unwrap();
+}

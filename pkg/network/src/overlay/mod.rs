@@ -148,6 +148,7 @@ pub fn set_up(config: &OverlayConfig, state: &State) -> Result<(), OverlayError>
     devices::route_services(&mut socket, &devices, state.subnet, &config.service_cidrs)?;
     sysctl::set_all()?;
     replace_table(&dir, config.cluster_cidr)?;
+    table::pass_other_firewalls(config.cluster_cidr)?;
     peers::program(&mut socket, devices.tunnel, config.cluster_cidr, &state.peers)?;
     state.write(&dir)?;
     // Last, since this is what makes the runtime say that its network is ready.
@@ -180,6 +181,7 @@ fn tear_down(dir: &Path) -> Result<(), OverlayError> {
     for name in [BRIDGE, TUNNEL, crate::DNS_INTERFACE] {
         socket.delete_link(name)?;
     }
+    table::leave_other_firewalls()?;
     for name in [TABLE, crate::PROXY_TABLE, crate::POLICY_TABLE] {
         Table::new(name).delete()?;
     }

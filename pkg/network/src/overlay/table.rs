@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::files::pods_dir;
 use crate::cni;
-use crate::nft::{ChainType, Content, Field, Hook, HookPoint, Rule, priority};
+use crate::nft::{ChainType, Content, Field, ForeignChain, Hook, HookPoint, NftError, Rule, priority};
 use crate::{BRIDGE, TUNNEL};
 
 /// Masquerading of what leaves the cluster, host ports, and protection of the host's loopback addresses.
@@ -24,6 +24,28 @@ pub(super) fn content(state_dir: &Path, cluster_cidr: IpNet) -> Content {
     content.base_chain("loopback-guard", raw, [BRIDGE, TUNNEL].map(from_pods_to_loopback).to_vec());
     cni::elements_of_all(&pods_dir(state_dir), &mut content);
     content
+}
+
+/// Where `iptables`, and through it Docker and ufw, decide about what the host forwards.
+const FORWARDED: [ForeignChain; 2] = [
+    ForeignChain { v6: false, table: "filter", chain: "FORWARD" },
+    ForeignChain { v6: true, table: "filter", chain: "FORWARD" },
+];
+const OUR_CHAIN: &str = "KUBE1-FORWARD";
+
+/// Lets pods' packets through a firewall that drops what it does not know; network policies still see them.
+pub(super) fn pass_other_firewalls(cluster_cidr: IpNet) -> Result<(), NftError> {
+    let address = cluster_cidr.addr();
+    let accept = |field| Rule::new().network(field, cluster_cidr, true).accept();
+    for chain in FORWARDED.iter().filter(|chain| chain.v6 == address.is_ipv6()) {
+        chain.precede(OUR_CHAIN, vec![accept(Field::saddr(address)), accept(Field::daddr(address))])?;
+    }
+    Ok(())
+}
+
+/// Undoes [`pass_other_firewalls`].
+pub(super) fn leave_other_firewalls() -> Result<(), NftError> {
+    FORWARDED.iter().try_for_each(|chain| chain.withdraw(OUR_CHAIN))
 }
 
 fn masquerading(cluster_cidr: IpNet) -> Vec<Rule> {
