@@ -84,11 +84,6 @@ impl Worker<'_> {
         if !self.args.disable.contains(&Part::Proxy) {
             supervisor.start(Arc::new(Proxy::new(informers.clone(), self.proxy())));
         }
-        if !self.args.disable.contains(&Part::NetworkPolicy) {
-            let dns = (!self.args.disable.contains(&Part::Dns)).then_some(self.args.cluster_dns);
-            let policies = NetworkPolicies::new(informers.clone(), self.node.name.clone(), dns);
-            supervisor.start(Arc::new(policies));
-        }
         if !self.args.disable.contains(&Part::Dns) {
             supervisor.start(Arc::new(Dns::new(informers, self.dns())));
         }
