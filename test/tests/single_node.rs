@@ -16,7 +16,7 @@ fn started() -> Cluster {
 
 /// `wget` from inside a pod.
 fn fetch(cluster: &Cluster, url: &str) -> String {
-    let output = cluster.kubectl(&["exec", "client", "--", "wget", "-qO-", "-T", "5", url]);
+    let output = cluster.kubectl(&["exec", "client", "--", "timeout", "5", "wget", "-qO-", url]);
     format!("{}{}", output.stdout, output.stderr)
 }
 

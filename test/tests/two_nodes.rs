@@ -17,7 +17,7 @@ fn client_on(node: &str) -> String {
 }
 
 fn fetch(cluster: &Cluster, pod: &str, url: &str) -> String {
-    let output = cluster.kubectl(&["exec", pod, "--", "wget", "-qO-", "-T", "5", url]);
+    let output = cluster.kubectl(&["exec", pod, "--", "timeout", "5", "wget", "-qO-", url]);
     format!("{}{}", output.stdout, output.stderr)
 }
 
