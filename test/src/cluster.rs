@@ -98,10 +98,19 @@ impl Cluster {
         };
         node.start();
         self.nodes.push(node);
+        self.wait_api_ready();
         let node = &self.nodes[number - 1];
         if !node.args.iter().any(|a| a == "--disable-agent") {
             self.wait_node_ready(&node.name);
         }
+    }
+
+    /// Waits until the API answers and the default namespace has its service account, without which no pod is taken.
+    pub fn wait_api_ready(&self) {
+        eventually("the API ready", || {
+            let output = self.kubectl(&["get", "serviceaccount", "default", "-n", "default"]);
+            if output.success { Ok(()) } else { Err(format!("{output}\n{}", self.logs())) }
+        });
     }
 
     /// Waits until the API says that a node is Ready.
