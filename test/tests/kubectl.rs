@@ -44,9 +44,12 @@ fn kubectl_reads_and_writes_objects() {
     };
     let manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: \"1\"}\n";
     ok(server_side(manifest, &[]), "serverside-applied");
-    let conflict = server_side(&manifest.replace('1', "2"), &["--field-manager=other"]);
+    let conflict = server_side(&manifest.replace("\"1\"", "\"2\""), &["--field-manager=other"]);
     assert!(!conflict.success && conflict.stderr.contains("conflict with \"kubectl\""), "{conflict}");
-    ok(server_side(&manifest.replace('1', "2"), &["--field-manager=other", "--force-conflicts"]), "serverside-applied");
+    ok(
+        server_side(&manifest.replace("\"1\"", "\"2\""), &["--field-manager=other", "--force-conflicts"]),
+        "serverside-applied",
+    );
     let diff = cluster
         .kubectl_with(&["diff", "-f", "-"], "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {z: \"9\"}\n");
     assert!(diff.stdout.contains("+  z: \"9\""), "{diff}");
