@@ -38,6 +38,7 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
             None => Ok(respond::page_not_found()),
         };
     };
+    call.warnings.extend(row.deprecation_warning.clone());
     let namespace = if row.namespaced { info.namespace.clone() } else { String::new() };
     if !row.namespaced && !info.namespace.is_empty() && row.plural != "namespaces" {
         return Ok(respond::page_not_found());

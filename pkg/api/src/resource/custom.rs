@@ -81,6 +81,7 @@ impl From<CustomResource> for Resource {
             schema: custom.schema,
             scale: custom.scale,
             custom_schema: None,
+            conversion: None,
             deprecation_warning: None,
             custom: true,
         }

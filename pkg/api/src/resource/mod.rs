@@ -96,6 +96,8 @@ pub struct Resource {
     pub scale: Option<ScalePaths>,
     /// What objects of a custom resource are pruned, defaulted and checked by.
     pub custom_schema: Option<Arc<CustomSchema>>,
+    /// The webhook by which objects of a custom resource are converted between versions.
+    pub conversion: Option<Arc<Value>>,
     /// Shown with every use of a deprecated version.
     pub deprecation_warning: Option<String>,
     custom: bool,
@@ -179,6 +181,7 @@ impl Resource {
             schema: None,
             scale: None,
             custom_schema: None,
+            conversion: None,
             deprecation_warning: None,
             group: row.group,
             version: row.version,

@@ -1,10 +1,11 @@
 //! Resources that are one set of stored objects seen through several group versions.
 //!
-//! Only Events and HorizontalPodAutoscalers are such among the built-in ones; everything else, custom resources without
-//! a conversion webhook included, differs in `apiVersion` alone.
+//! Only Events and HorizontalPodAutoscalers are such among the built-in ones; everything else differs in `apiVersion`
+//! alone, but for custom resources with a conversion webhook, which is asked first.
 
 mod autoscaler;
 mod event;
+pub mod webhook;
 
 use kube1_api::name::api_version;
 use kube1_api::resource::Resource;
@@ -13,7 +14,7 @@ use serde_json::Value;
 /// The stored object as the row shows it.
 pub fn from_storage(row: &Resource, object: &mut Value) {
     match (row.group.as_str(), row.version.as_str(), row.plural.as_str()) {
-        _ if row.is_storage_version() => return adapt(row, object),
+        _ if row.is_storage_version() && !row.is_custom() => return,
         ("events.k8s.io", ..) => event::to_new(object),
         ("autoscaling", "v1", "horizontalpodautoscalers") => autoscaler::to_v1(object),
         _ => {}

@@ -42,6 +42,8 @@ fn row(definition: &Value, version: &Value) -> Resource {
         kind,
     });
     resource.custom_schema = schema.and_then(|schema| custom_schema(&resource, &schema)).map(Arc::new);
+    resource.conversion =
+        (spec["conversion"]["strategy"] == "Webhook").then(|| Arc::new(spec["conversion"]["webhook"].clone()));
     resource.deprecation_warning = deprecation(&resource, version);
     resource
 }

@@ -43,7 +43,7 @@ impl Encoder {
 
     /// Whether stored bytes are the answer as they are.
     fn is_verbatim(&self) -> bool {
-        self.accepted == Accepted::default() && self.row.is_storage_version() && self.row.custom_schema.is_none()
+        self.accepted == Accepted::default() && self.row.is_storage_version() && !self.row.is_custom()
     }
 
     /// A stored object as the row shows it.

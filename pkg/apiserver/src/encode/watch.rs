@@ -31,7 +31,11 @@ impl Encoder {
             let encode = || self.shown(event.object.json()).and_then(|o| self.frame(kind, &o)).unwrap_or_default();
             return Ok(event.encoded(Encoding::Protobuf, encode));
         }
-        let object = self.shown(event.object.json())?;
+        self.event_of(kind, self.shown(event.object.json())?, first)
+    }
+
+    /// As [`Encoder::event`], for an object of the row's own version.
+    pub fn event_of(&self, kind: &str, object: Value, first: &mut bool) -> Result<Bytes, Status> {
         let columns = std::mem::replace(first, false);
         self.frame(kind, &self.view(object, columns)?)
     }

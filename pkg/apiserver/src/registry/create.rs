@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::{Endpoint, decode, metadata, write_options};
 use crate::admission::Operation;
 use crate::call::Call;
-use crate::convert;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
 use crate::options::WriteOptions;
@@ -96,14 +95,12 @@ impl Endpoint {
             }
             return Ok(object);
         }
-        let mut stored = object;
-        convert::to_storage(&self.row, &mut stored);
-        match self.collection.create(stored).await {
+        match self.collection.create(self.to_stored(object).await?).await {
             Ok(created) => {
                 if let Some(allocation) = allocation {
                     allocation.commit().await;
                 }
-                Ok(self.shown(&created))
+                self.shown(&created).await
             }
             Err(error) => Err(self.create_failure(&error, &name)),
         }

@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::{Endpoint, metadata};
 use crate::admission::Operation;
 use crate::call::Call;
-use crate::convert;
 use crate::encode::{self, Encoder};
 use crate::http::respond::{Reply, success_status};
 use crate::negotiate::{self, Format};
@@ -68,7 +67,7 @@ impl Endpoint {
         options: &DeleteOptions,
         stored: &Arc<Object>,
     ) -> Result<Deleted, DeleteError> {
-        let old = self.shown(stored);
+        let old = self.shown(stored).await?;
         strategy::check_preconditions(&self.row, &old, options)?;
         let mut attributes = self.attributes(call, Operation::Delete, options.to_json(), options.dry_run);
         attributes.old = Some(old.clone());
@@ -78,15 +77,15 @@ impl Endpoint {
             DeletePlan::Pending => Ok(Deleted::Waiting(old)),
             DeletePlan::Mark(marked) if options.dry_run => Ok(Deleted::Waiting(marked)),
             DeletePlan::Remove if options.dry_run => Ok(Deleted::Removed(old)),
-            DeletePlan::Mark(mut marked) => {
-                convert::to_storage(&self.row, &mut marked);
+            DeletePlan::Mark(marked) => {
+                let marked = self.to_stored(marked).await?;
                 let updated = self.collection.update(marked, stored.revision()).await;
                 let updated = updated.map_err(|e| self.delete_error(&e))?;
-                Ok(Deleted::Waiting(self.shown(&updated)))
+                Ok(Deleted::Waiting(self.shown(&updated).await?))
             }
             DeletePlan::Remove => {
                 let removed = self.collection.delete(&self.namespace, &self.name, stored.revision()).await;
-                let removed = self.shown(&*removed.map_err(|e| self.delete_error(&e))?);
+                let removed = self.shown(&*removed.map_err(|e| self.delete_error(&e))?).await?;
                 self.removed(&removed).await;
                 Ok(Deleted::Removed(removed))
             }

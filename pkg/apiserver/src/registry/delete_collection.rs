@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 use kube1_api::status::Status;
 
-use super::{Endpoint, delete, list};
+use super::{Endpoint, delete};
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
@@ -25,7 +25,7 @@ impl Endpoint {
         for chunk in page.items.chunks(PARALLEL) {
             try_join_all(chunk.iter().map(|item| self.delete_one(call, &options, item))).await?;
         }
-        encoder.list(&list::head(&page), page.items)
+        self.answer_page(&encoder, page).await
     }
 
     fn delete_one<'a>(

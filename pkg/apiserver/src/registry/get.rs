@@ -15,6 +15,10 @@ impl Endpoint {
         if let Some(asked) = resource_version(call.query.get("resourceVersion").unwrap_or_default())? {
             self.server.storage.wait_for(asked).await?;
         }
-        encoder.stored(StatusCode::OK, self.stored()?.json())
+        let object = self.stored()?;
+        if self.row.conversion.is_some() {
+            return encoder.object(StatusCode::OK, self.shown(&object).await?);
+        }
+        encoder.stored(StatusCode::OK, object.json())
     }
 }

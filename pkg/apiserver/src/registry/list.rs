@@ -16,7 +16,16 @@ impl Endpoint {
         let encoder = Encoder::new(&self.row, call, true)?;
         let options = ListOptions::parse(&call.query, false)?;
         let page = self.page(&options).await?;
-        encoder.list(&head(&page), page.items)
+        self.answer_page(&encoder, page).await
+    }
+
+    pub(super) async fn answer_page(&self, encoder: &Encoder, page: ListPage) -> Result<Reply, Status> {
+        let head = head(&page);
+        if self.row.conversion.is_some() {
+            let values = page.items.iter().map(|item| item.value()).collect();
+            return encoder.list_of(&head, self.all_shown(values).await?);
+        }
+        encoder.list(&head, page.items)
     }
 
     pub(super) async fn page(&self, options: &ListOptions) -> Result<ListPage, Status> {
@@ -42,6 +51,6 @@ impl Endpoint {
     }
 }
 
-pub(super) fn head(page: &ListPage) -> ListHead {
+fn head(page: &ListPage) -> ListHead {
     ListHead { revision: page.revision, continue_token: page.continue_token.clone(), remaining: page.remaining }
 }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use kube1_api::apply::Manager;
 use kube1_api::codec::{Decoded, FieldValidation, decode_json, decode_yaml};
 use kube1_api::field::FieldError;
-use kube1_api::name::{GroupKind, GroupResource};
+use kube1_api::name::{GroupKind, GroupResource, api_version};
 use kube1_api::resource::Resource;
 use kube1_api::status::Status;
 use serde_json::Value;
@@ -35,6 +35,7 @@ use crate::storage::{Collection, Object};
 use crate::strategy;
 
 /// A row of the table as one request addresses it.
+#[derive(Clone)]
 pub struct Endpoint {
     pub server: Arc<Server>,
     pub row: Arc<Resource>,
@@ -73,10 +74,26 @@ impl Endpoint {
     }
 
     /// A stored object in the form of this endpoint's version.
-    pub fn shown(&self, object: &Object) -> Value {
-        let mut value = object.value();
-        convert::from_storage(&self.row, &mut value);
-        value
+    pub async fn shown(&self, object: &Object) -> Result<Value, Status> {
+        let mut all = self.all_shown(vec![object.value()]).await?;
+        all.pop().ok_or_else(|| Status::internal("a conversion lost its object"))
+    }
+
+    /// Stored objects in the form of this endpoint's version.
+    pub async fn all_shown(&self, values: Vec<Value>) -> Result<Vec<Value>, Status> {
+        let api_version = self.row.api_version();
+        let mut values = convert::webhook::convert(&self.server, &self.row, &api_version, values).await?;
+        values.iter_mut().for_each(|value| convert::from_storage(&self.row, value));
+        Ok(values)
+    }
+
+    /// An object of this endpoint's version in the form that is stored.
+    async fn to_stored(&self, value: Value) -> Result<Value, Status> {
+        let wanted = api_version(&self.row.storage_group, &self.row.storage_version);
+        let mut all = convert::webhook::convert(&self.server, &self.row, &wanted, vec![value]).await?;
+        let mut value = all.pop().ok_or_else(|| Status::internal("a conversion lost its object"))?;
+        convert::to_storage(&self.row, &mut value);
+        Ok(value)
     }
 
     /// Circumstances of this write.

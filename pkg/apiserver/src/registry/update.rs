@@ -12,7 +12,6 @@ use serde_json::Value;
 use super::{Endpoint, decode, metadata, write_options};
 use crate::admission::Operation;
 use crate::call::Call;
-use crate::convert;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
 use crate::options::WriteOptions;
@@ -85,7 +84,7 @@ impl Endpoint {
         let mut attempt = 0;
         loop {
             let stored = self.stored()?;
-            let old = self.shown(&stored);
+            let old = self.shown(&stored).await?;
             let new = make(&old)?;
             match self.try_change(call, change, &stored, old, new).await? {
                 Outcome::Done(object) => return Ok(object),
@@ -173,13 +172,11 @@ impl Endpoint {
         let written = if released {
             self.collection.delete(&self.namespace, &self.name, stored.revision()).await
         } else {
-            let mut new = new;
-            convert::to_storage(&self.row, &mut new);
-            self.collection.update(new, stored.revision()).await
+            self.collection.update(self.to_stored(new).await?, stored.revision()).await
         };
         match written {
             Ok(object) => {
-                let object = self.shown(&object);
+                let object = self.shown(&object).await?;
                 if released {
                     self.removed(&object).await;
                 }

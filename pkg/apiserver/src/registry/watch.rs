@@ -13,7 +13,7 @@ use crate::http::body::{BoxError, ResponseBody};
 use crate::http::respond::{self, JSON, Reply};
 use crate::http::websocket::Wish;
 use crate::options::ListOptions;
-use crate::storage::WatchStream;
+use crate::storage::{WatchEvent, WatchKind, WatchStream};
 
 /// Frames that are ready together are sent together up to about this many bytes.
 const BATCH: usize = 64 * 1024;
@@ -30,7 +30,7 @@ impl Endpoint {
         *reply.body_mut() = match self.collection.watch(self.scope(), &options).await {
             Ok(events) => {
                 let shutdown = self.server.shutdown.clone();
-                let frames = frames(events, encoder).take_until(shutdown.cancelled_owned());
+                let frames = frames(events, encoder, self.clone()).take_until(shutdown.cancelled_owned());
                 ResponseBody::stream(frames)
             }
             // Clients learn from the stream that their version is too old, and list again.
@@ -47,6 +47,7 @@ impl Endpoint {
 struct State {
     events: WatchStream,
     encoder: Encoder,
+    endpoint: Endpoint,
     first: bool,
     over: bool,
 }
@@ -55,20 +56,21 @@ struct State {
 fn frames(
     events: WatchStream,
     encoder: Encoder,
+    endpoint: Endpoint,
 ) -> impl futures::Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-    let state = State { events, encoder, first: true, over: false };
+    let state = State { events, encoder, endpoint, first: true, over: false };
     futures::stream::unfold(state, |mut state| async move {
         if state.over {
             return None;
         }
         let event = state.events.next().await?;
-        let frame = state.frame(&event);
+        let frame = state.frame(&event).await;
         // What else is ready goes along, so that a burst of changes does not take a packet each.
         let mut batch = BytesMut::new();
         while !state.over && frame.len() + batch.len() < BATCH {
             match state.events.next().now_or_never() {
                 Some(Some(event)) => {
-                    let more = state.frame(&event);
+                    let more = state.frame(&event).await;
                     if batch.is_empty() {
                         batch.extend_from_slice(&frame);
                     }
@@ -84,8 +86,14 @@ fn frames(
 }
 
 impl State {
-    fn frame(&mut self, event: &crate::storage::WatchEvent) -> Bytes {
-        match self.encoder.event(event, &mut self.first) {
+    async fn frame(&mut self, event: &WatchEvent) -> Bytes {
+        let frame = if self.endpoint.row.conversion.is_some() && event.kind != WatchKind::Bookmark {
+            let shown = self.endpoint.shown(&event.object).await;
+            shown.and_then(|object| self.encoder.event_of(event.kind.as_str(), object, &mut self.first))
+        } else {
+            self.encoder.event(event, &mut self.first)
+        };
+        match frame {
             Ok(frame) => frame,
             Err(status) => {
                 self.over = true;

@@ -29,7 +29,7 @@ pub async fn route(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status
     encoder.row = body::row(&endpoint.row, API_VERSION, KIND).into();
     let verb = call.info.verb.clone();
     let scale = match verb.as_str() {
-        "get" => of(endpoint, &endpoint.shown(&*endpoint.stored()?))?,
+        "get" => of(endpoint, &endpoint.shown(&*endpoint.stored()?).await?)?,
         "update" => {
             let options = registry::write_options(call, "UpdateOptions")?;
             let new = body::decode(call, &endpoint.row, API_VERSION, KIND).await?;
@@ -67,7 +67,7 @@ async fn write(
     kind: &'static str,
     make: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
 ) -> Result<Value, Status> {
-    let old = of(endpoint, &endpoint.shown(&*endpoint.stored()?))?;
+    let old = of(endpoint, &endpoint.shown(&*endpoint.stored()?).await?)?;
     let mut attributes = endpoint.attributes(call, Operation::Update, options.to_json(kind), options.dry_run);
     attributes.object = Some(make(&old)?);
     attributes.old = Some(old.clone());
