@@ -48,7 +48,11 @@ impl Entry {
         text
     }
 
-    fn from_json(value: &Value) -> Option<Self> {
+    fn from_json(mut value: Value) -> Option<Self> {
+        let fields = match value.get_mut("fieldsV1").map(Value::take) {
+            None | Some(Value::Null) => FieldSet::default(),
+            Some(fields) => FieldSet::from_json(fields)?,
+        };
         let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
         let operation = match value["operation"].as_str()? {
             "Apply" => Operation::Apply,
@@ -58,8 +62,6 @@ impl Entry {
         if !matches!(value["fieldsType"].as_str(), None | Some("" | "FieldsV1")) {
             return None;
         }
-        let fields =
-            value.get("fieldsV1").filter(|v| !v.is_null()).map_or(Some(FieldSet::default()), FieldSet::from_json)?;
         Some(Self {
             operation,
             time: text("time"),
@@ -70,7 +72,7 @@ impl Entry {
         })
     }
 
-    fn to_json(&self) -> Value {
+    fn into_json(self) -> Value {
         let mut entry = Map::new();
         let texts = [
             ("apiVersion", self.api_version.as_str()),
@@ -83,7 +85,7 @@ impl Entry {
         for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
             entry.insert(key.into(), text.into());
         }
-        entry.insert("fieldsV1".into(), self.fields.to_json());
+        entry.insert("fieldsV1".into(), self.fields.into_json());
         Value::Object(entry)
     }
 }
@@ -95,9 +97,15 @@ pub(super) struct Entries(pub Vec<Entry>);
 impl Entries {
     /// The entries of an object; `None` when they cannot be read.
     pub fn of(object: &Value) -> Option<Self> {
-        match &object["metadata"]["managedFields"] {
+        Self::from_json(object["metadata"]["managedFields"].clone())
+    }
+
+    /// The entries of a managedFields list.
+    pub fn from_json(list: Value) -> Option<Self> {
+        match list {
             Value::Null => Some(Self::default()),
-            list => list.as_array()?.iter().map(Entry::from_json).collect::<Option<Vec<_>>>().map(Self),
+            Value::Array(entries) => entries.into_iter().map(Entry::from_json).collect::<Option<Vec<_>>>().map(Self),
+            _ => None,
         }
     }
 
@@ -109,7 +117,7 @@ impl Entries {
         if self.0.is_empty() {
             meta.remove("managedFields");
         } else {
-            meta.insert("managedFields".into(), self.0.iter().map(Entry::to_json).collect());
+            meta.insert("managedFields".into(), self.0.into_iter().map(Entry::into_json).collect());
         }
     }
 
@@ -117,13 +125,6 @@ impl Entries {
     pub fn take(&mut self, like: &Entry) -> Option<Entry> {
         let place = self.0.iter().position(|entry| entry.is(like))?;
         Some(self.0.swap_remove(place))
-    }
-
-    /// What anybody owns.
-    pub fn union(&self) -> FieldSet {
-        let mut all = FieldSet::default();
-        self.0.iter().for_each(|entry| all.add(&entry.fields));
-        all
     }
 
     /// Folds the oldest updaters into one, so that there are not too many.

@@ -94,9 +94,9 @@ impl Manager<'_> {
         let mut merged = walk::merge(place, live, &config);
         if let Some(last) = &last {
             // Also of fields that are not recorded, such as the name: they keep metadata from looking abandoned.
-            let mut owned = entries.union();
-            owned.add(&fields);
-            walk::prune(place, &mut merged, &last.fields, &owned);
+            let mut owners: Vec<_> = entries.0.iter().map(|entry| entry.fields.part()).collect();
+            owners.push(fields.part());
+            walk::prune(place, &mut merged, last.fields.part(), &owners);
         }
         let live_or_zero = live.unwrap_or(&zero);
         let mut changes = self.difference(live_or_zero, &merged);
@@ -171,16 +171,17 @@ impl Manager<'_> {
     }
 
     /// The entries from which an update goes on: those of the request where it may name them, else the stored ones.
-    fn starting_entries(&self, old: Option<&Value>, new: &Value) -> Entries {
+    fn starting_entries(&self, old: Option<&Value>, new: &mut Value) -> Entries {
         let stored = || old.and_then(Entries::of).unwrap_or_default();
+        let meta = new.get_mut("metadata").and_then(Value::as_object_mut);
+        let list = meta.and_then(|meta| meta.remove("managedFields")).unwrap_or_default();
         if !self.subresource.is_empty() {
             return stored();
         }
-        let list = &new["metadata"]["managedFields"];
-        if list == &json!([{}]) {
+        if list == json!([{}]) {
             return Entries::default();
         }
-        match Entries::of(new) {
+        match Entries::from_json(list) {
             Some(entries) if !entries.0.is_empty() => entries,
             _ => stored(),
         }

@@ -32,7 +32,7 @@ const STATUS_ONLY: [&str; 8] = [
 
 /// Takes out the fields that are never recorded.
 pub(super) fn strip(fields: &mut FieldSet) {
-    fields.subtract(&FieldSet::of_fields(&UNOWNED));
+    UNOWNED.iter().for_each(|path| fields.remove(path, false));
 }
 
 /// Takes out what the endpoint does not change, whatever a request says.
@@ -67,5 +67,5 @@ pub(super) fn restrict(resource: &Resource, subresource: &str, fields: &mut Fiel
 }
 
 fn drop(fields: &mut FieldSet, paths: &[&str]) {
-    fields.subtract_trees(&FieldSet::of_fields(paths));
+    paths.iter().for_each(|path| fields.remove(path, true));
 }

@@ -1,10 +1,11 @@
 //! Walks over values: which fields one has, how two differ, how two merge.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::field_set::{FieldSet, Node};
+use super::field_set::{FieldSet, Node, Part};
 use super::place::{Form, Place};
 
 /// The fields of an applied configuration.
@@ -21,7 +22,7 @@ fn describe(place: Place, value: &Value) -> Node {
                 let mut node = describe(member, value);
                 // Members of maps and empty structs are owned themselves; other structs by what is in them.
                 node.owned |= value.as_object().is_some_and(Map::is_empty) || !place.is_field(name);
-                below.put(format!("f:{name}"), node);
+                below.put_member(name, node);
             }
             Node { owned: false, below }
         }
@@ -71,8 +72,8 @@ fn difference(place: Place, old: Option<&Value>, new: Option<&Value>) -> (Node, 
                 let member = place.member(name).unwrap_or(Place::Deduced);
                 let (old, new) = (old.and_then(|o| o.get(name)), new.and_then(|n| n.get(name)));
                 let (below_touched, below_removed) = difference(member, old, new);
-                touched.below.put(format!("f:{name}"), below_touched);
-                removed.below.put(format!("f:{name}"), below_removed);
+                touched.below.put_member(name, below_touched);
+                removed.below.put_member(name, below_removed);
             }
         }
         Form::Items if fits(old, Value::is_array) && fits(new, Value::is_array) && !(empty(old) && empty(new)) => {
@@ -185,63 +186,77 @@ fn merge_items(place: Place, live: &[Value], config: &[Value]) -> Vec<Value> {
     merged
 }
 
-/// Removes what was applied before (`last`) and belongs to nobody now.
-pub(super) fn prune(place: Place, value: &mut Value, last: &FieldSet, owned: &FieldSet) {
-    let none = FieldSet::default();
+/// Removes what was applied before (`last`) and belongs to none of the owners now.
+pub(super) fn prune(place: Place, value: &mut Value, last: Part, owners: &[Part]) {
     match (place.form(value), value) {
-        (Form::Members, Value::Object(members)) => members.retain(|name, value| {
-            let step = format!("f:{name}");
-            let Some(before) = last.get(&step) else { return true };
-            let now = owned.get(&step);
-            let field = place.is_field(name);
-            let counts = |node: &Node| node.owned || (field && !node.below.is_empty());
-            if counts(before) && !now.is_some_and(counts) {
-                return false;
+        (Form::Members, Value::Object(members)) => {
+            for (step, owned, before) in last.steps() {
+                let Some((name, value)) = step.strip_prefix("f:").and_then(|name| Some((name, members.get_mut(name)?)))
+                else {
+                    continue;
+                };
+                let field = place.is_field(name);
+                let now: Vec<(bool, Part)> = owners.iter().filter_map(|part| part.get(step)).collect();
+                let counts = |(owned, below): (bool, Part)| owned || (field && !below.is_empty());
+                if counts((owned, before)) && !now.iter().copied().any(counts) {
+                    members.remove(name);
+                } else if !before.is_empty() {
+                    prune(place.member(name).unwrap_or(Place::Deduced), value, before, &below(&now));
+                }
             }
-            let member = place.member(name).unwrap_or(Place::Deduced);
-            prune(member, value, &before.below, now.map_or(&none, |n| &n.below));
-            true
-        }),
+        }
         (Form::Items, Value::Array(items)) => items.retain_mut(|item| {
             let Some(element) = place.element(item) else { return true };
-            let Some(before) = last.get(&element) else { return true };
-            let now = owned.get(&element);
-            if before.owned && !now.is_some_and(|n| n.owned) {
+            let Some((owned, before)) = last.get(&element) else { return true };
+            let now: Vec<(bool, Part)> = owners.iter().filter_map(|part| part.get(&element)).collect();
+            if owned && !now.iter().any(|(owned, _)| *owned) {
                 return false;
             }
-            prune(place.item(), item, &before.below, now.map_or(&none, |n| &n.below));
+            prune(place.item(), item, before, &below(&now));
             true
         }),
         _ => {}
     }
 }
 
+fn below<'a>(owners: &[(bool, Part<'a>)]) -> Vec<Part<'a>> {
+    owners.iter().map(|(_, part)| *part).collect()
+}
+
 /// Makes a configuration ready to merge: explicit nulls go, scalars take their stored form. Returns what is wrong.
 pub(super) fn prepare(place: Place, value: &mut Value) -> Vec<String> {
     let mut problems = Vec::new();
-    check(place, value, "", &mut problems);
+    check(place, value, &mut String::new(), &mut problems);
     problems
 }
 
-fn check(place: Place, value: &mut Value, path: &str, problems: &mut Vec<String>) {
+fn check(place: Place, value: &mut Value, path: &mut String, problems: &mut Vec<String>) {
     if let Some(expected) = place.mismatch(value) {
         problems.push(format!("{path}: expected {expected}, got {value}"));
         return;
     }
+    let length = path.len();
     match value {
         Value::Object(members) => {
-            members.retain(|_, v| !v.is_null());
+            if members.values().any(Value::is_null) {
+                members.retain(|_, v| !v.is_null());
+            }
             for (name, value) in members.iter_mut() {
-                let path = format!("{path}.{name}");
+                path.push('.');
+                path.push_str(name);
                 match place.member(name) {
-                    Some(member) => check(member, value, &path, problems),
+                    Some(member) => check(member, value, path, problems),
                     None => problems.push(format!("{path}: field not declared in schema")),
                 }
+                path.truncate(length);
             }
         }
         Value::Array(items) => {
             for (number, item) in items.iter_mut().enumerate() {
-                check(place.item(), item, &format!("{path}[{number}]"), problems);
+                // Writing to a string cannot fail.
+                _ = write!(path, "[{number}]");
+                check(place.item(), item, path, problems);
+                path.truncate(length);
             }
             if matches!(place.form(&Value::Array(Vec::new())), Form::Items) {
                 check_elements(place, items, path, problems);
