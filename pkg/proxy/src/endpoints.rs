@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use serde::{Deserialize, Serialize};
 
 use crate::service::{ServicePort, protocol_number};
 
@@ -15,7 +16,7 @@ pub struct Place {
 }
 
 /// Address and port of the endpoints that traffic may go to, in a stable order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Targets {
     /// For traffic that may go to any node.
     pub cluster: Vec<(IpAddr, u16)>,

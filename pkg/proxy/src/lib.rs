@@ -4,11 +4,13 @@ mod endpoints;
 mod flows;
 mod health;
 mod rules;
+mod saved;
 mod service;
 mod state;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,13 +31,14 @@ pub use endpoints::{Place, Targets, targets};
 pub use flows::Fronts;
 use health::HealthChecks;
 pub use rules::{Fragment, fragment};
+use saved::SavedService;
 pub use service::{ServicePort, health_check_port, ports_of};
 pub use state::TableState;
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const BY_SERVICE: &str = "proxy-service";
-/// How often the table is looked for, in case other software removed it.
+/// How often the table is looked for, in case other software removed it, and the last known state is written.
 const CHECK: Duration = Duration::from_secs(30);
 
 /// Why the proxy stopped; it starts again with a table made anew.
@@ -59,6 +62,8 @@ pub struct ProxyConfig {
     pub cluster_cidrs: Vec<IpNet>,
     /// Cluster IPs that this node serves by itself, such as that of the cluster's DNS.
     pub served_here: Vec<IpAddr>,
+    /// The node's data directory; the last known services are in `proxy` below it.
+    pub data_dir: PathBuf,
     /// Where to say that the proxy is healthy; upstream uses port 10256.
     pub healthz: Option<SocketAddr>,
 }
@@ -125,31 +130,68 @@ impl Proxy {
         Place { node: self.config.node_name.clone(), zone }
     }
 
+    /// The ports of a service and where each leads.
+    fn ports(&self, service: &Service, place: &Place) -> Vec<(ServicePort, Targets)> {
+        let key = ObjectKey::of(service).to_string();
+        let slices = self.informers.all::<EndpointSlice>().by_index(BY_SERVICE, &key);
+        let here = |port: &ServicePort| self.config.served_here.contains(&port.cluster_ip);
+        let ports = ports_of(service).into_iter().filter(|port| !here(port));
+        ports
+            .map(|port| {
+                let targets = targets(&port, slices.iter().map(AsRef::as_ref), place);
+                (port, targets)
+            })
+            .collect()
+    }
+
+    fn fragment(&self, ports: &[(ServicePort, Targets)]) -> Fragment {
+        let mut whole = Fragment::default();
+        for (port, targets) in ports {
+            let part = fragment(port, targets, &self.config.cluster_cidrs);
+            whole.own.sets.extend(part.own.sets);
+            whole.own.chains.extend(part.own.chains);
+            whole.shared.extend(part.shared);
+        }
+        whole
+    }
+
     fn compute(&self, key: &ObjectKey, place: &Place, fronts: &mut Fronts) -> Computed {
         let Some(service) = self.informers.all::<Service>().get(key) else { return Computed::default() };
-        let slices = self.informers.all::<EndpointSlice>().by_index(BY_SERVICE, &key.to_string());
-        let mut computed = Computed::default();
-        let mut ready_here = 0;
-        for port in ports_of(&service) {
-            if self.config.served_here.contains(&port.cluster_ip) {
-                continue;
-            }
-            let targets = targets(&port, slices.iter().map(AsRef::as_ref), place);
-            fronts.add(&port, &targets);
-            ready_here = ready_here.max(targets.ready_here);
-            let part = fragment(&port, &targets, &self.config.cluster_cidrs);
-            computed.fragment.own.sets.extend(part.own.sets);
-            computed.fragment.own.chains.extend(part.own.chains);
-            computed.fragment.shared.extend(part.shared);
+        let ports = self.ports(&service, place);
+        ports.iter().for_each(|(port, targets)| fronts.add(port, targets));
+        let ready_here = ports.iter().map(|(_, targets)| targets.ready_here).max().unwrap_or_default();
+        let health = health_check_port(&service).map(|port| (port, ready_here));
+        Computed { fragment: self.fragment(&ports), health }
+    }
+
+    /// Serves the last known services if the kernel has none, as after a reboot.
+    async fn restore(&self) -> Result<(), ProxyError> {
+        let Some(saved) = saved::read(&self.config.data_dir) else { return Ok(()) };
+        let mut state = TableState::new(PROXY_TABLE, &self.config.cluster_cidrs);
+        let fragments = saved.iter().map(|service| (service.key(), self.fragment(&service.ports))).collect();
+        let restored =
+            tokio::task::spawn_blocking(move || if state.is_there()? { Ok(()) } else { state.replace(fragments) });
+        Ok(restored.await??)
+    }
+
+    fn save(&self, place: &Place) {
+        let mut services: Vec<_> = self.informers.all::<Service>().list();
+        services.sort_by_cached_key(|service| ObjectKey::of(service.as_ref()));
+        let saved = services.iter().map(|service| {
+            let ObjectKey { namespace, name } = ObjectKey::of(service.as_ref());
+            SavedService { namespace, name, ports: self.ports(service, place) }
+        });
+        // Only the next start without a server would miss it.
+        if let Err(error) = saved::write(&self.config.data_dir, &saved.collect::<Vec<_>>()) {
+            tracing::warn!(%error, "cannot write the last known services");
         }
-        computed.health = health_check_port(&service).map(|port| (port, ready_here));
-        computed
     }
 
     async fn serve(&self, ctx: &Context) -> Result<(), ProxyError> {
         let dirty = self.watch();
         let (services, slices) = (self.informers.all::<Service>(), self.informers.all::<EndpointSlice>());
         let nodes = self.informers.all::<Node>();
+        self.restore().await?;
         let synced = async { tokio::join!(services.synced(), slices.synced(), nodes.synced()) };
         if ctx.shutdown.run_until_cancelled(synced).await.is_none() {
             return Ok(());
@@ -164,14 +206,22 @@ impl Proxy {
         let all = services.list().iter().map(|service| ObjectKey::of(service.as_ref())).collect();
         worker.apply(self, all, &place, true).await?;
         ctx.ready();
+        let (mut unsaved, mut ticks) = (true, tokio::time::interval(CHECK));
         loop {
-            let check = tokio::select! {
-                () = ctx.shutdown.cancelled() => return Ok(()),
-                () = dirty.wake.notified() => false,
-                () = tokio::time::sleep(CHECK) => true,
-            };
-            if check && !worker.is_there().await? {
-                return Err(ProxyError::Removed);
+            tokio::select! {
+                () = ctx.shutdown.cancelled() => {
+                    self.save(&place);
+                    return Ok(());
+                }
+                () = dirty.wake.notified() => {}
+                _ = ticks.tick() => {
+                    if !worker.is_there()? {
+                        return Err(ProxyError::Removed);
+                    }
+                    if std::mem::take(&mut unsaved) {
+                        self.save(&place);
+                    }
+                }
             }
             let mut keys = std::mem::take(&mut *dirty.keys.lock());
             let now = self.place();
@@ -181,6 +231,7 @@ impl Proxy {
             }
             if !keys.is_empty() {
                 worker.apply(self, keys, &place, false).await?;
+                unsaved = true;
             }
         }
     }
@@ -233,7 +284,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn is_there(&self) -> Result<bool, ProxyError> {
+    fn is_there(&self) -> Result<bool, ProxyError> {
         match &self.state {
             Some(state) => Ok(state.is_there()?),
             None => Ok(false),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use serde::{Deserialize, Serialize};
 
 /// Services with this label are served by somebody else.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
@@ -12,7 +13,7 @@ const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 const DEFAULT_AFFINITY: u64 = 3 * 60 * 60;
 
 /// One port of a service in one IP family.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Unique among the ports of all services and both families; usable in names of chains.
     pub id: String,
