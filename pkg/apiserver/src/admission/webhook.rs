@@ -32,7 +32,7 @@ impl Configurations {
     /// By name of configuration, then as listed.
     fn hooks(&self, reader: &StorageReader) -> Arc<Vec<Hook>> {
         let Some(collection) = reader.collection(GROUP, self.plural) else { return Arc::default() };
-        let revision = collection.last_change();
+        let revision = collection.revision();
         let mut compiled = self.compiled.lock();
         if compiled.0 != revision {
             let all = collection.all(None);

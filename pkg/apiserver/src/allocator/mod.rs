@@ -5,6 +5,7 @@ mod addresses;
 mod claims;
 mod families;
 mod ports;
+mod ranges;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -210,8 +211,7 @@ impl ServiceAllocator {
             if !ready || object.is_deleting() {
                 continue;
             }
-            let cidrs = value["spec"]["cidrs"].as_array().into_iter().flatten();
-            ranges.extend(cidrs.filter_map(|c| c.as_str()?.parse::<IpNet>().ok()));
+            ranges.extend(ranges::cidrs(&value));
         }
         ranges.retain(|range| families::of_range(range) == family);
         let mut seen = HashSet::new();
@@ -236,6 +236,9 @@ impl ServiceAllocator {
         }
         for ip in &claims.addresses {
             self.remove_record(*ip).await;
+        }
+        if !claims.addresses.is_empty() {
+            self.settle_deleting_ranges().await;
         }
     }
 
@@ -284,15 +287,18 @@ impl ServiceAllocator {
         }
     }
 
-    /// Repairs now and every few minutes, until cancelled.
+    /// Repairs now and every few minutes and looks after the ServiceCIDRs, until cancelled.
     pub async fn run(&self, cancel: CancellationToken) {
-        let mut tick = tokio::time::interval(REPAIR_PERIOD);
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                _ = tick.tick() => self.repair().await,
+        let repairing = async {
+            let mut tick = tokio::time::interval(REPAIR_PERIOD);
+            loop {
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    _ = tick.tick() => self.repair().await,
+                }
             }
-        }
+        };
+        tokio::join!(repairing, self.keep_ranges(cancel.clone()));
     }
 }
 

@@ -123,3 +123,43 @@ async fn a_restart_knows_what_is_taken_and_repairs_records() {
     let mut again = service("b", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30002}]}));
     assert!(restarted.allocate(&mut again, None).is_err());
 }
+
+#[tokio::test]
+async fn further_ranges_are_used_once_ready_and_kept_while_in_use() {
+    let world = world().await;
+    let ranges = world.storage.collection(&world.table.stored("networking.k8s.io", "servicecidrs").unwrap());
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn({
+        let (allocator, cancel) = (world.allocator.clone(), cancel.clone());
+        async move { allocator.run(cancel).await }
+    });
+    let until = async |done: &dyn Fn() -> bool| {
+        let waiting = async {
+            while !done() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await.unwrap();
+    };
+    let ready = |name: &str, status: &str| {
+        let object = ranges.get("", name).map(|o| o.value()).unwrap_or_default();
+        object["status"]["conditions"][0]["status"] == status
+    };
+    until(&|| ready("kubernetes", "True")).await;
+    assert_eq!(ranges.get("", "kubernetes").unwrap().value()["spec"]["cidrs"], json!(["10.43.0.0/24"]));
+    assert!(world.create("a", json!({"clusterIP": "10.44.0.9"})).await.is_err());
+    let more = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"}, "spec": {"cidrs": ["10.44.0.0/24"]}});
+    ranges.create(more).await.unwrap();
+    until(&|| ready("more", "True")).await;
+    let made = world.create("a", json!({"clusterIP": "10.44.0.9"})).await.unwrap();
+    let object = ranges.get("", "more").unwrap();
+    let mut deleting = object.value();
+    assert_eq!(deleting["metadata"]["finalizers"].as_array().unwrap().len(), 1);
+    deleting["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    ranges.update(deleting, object.revision()).await.unwrap();
+    until(&|| ready("more", "False")).await;
+    world.allocator.release(&made).await;
+    until(&|| ranges.get("", "more").is_none()).await;
+    cancel.cancel();
+    running.await.unwrap();
+}

@@ -122,11 +122,6 @@ impl Collection {
         objects.range(namespace, std::ops::Bound::Unbounded).cloned().collect()
     }
 
-    /// Revision of the collection's last change: it tells whether something made from its objects is still current.
-    pub fn last_change(&self) -> u64 {
-        self.state.read().revision
-    }
-
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
     }

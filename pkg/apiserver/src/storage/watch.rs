@@ -22,7 +22,7 @@ use super::object::Object;
 use crate::options::ListOptions;
 
 /// Changes that may wait in one watch.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 4096;
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// The last bookmark comes this long before the end.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -24,9 +24,10 @@ pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<St
     );
     let name = new["metadata"]["name"].as_str().unwrap_or_default();
     if old.is_none() && needs_label && !is_dns_label(name) {
+        let use_of_name = if plural == "pods" { "the Pod's hostname" } else { "Pod names and hostnames" };
         warnings.push(format!(
-            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS \
-             label is recommended: [{}]",
+            "metadata.name: this is used in {use_of_name}, which can result in surprising behavior; a DNS label is \
+             recommended: [{}]",
             if name.len() > 63 { "must be no more than 63 characters" } else { "must not contain dots" }
         ));
     }

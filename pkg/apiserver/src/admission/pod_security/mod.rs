@@ -2,6 +2,7 @@
 
 mod checks;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -46,6 +47,13 @@ impl Policy {
         };
         let version = label(&format!("{PREFIX}{mode}-version")).unwrap_or_else(|| "latest".into());
         Self { level, version }
+    }
+
+    /// What kinds of things of a pod the policy forbids.
+    fn reasons(&self, metadata: &Value, spec: &Value) -> Option<String> {
+        let found = checks::violations(self.level, metadata, spec);
+        let texts: Vec<String> = found.into_iter().map(|(reason, _)| reason).collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
     }
 
     /// What of a pod the policy forbids, as text.
@@ -124,19 +132,25 @@ impl PodSecurity {
             return Ok(());
         }
         let Some(pods) = self.reader.collection("", "pods") else { return Ok(()) };
-        let mut found: Vec<(String, String)> = Vec::new();
+        // By what is wrong, the first pod and how many others.
+        let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
         for pod in pods.all(Some(name)).iter().take(MOST_PODS) {
-            let pod = pod.value();
-            if let Some(text) = new.violations(&pod["metadata"], &pod["spec"]) {
-                found.push((pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(), text));
+            let value = pod.value();
+            if let Some(reasons) = new.reasons(&value["metadata"], &value["spec"]) {
+                found.entry(reasons).and_modify(|(_, others)| *others += 1).or_insert((pod.name().to_owned(), 0));
             }
         }
         if !found.is_empty() {
             attributes.warnings.push(format!(
                 "existing pods in namespace \"{name}\" violate the new PodSecurity enforce level \"{new}\""
             ));
-            attributes.warnings.extend(found.into_iter().take(MOST_NAMED).map(|(pod, text)| format!("{pod}: {text}")));
         }
+        let texts = found.into_iter().map(|(reasons, (pod, others))| match others {
+            0 => format!("{pod}: {reasons}"),
+            1 => format!("{pod} (and 1 other pod): {reasons}"),
+            others => format!("{pod} (and {others} other pods): {reasons}"),
+        });
+        attributes.warnings.extend(texts.take(MOST_NAMED));
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ impl Policies {
         let (Some(policies), Some(bindings)) = (collection(self.policies), collection(self.bindings)) else {
             return Arc::default();
         };
-        let revisions = (policies.last_change(), bindings.last_change());
+        let revisions = (policies.revision(), bindings.revision());
         let mut compiled = self.compiled.lock();
         if compiled.revisions != revisions {
             let bindings: Vec<Binding> = bindings.all(None).iter().map(|b| Binding::new(&b.value())).collect();
