@@ -22,7 +22,10 @@ const ROUNDS: usize = 2;
 const WAITING: usize = 1000;
 /// How often the host's configuration is looked at.
 const RELOAD: Duration = Duration::from_secs(5);
-const LARGEST: usize = 65_535;
+/// What upstream servers are asked to send at most over UDP; longer answers are fetched over TCP by who wants them.
+const UDP_PAYLOAD: u16 = 1232;
+/// Some servers send more than they are asked to.
+const BUFFER: usize = 4096;
 
 /// Asks upstream servers, and remembers what they said.
 pub struct Forwarder {
@@ -167,6 +170,9 @@ async fn exchange(server: SocketAddr, query: &Message, tcp: bool) -> std::io::Re
     // A fresh number and a fresh port for each query make answers hard to forge.
     let mut query = query.clone();
     query.metadata.id = rand::random();
+    if let Some(edns) = query.edns.as_mut().filter(|edns| edns.max_payload() > UDP_PAYLOAD) {
+        edns.set_max_payload(UDP_PAYLOAD);
+    }
     let bytes = query.to_vec().map_err(std::io::Error::other)?;
     if tcp {
         return exchange_tcp(server, &query, &bytes).await;
@@ -175,7 +181,7 @@ async fn exchange(server: SocketAddr, query: &Message, tcp: bool) -> std::io::Re
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(&bytes).await?;
-    let mut buffer = vec![0; LARGEST];
+    let mut buffer = vec![0; BUFFER];
     loop {
         let length = socket.recv(&mut buffer).await?;
         if let Some(answer) = matching(&buffer[..length], &query) {

@@ -19,8 +19,8 @@ const USUAL_MTU: u32 = 1500;
 
 pub(super) struct Devices {
     bridge: u32,
-    /// Index of the tunnel's interface.
-    pub(super) tunnel: u32,
+    /// Index of the tunnel's interface; none if the kernel cannot have one and nobody needs it.
+    pub(super) tunnel: Option<u32>,
     /// What fits into a tunnel's packet.
     pub(super) mtu: u32,
 }
@@ -34,10 +34,19 @@ pub(super) fn ensure(socket: &mut RouteSocket, state: &State) -> Result<Devices,
     set_addresses(socket, &bridge, IpNet::new(gateway(state.subnet), state.subnet.prefix_len()).ok())?;
     let device = uplink.map_or(0, |link| link.index);
     let vxlan = Vxlan { vni: VNI, port: PORT, local: state.node_ip, device };
-    let tunnel = ensure_tunnel(socket, vxlan, mtu)?;
-    // The source of what the host itself sends to other nodes' pods.
-    set_addresses(socket, &tunnel, Some(IpNet::from(state.subnet.network())))?;
-    Ok(Devices { bridge: bridge.index, tunnel: tunnel.index, mtu })
+    let tunnel = match ensure_tunnel(socket, vxlan, mtu) {
+        Ok(tunnel) => Some(tunnel),
+        Err(error) if state.peers.is_empty() => {
+            tracing::warn!(%error, "this node cannot be joined by others: VXLAN does not work");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(tunnel) = &tunnel {
+        // The source of what the host itself sends to other nodes' pods.
+        set_addresses(socket, tunnel, Some(IpNet::from(state.subnet.network())))?;
+    }
+    Ok(Devices { bridge: bridge.index, tunnel: tunnel.map(|tunnel| tunnel.index), mtu })
 }
 
 /// Lets the host choose an address of the pod network as its own for what it sends to services.

@@ -146,10 +146,12 @@ pub fn set_up(config: &OverlayConfig, state: &State) -> Result<(), OverlayError>
     let mut socket = RouteSocket::open()?;
     let devices = devices::ensure(&mut socket, state)?;
     devices::route_services(&mut socket, &devices, state.subnet, &config.service_cidrs)?;
-    sysctl::set_all()?;
+    sysctl::set_all(devices.tunnel.is_some())?;
     replace_table(&dir, config.cluster_cidr)?;
     table::pass_other_firewalls(config.cluster_cidr)?;
-    peers::program(&mut socket, devices.tunnel, config.cluster_cidr, &state.peers)?;
+    if let Some(tunnel) = devices.tunnel {
+        peers::program(&mut socket, tunnel, config.cluster_cidr, &state.peers)?;
+    }
     state.write(&dir)?;
     // Last, since this is what makes the runtime say that its network is ready.
     files::write_cni(config, &dir, state.subnet, devices.mtu)
