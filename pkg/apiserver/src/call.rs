@@ -79,8 +79,7 @@ impl Warnings {
         let mut room = 4096_usize;
         let mut values = Vec::new();
         for text in self.texts.lock().iter() {
-            let clean: String =
-                text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(256.max(room)).collect();
+            let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(room).collect();
             let value = format!("299 - \"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""));
             let Some(left) = room.checked_sub(value.len()) else { break };
             room = left;

@@ -52,6 +52,9 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
     if row.namespaced && namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch") {
         return Err(not_allowed(&row, &info.verb));
     }
+    if name.is_empty() && matches!(info.verb.as_str(), "get" | "update" | "patch" | "delete") {
+        return Err(not_allowed(&row, &info.verb));
+    }
     let endpoint =
         Endpoint { server: server.clone(), collection: server.storage.collection(&row), row, namespace, name };
     if !call.info.subresource.is_empty() {

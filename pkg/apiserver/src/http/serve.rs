@@ -26,6 +26,8 @@ use super::respond::Reply;
 /// How long open connections may finish what they do after shutdown began.
 const DRAIN: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A connection without requests is closed after this.
+const IDLE: Duration = Duration::from_secs(90);
 /// Requests of one HTTP/2 connection at a time.
 const MAX_STREAMS: u32 = 1000;
 
@@ -115,7 +117,7 @@ async fn connection<H: Handler>(
         async move { Ok::<Response<_>, std::convert::Infallible>(reply.await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder
         .http2()
         .timer(TokioTimer::new())

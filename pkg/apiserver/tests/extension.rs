@@ -1,0 +1,191 @@
+//! Servers beside this one: an extension API server, and a webhook that converts custom resources.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube1_pki::{AltName, LeafProfile, ReloadingCertificate, Subject, Usage};
+use serde_json::{Value, json};
+use support::TestServer;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// Serves `answer` over HTTPS under `name` with a certificate of the cluster's CA.
+async fn serve(server: &TestServer, name: &str, answer: fn(&Method, &str, &str, Value) -> Value) -> SocketAddr {
+    let profile = LeafProfile {
+        subject: Subject::new(name, &[]),
+        usages: vec![Usage::ServerAuth],
+        alt_names: vec![AltName::parse(name), AltName::parse("127.0.0.1")],
+    };
+    let certificate = Arc::new(ReloadingCertificate::new(&server.pki.ca.issue(&profile).unwrap()).unwrap());
+    let verifier = server.api.server().authenticator.certificate_verifier();
+    let tls = kube1_apiserver::http::serve::tls_config(certificate, verifier).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = TlsAcceptor::from(tls.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let service = service_fn(move |request: Request<Incoming>| async move {
+                    let (parts, body) = request.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    let body = serde_json::from_slice(&body).unwrap_or_default();
+                    let user = parts.headers.get("x-remote-user").map_or("", |v| v.to_str().unwrap()).to_owned();
+                    let text = answer(&parts.method, parts.uri.path(), &user, body).to_string();
+                    let reply = Response::builder().header("content-type", "application/json");
+                    Ok::<_, Infallible>(reply.body(Full::new(Bytes::from(text))).unwrap())
+                });
+                let builder = hyper::server::conn::http1::Builder::new();
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    address
+}
+
+fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+async fn create(client: &kube::Client, plural: &str, object: Value) -> DynamicObject {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let row = resource(&text(&object["apiVersion"]), &text(&object["kind"]), plural);
+    let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &row),
+        None => Api::all_with(client.clone(), &row),
+    };
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+}
+
+async fn until<T, F: Future<Output = Option<T>>>(mut found: impl FnMut() -> F) -> T {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        if let Some(found) = found().await {
+            return found;
+        }
+        assert!(std::time::Instant::now() < deadline, "waited too long");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+fn fruits(method: &Method, path: &str, user: &str, _: Value) -> Value {
+    assert_eq!(method, Method::GET);
+    match path {
+        "/apis/fruit.example.com/v1" => json!({"kind": "APIResourceList", "apiVersion": "v1",
+            "groupVersion": "fruit.example.com/v1", "resources": [{"name": "apples", "singularName": "apple",
+            "namespaced": true, "kind": "Apple", "verbs": ["list"]}]}),
+        _ => json!({"kind": "AppleList", "apiVersion": "fruit.example.com/v1", "metadata": {}, "items": [
+            {"apiVersion": "fruit.example.com/v1", "kind": "Apple", "metadata": {"name": user}}]}),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_server_answers_for_its_group() {
+    let server = TestServer::start().await;
+    let client = server.admin().await;
+    let address = serve(&server, "fruit.default.svc", fruits).await;
+    create(
+        &client,
+        "services",
+        json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "fruit", "namespace": "default"}, "spec": {"ports": [{"port": 443}]}}),
+    )
+    .await;
+    create(
+        &client,
+        "endpointslices",
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "fruit-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "fruit"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+        "ports": [{"name": "", "port": address.port(), "protocol": "TCP"}]}),
+    )
+    .await;
+    let ca = STANDARD.encode(server.pki.ca.certificate_pem());
+    create(
+        &client,
+        "apiservices",
+        json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v1.fruit.example.com"}, "spec": {"group": "fruit.example.com", "version": "v1",
+        "groupPriorityMinimum": 100, "versionPriority": 10, "caBundle": ca,
+        "service": {"name": "fruit", "namespace": "default"}}}),
+    )
+    .await;
+    let apples: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), "default", &resource("fruit.example.com/v1", "Apple", "apples"));
+    let list = until(|| async { apples.list(&ListParams::default()).await.ok() }).await;
+    assert_eq!(list.items[0].metadata.name.as_deref(), Some("kubernetes-admin"), "the user is passed on");
+    let groups = client.list_api_groups().await.unwrap();
+    assert!(groups.groups.iter().any(|g| g.name == "fruit.example.com"));
+    server.stop().await;
+}
+
+/// Version 2 calls the size by another name.
+fn convert(_: &Method, _: &str, _: &str, review: Value) -> Value {
+    let request = &review["request"];
+    let objects = request["objects"].as_array().unwrap().iter().map(|object| {
+        let mut object = object.clone();
+        object["apiVersion"] = request["desiredAPIVersion"].clone();
+        let spec = object["spec"].as_object_mut().unwrap();
+        let (from, to) = if spec.contains_key("size") { ("size", "width") } else { ("width", "size") };
+        let value = spec.remove(from).unwrap();
+        spec.insert(to.into(), value);
+        object
+    });
+    json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": {"uid": request["uid"],
+        "result": {"status": "Success"}, "convertedObjects": objects.collect::<Vec<_>>()}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_converts_between_versions() {
+    let server = TestServer::start().await;
+    let client = server.admin().await;
+    let address = serve(&server, "converter", convert).await;
+    let version = |name: &str, member: &str, storage: bool| {
+        let spec = json!({"type": "object", "properties": {member: {"type": "integer"}}});
+        json!({"name": name, "served": true, "storage": storage,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}})
+    };
+    let client_config = json!({"url": format!("https://127.0.0.1:{}/convert", address.port()),
+        "caBundle": STANDARD.encode(server.pki.ca.certificate_pem())});
+    create(
+        &client,
+        "customresourcedefinitions",
+        json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boxes.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "boxes", "singular": "box", "kind": "Box", "listKind": "BoxList"},
+            "versions": [version("v1", "size", true), version("v2", "width", false)],
+            "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": client_config,
+                "conversionReviewVersions": ["v1"]}}}}),
+    )
+    .await;
+    let boxes = |version: &str| -> Api<DynamicObject> {
+        Api::namespaced_with(client.clone(), "default", &resource(&format!("example.com/{version}"), "Box", "boxes"))
+    };
+    let new: DynamicObject = serde_json::from_value(json!({"apiVersion": "example.com/v2", "kind": "Box",
+        "metadata": {"name": "b"}, "spec": {"width": 3}}))
+    .unwrap();
+    let (v1, v2) = (boxes("v1"), boxes("v2"));
+    let made = until(|| async { v2.create(&PostParams::default(), &new).await.ok() }).await;
+    assert_eq!(made.data["spec"], json!({"width": 3}));
+    assert_eq!(v1.get("b").await.unwrap().data["spec"], json!({"size": 3}), "stored in version 1");
+    assert_eq!(v2.list(&ListParams::default()).await.unwrap().items[0].data["spec"], json!({"width": 3}));
+    server.stop().await;
+}
