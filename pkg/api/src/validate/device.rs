@@ -1,6 +1,7 @@
 //! Dynamic resources: claims, classes and slices of devices.
 
 use super::at::At;
+use super::extension::expression;
 use super::selector::node_selector;
 use super::storage::driver_name;
 use super::{Errors, format, metadata};
@@ -92,7 +93,7 @@ fn selectors(selectors: &At, errors: &mut Errors) {
         if !selector.get("cel").is_set() {
             selector.get("cel").required(errors, "");
         } else {
-            selector.get("cel.expression").need(errors);
+            expression(&selector.get("cel.expression"), errors);
         }
     }
 }

@@ -6,6 +6,7 @@ use super::at::{At, same};
 use super::selector::label_selector;
 use super::{Errors, format};
 use crate::custom::CustomSchema;
+use crate::expression::Expression;
 use crate::field::FieldPath;
 
 pub(super) fn webhooks(object: &At, _old: Option<&At>, errors: &mut Errors) {
@@ -62,7 +63,16 @@ fn match_conditions(conditions: &At, errors: &mut Errors) {
             name.duplicate(errors);
         }
         names.push(name.text());
-        condition.get("expression").need(errors);
+        expression(&condition.get("expression"), errors);
+    }
+}
+
+/// A CEL expression that must be there and compile.
+pub(super) fn expression(text: &At, errors: &mut Errors) {
+    if text.need(errors)
+        && let Err(problem) = Expression::compile(text.text())
+    {
+        text.invalid(errors, problem);
     }
 }
 
@@ -148,7 +158,7 @@ pub(super) fn admission_policy(object: &At, _old: Option<&At>, errors: &mut Erro
             name.duplicate(errors);
         }
         names.push(name.text());
-        variable.get("expression").need(errors);
+        expression(&variable.get("expression"), errors);
     }
     let (validations, audits) = (spec.get("validations"), spec.get("auditAnnotations"));
     if object.str("kind") == "ValidatingAdmissionPolicy" && validations.is_empty() && audits.is_empty() {
@@ -156,7 +166,11 @@ pub(super) fn admission_policy(object: &At, _old: Option<&At>, errors: &mut Erro
         audits.required(errors, "validations or auditAnnotations must be non-empty");
     }
     for validation in validations.items() {
-        validation.get("expression").need(errors);
+        expression(&validation.get("expression"), errors);
+        let words = validation.get("messageExpression");
+        if words.is_set() {
+            expression(&words, errors);
+        }
         let message = validation.get("message");
         if message.is_set() && message.text().trim().is_empty() {
             message.invalid(errors, "message must be non-empty if specified");
@@ -165,7 +179,16 @@ pub(super) fn admission_policy(object: &At, _old: Option<&At>, errors: &mut Erro
     }
     for annotation in audits.items() {
         annotation.get("key").need(errors);
-        annotation.get("valueExpression").need(errors);
+        expression(&annotation.get("valueExpression"), errors);
+    }
+    for mutation in spec.get("mutations").items() {
+        let (kind, field) = match mutation.str("patchType") {
+            "ApplyConfiguration" => ("applyConfiguration", "applyConfiguration.expression"),
+            _ => ("jsonPatch", "jsonPatch.expression"),
+        };
+        if mutation.get("patchType").need(errors) && mutation.get(kind).need(errors) {
+            expression(&mutation.get(field), errors);
+        }
     }
 }
 

@@ -166,6 +166,22 @@ fn bad_objects_are_told_what_is_wrong() {
 }
 
 #[test]
+fn expressions_must_compile() {
+    let hooks = |expression: &str| {
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "webhooks": [{
+            "name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"], "clientConfig": {"url": "https://x/y"},
+            "matchConditions": [{"name": "m", "expression": expression}]}]})
+    };
+    assert_eq!(create(&hooks("object.metadata.name == 'x'")), Vec::<String>::new());
+    let found = create(&hooks("... [] bad expression"));
+    assert!(
+        found[0].starts_with("webhooks[0].matchConditions[0].expression: Invalid value: ")
+            && found[0].contains("compilation failed"),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn what_is_immutable_stays() {
     let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "immutable": true, "data": {"a": "b"}});
     let forbidden = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
