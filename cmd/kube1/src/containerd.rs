@@ -125,6 +125,7 @@ disable_hugetlb_controller = true
 tolerate_missing_hugetlb_controller = true
 enable_unprivileged_ports = true
 enable_unprivileged_icmp = true
+netns_mounts_under_state_dir = true
 device_ownership_from_security_context = true
 
 [plugins."io.containerd.grpc.v1.cri".containerd]

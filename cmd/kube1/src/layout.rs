@@ -62,6 +62,14 @@ impl Layout {
         self.root.join("server")
     }
 
+    pub fn snapshots(&self) -> PathBuf {
+        self.server().join("snapshots")
+    }
+
+    pub fn snapshot_socket(&self) -> PathBuf {
+        self.run().join("snapshot.sock")
+    }
+
     pub fn admin_kubeconfig(&self) -> PathBuf {
         self.server().join("admin.kubeconfig")
     }

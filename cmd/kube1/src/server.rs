@@ -23,6 +23,7 @@ use crate::layout::Layout;
 use crate::node::{Node, run_until_stopped};
 use crate::node_identity;
 use crate::process_guard::ProcessGuard;
+use crate::snapshot::SnapshotService;
 use crate::worker::{Runtime, Worker, WorkerCredentials};
 
 /// Runs until SIGTERM or SIGINT. What can be wrong with the host or the flags is said before anything is started.
@@ -41,6 +42,7 @@ pub async fn run(global: &GlobalArgs, args: &ServerArgs) -> anyhow::Result<()> {
     let mut supervisor = Supervisor::new();
     supervisor.start(Arc::new(Frontend::new(api.clone(), listener)));
     supervisor.start(Arc::new(CertificateRenewal::new(Arc::clone(&pki))));
+    supervisor.start(Arc::new(SnapshotService::new(layout.clone(), api.server().config.store.clone())));
     start_controllers(&mut supervisor, args, &api, &pki);
     let admin = component_client(&api, &UserInfo::authenticated("system:kube1", &["system:masters"]));
     supervisor.start(Arc::new(Addons::new(admin, &args.node)));

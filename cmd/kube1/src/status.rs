@@ -8,6 +8,7 @@ use kube1_supervisor::{ComponentState, NodeStatus, query_status};
 use crate::cli::{GlobalArgs, StatusArgs};
 use crate::layout::Layout;
 
+const CERTIFICATES_SHOWN: usize = 4;
 /// How long `--wait-node` waits.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 /// The status socket gives one answer per connection: pause between two of them.
@@ -24,6 +25,7 @@ pub async fn run(global: &GlobalArgs, args: &StatusArgs) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&status).context("cannot print the status")?);
     } else {
         print_table(&status);
+        print_certificates(&layout);
     }
     let failing = not_ready(&status);
     anyhow::ensure!(failing.is_empty(), "not ready: {}", failing.join(", "));
@@ -61,6 +63,18 @@ fn print_table(status: &NodeStatus) {
         if let Some(error) = &component.last_error {
             println!("{:<width$}  last failure: {error}", "");
         }
+    }
+}
+
+/// The certificates that end first, so that none ends unnoticed.
+fn print_certificates(layout: &Layout) {
+    let pki = kube1_pki::Layout::new(layout.root());
+    let certificates = kube1_pki::list_expiries(&[&pki.server_tls(), &pki.node_pki()]);
+    let now = kube1_pki::clock::unix_now();
+    println!("\n{:<28}  VALID FOR", "CERTIFICATE");
+    for certificate in certificates.iter().take(CERTIFICATES_SHOWN) {
+        let name = certificate.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        println!("{name:<28}  {}d", (certificate.not_after - now) / 86400);
     }
 }
 

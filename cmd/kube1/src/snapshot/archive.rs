@@ -1,0 +1,74 @@
+//! The archive: what is in it and how it is written and read.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use kube1_store::{EmbeddedStore, Store};
+
+const STORE: &str = "store.redb";
+const SECRETS_KEY: &str = "secrets.key";
+const TLS: &str = "tls";
+
+/// Where the parts of a server's state are.
+pub struct Parts {
+    pub store: PathBuf,
+    pub tls: PathBuf,
+    pub secrets_key: PathBuf,
+}
+
+impl Parts {
+    /// Below the server's directory.
+    pub fn of(server: &Path) -> Self {
+        Self { store: server.join("store"), tls: server.join(TLS), secrets_key: server.join(SECRETS_KEY) }
+    }
+}
+
+/// Writes `NAME.tar` into `dir` from a store in use. The file appears only when it is complete.
+pub async fn save(store: &dyn Store, parts: &Parts, dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    kube1_pki::create_private_dir(dir)?;
+    let path = dir.join(format!("{name}.tar"));
+    anyhow::ensure!(!path.exists(), "{} exists already: choose another name", path.display());
+    let copy = dir.join(format!("{name}.store"));
+    let _ = std::fs::remove_file(&copy);
+    store.snapshot(&copy).await.context("cannot copy the store")?;
+    let partial = dir.join(format!("{name}.partial"));
+    let written = pack(&partial, &copy, parts);
+    // The copy is in the archive now, or of no use.
+    let _ = std::fs::remove_file(&copy);
+    written.with_context(|| format!("cannot write {}", partial.display()))?;
+    std::fs::rename(&partial, &path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+fn pack(path: &Path, store: &Path, parts: &Parts) -> std::io::Result<()> {
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut archive = tar::Builder::new(file);
+    archive.append_path_with_name(store, STORE)?;
+    archive.append_path_with_name(&parts.secrets_key, SECRETS_KEY)?;
+    archive.append_dir_all(TLS, &parts.tls)?;
+    let mut file = archive.into_inner()?;
+    file.flush()?;
+    file.sync_all()
+}
+
+/// Reads an archive into `parts`, which must not exist yet.
+pub fn unpack(path: &Path, parts: &Parts) -> anyhow::Result<()> {
+    let wrong = || format!("{} is no snapshot of kube1, or is damaged: nothing was changed", path.display());
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let base = parts.tls.parent().context("the server's directory has no parent")?;
+    let store = base.join(STORE);
+    for entry in tar::Archive::new(file).entries().with_context(wrong)? {
+        let mut entry = entry.with_context(wrong)?;
+        let name = entry.path().with_context(wrong)?.into_owned();
+        let known = name == Path::new(STORE) || name == Path::new(SECRETS_KEY) || name.starts_with(TLS);
+        anyhow::ensure!(known, wrong());
+        // Entries that would leave the directory are refused by the library.
+        anyhow::ensure!(entry.unpack_in(base).with_context(wrong)?, wrong());
+    }
+    anyhow::ensure!(parts.tls.is_dir() && parts.secrets_key.is_file() && store.is_file(), wrong());
+    EmbeddedStore::restore(&store, &parts.store).with_context(wrong)?;
+    std::fs::remove_file(&store).with_context(|| format!("cannot remove {}", store.display()))
+}
