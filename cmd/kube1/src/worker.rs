@@ -116,6 +116,7 @@ impl Worker<'_> {
             cluster_cidrs: vec![self.args.cluster_cidr],
             served_here: self.own_dns().into_iter().collect(),
             healthz: Some(PROXY_HEALTH),
+            data_dir: self.node.layout.root().to_owned(),
         }
     }
 
