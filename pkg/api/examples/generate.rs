@@ -41,9 +41,10 @@ fn strings(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-/// Versions that are off by default are left out.
+/// Versions that are off by default are left out. The resource metrics API has no other version.
 fn is_wanted(name: &str) -> bool {
-    !name.contains("alpha") && !name.contains("beta") && !name.contains(".audit.")
+    name.contains(".apis.metrics.v1beta1.")
+        || !name.contains("alpha") && !name.contains("beta") && !name.contains(".audit.")
 }
 
 fn types(schema: &Value) -> Vec<Value> {

@@ -155,6 +155,7 @@ pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Type> {
         "" => "io.k8s.api.core".to_owned(),
         "meta.k8s.io" => "io.k8s.apimachinery.pkg.apis.meta".to_owned(),
         "apiextensions.k8s.io" => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions".to_owned(),
+        "metrics.k8s.io" => "io.k8s.metrics.pkg.apis.metrics".to_owned(),
         "apiregistration.k8s.io" => "io.k8s.kube-aggregator.pkg.apis.apiregistration".to_owned(),
         _ => format!("io.k8s.api.{}", group.split('.').next().unwrap_or(group)),
     };

@@ -89,7 +89,7 @@ fn definitions_are_upstreams() {
 
 #[test]
 fn every_reference_of_a_v3_document_leads_somewhere() {
-    let table = ResourceTable::builtin();
+    let table = ResourceTable::builtin().with_resource_metrics();
     for path in documents(&table) {
         let document = parsed(&v3_document(&table, &path).unwrap());
         let mut references = Vec::new();

@@ -16,6 +16,9 @@ use crate::custom::CustomSchema;
 use crate::name::api_version;
 use crate::schema::{self, Shape, Type};
 
+/// The group of what nodes and pods use, which is measured when it is asked for.
+pub const METRICS_GROUP: &str = "metrics.k8s.io";
+
 /// A subresource of a row.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Subresource {
@@ -153,7 +156,7 @@ impl Resource {
 
     /// Objects are kept, rather than only answered.
     pub fn is_stored(&self) -> bool {
-        self.verbs.iter().any(|v| v == "get")
+        self.verbs.iter().any(|v| v == "get") && self.group != METRICS_GROUP
     }
 
     fn from_row(row: Row) -> Self {

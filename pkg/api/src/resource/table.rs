@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Resource, Row};
+use super::{METRICS_GROUP, Resource, Row};
 
 type Key = (String, String, String);
 
@@ -24,6 +24,29 @@ impl ResourceTable {
             table.insert(Resource::from_row(row));
         }
         table
+    }
+
+    /// These rows and those of the resource metrics API, which extends Kubernetes where it is offered.
+    #[must_use]
+    pub fn with_resource_metrics(mut self) -> Self {
+        for (plural, kind, namespaced) in [("nodes", "NodeMetrics", false), ("pods", "PodMetrics", true)] {
+            self.insert(Resource::from_row(Row {
+                group: METRICS_GROUP.into(),
+                version: "v1beta1".into(),
+                plural: plural.into(),
+                singular: String::new(),
+                kind: kind.into(),
+                namespaced,
+                short: Vec::new(),
+                categories: Vec::new(),
+                verbs: vec!["get".into(), "list".into()],
+                subresources: Vec::new(),
+                ty: Some(format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}")),
+                hash: String::new(),
+                priority: (100, 100),
+            }));
+        }
+        self
     }
 
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {

@@ -9,6 +9,7 @@ use super::duration::{self, human_duration};
 pub(super) use super::network::*;
 pub(super) use super::pod::{pod_ip, pod_ready, pod_restarts, pod_status, readiness_gates};
 pub(super) use super::policy::*;
+use crate::quantity::Quantity;
 use crate::selector::LabelSelector;
 
 pub(super) const NONE: &str = "<none>";
@@ -311,4 +312,18 @@ pub(super) fn component_error(component: &Value) -> String {
 pub(super) fn config_keys(map: &Value) -> Value {
     let count = |member: &str| map[member].as_object().map_or(0, serde_json::Map::len);
     (count("data") + count("binaryData")).into()
+}
+
+/// What the containers of a pod use together.
+fn pod_usage(metrics: &Value, resource: &str) -> String {
+    let amounts = items(metrics, "containers").filter_map(|c| Quantity::parse(text(&c["usage"], resource)).ok());
+    amounts.fold(Quantity::ZERO, Quantity::plus).to_string()
+}
+
+pub(super) fn pod_cpu(metrics: &Value) -> String {
+    pod_usage(metrics, "cpu")
+}
+
+pub(super) fn pod_memory(metrics: &Value) -> String {
+    pod_usage(metrics, "memory")
 }

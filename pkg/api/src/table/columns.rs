@@ -227,5 +227,7 @@ static COLUMNS: &[Row] = &[
         s("Pool", Text("spec.pool.name")), AGE]),
     ("storagemigration.k8s.io", "storageversionmigrations", &[s("Name", Text("metadata.name")), s("Resource", Code(migrated_resource)),
         s("Status", Code(migration_status))]),
+    ("metrics.k8s.io", "nodes", &[NAME, s("cpu", Text("usage.cpu")), s("memory", Text("usage.memory")), s("Window", Text("window"))]),
+    ("metrics.k8s.io", "pods", &[NAME, s("cpu", Code(pod_cpu)), s("memory", Code(pod_memory)), s("Window", Text("window"))]),
     ("apiregistration.k8s.io", "apiservices", &[NAME, s("Service", Code(api_service)), s("Available", Code(api_service_available)), AGE]),
 ];
