@@ -19,6 +19,7 @@ pub mod query;
 pub mod reader;
 pub mod registry;
 pub mod request_info;
+pub mod resource_metrics;
 pub mod review;
 pub mod router;
 pub mod server;

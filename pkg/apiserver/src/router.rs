@@ -44,7 +44,11 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
         return Ok(respond::page_not_found());
     }
     if !row.is_stored() {
-        return virtual_resource::create(server, &row, call).await;
+        // An APIService that names a Service replaces what the server itself answers.
+        return match aggregate::route::find(server, &row.group, &row.version) {
+            Some(remote) => aggregate::route::route(server, call, remote).await,
+            None => virtual_resource::route(server, &row, call).await,
+        };
     }
     // A selector's name is for authorizers only.
     let collection = info.is_collection();

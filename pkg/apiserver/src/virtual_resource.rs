@@ -4,16 +4,24 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use kube1_api::codec::FieldValidation;
-use kube1_api::resource::Resource;
+use kube1_api::resource::{METRICS_GROUP, Resource};
 use kube1_api::status::Status;
 
 use crate::call::Call;
 use crate::http::respond::Reply;
 use crate::server::Server;
-use crate::{encode, registry, review, router, subresource};
+use crate::{encode, registry, resource_metrics, review, router, subresource};
 
-/// POST of a resource that is not stored.
-pub async fn create(server: &Arc<Server>, row: &Arc<Resource>, call: &mut Call) -> Result<Reply, Status> {
+/// A request for a resource that is not stored.
+pub async fn route(server: &Arc<Server>, row: &Arc<Resource>, call: &mut Call) -> Result<Reply, Status> {
+    if row.group == METRICS_GROUP {
+        resource_metrics::answer(server, row, call).await
+    } else {
+        create(server, row, call).await
+    }
+}
+
+async fn create(server: &Arc<Server>, row: &Arc<Resource>, call: &mut Call) -> Result<Reply, Status> {
     if call.info.verb != "create" {
         return Err(router::not_allowed(row, &call.info.verb));
     }

@@ -26,6 +26,7 @@ pub(super) fn own_objects() -> Vec<BootObject> {
     vec![
         role("kube1:node", &NODE_RULES),
         role("kube1:public-info-viewer", &["/cacerts;get"]),
+        aggregated(role("system:aggregated-metrics-reader", &["metrics.k8s.io;pods,nodes;get,list,watch"])),
         bind("kube1:node", "ClusterRole/kube1:node", &[nodes]),
         bind(
             "kube1:public-info-viewer",
@@ -50,6 +51,14 @@ fn role(name: &str, rules: &[&str]) -> BootObject {
     mark_rbac(&mut object);
     object["rules"] = rules.iter().map(|text| rule(text)).collect();
     BootObject::new((RBAC, "clusterroles"), object)
+}
+
+/// Gives the role's rules to everybody who may view, edit or administer a namespace.
+fn aggregated(mut role: BootObject) -> BootObject {
+    for to in ["view", "edit", "admin"] {
+        role.object["metadata"]["labels"][format!("{RBAC}/aggregate-to-{to}")] = "true".into();
+    }
+    role
 }
 
 fn bind(name: &str, role_ref: &str, subjects: &[&str]) -> BootObject {

@@ -41,6 +41,7 @@ use crate::http::pipeline::{Client, Origin};
 use crate::http::respond::Reply;
 use crate::http::serve::{self, Handler};
 use crate::reader::{Reader, StorageReader};
+use crate::resource_metrics::ResourceMetrics;
 use crate::review;
 use crate::storage::{OpenError, SecretKey, Storage};
 use crate::user::UserInfo;
@@ -91,6 +92,7 @@ pub struct Server {
     pub audit: Audit,
     pub health: Health,
     pub metrics: Metrics,
+    pub resource_metrics: ResourceMetrics,
     /// Streams that are passed on between a client and another server.
     pub streams: TaskTracker,
     /// Ends watches and other long answers.
@@ -107,7 +109,7 @@ pub struct ApiServer {
 impl ApiServer {
     /// Loads the stored objects, brings the start objects up to date and starts the background work.
     pub async fn new(mut config: Config) -> Result<Self, ServerError> {
-        let table = Arc::new(ArcSwap::from_pointee(ResourceTable::builtin()));
+        let table = Arc::new(ArcSwap::from_pointee(ResourceTable::builtin().with_resource_metrics()));
         let secret_key = config.secret_key.take();
         let storage = Storage::open(config.store.clone(), &table.load(), secret_key).await?;
         let (audit, writer) = match &config.audit_log {
@@ -234,6 +236,7 @@ impl Server {
             flow: FlowControl::default(),
             remote_discovery: RemoteDiscovery::default(),
             metrics: Metrics::default(),
+            resource_metrics: ResourceMetrics::default(),
             shutdown: CancellationToken::new(),
             streams: TaskTracker::new(),
             config,

@@ -135,21 +135,27 @@ fn container(call: &Call, pod: &Value) -> Result<String, Status> {
 
 /// A request for the kubelet of a node.
 pub(super) fn at_node(server: &Arc<Server>, name: &str, path: String) -> Result<Forwarded, Status> {
+    let (target, host) = target(server, name)?;
+    Ok(Forwarded { backend: Backend::Tls(Box::new(target)), path, host, headers: HeaderMap::new() })
+}
+
+/// How to reach the kubelet of a node, and what it is called in requests.
+pub fn target(server: &Server, name: &str) -> Result<(Target, String), Status> {
     let node = server.reviews.reader.get("", "nodes", "", name);
     let node = node.ok_or_else(|| Status::internal(format!("node {name} is not known")))?;
     let (address, port) = kubelet_address(&node)
         .ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses of node {name}: []")))?;
+    let host = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
     let target = Target {
         address: match address.parse::<IpAddr>() {
             Ok(ip) => Address::Socket((ip, port).into()),
             Err(_) => Address::Host(address.clone(), port),
         },
-        server_name: address.clone(),
+        server_name: address,
         trust: Trust::Authorities(server.config.pki.ca.certificate_pem().as_bytes().to_vec()),
         identity: Some(server.config.pki.kubelet_client.clone()),
     };
-    let host = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
-    Ok(Forwarded { backend: Backend::Tls(Box::new(target)), path, host, headers: HeaderMap::new() })
+    Ok((target, host))
 }
 
 /// Where a node's kubelet listens.

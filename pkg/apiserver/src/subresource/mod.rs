@@ -13,6 +13,7 @@ use kube1_api::status::Status;
 use serde_json::Value;
 
 pub use binding::legacy as legacy_binding;
+pub use kubelet::target as kubelet_target;
 
 use crate::admission::Operation;
 use crate::call::Call;
