@@ -5,8 +5,11 @@
 
 mod at;
 mod batch;
+mod certificate;
+mod classes;
 mod cluster;
 mod config;
+mod definition;
 mod device;
 mod extension;
 mod flow;
@@ -16,11 +19,13 @@ mod network;
 mod pod;
 mod policy;
 mod rbac;
+mod records;
 mod schedule;
 mod schema;
 mod selector;
 mod service;
 mod storage;
+mod storage_class;
 mod workload;
 
 use serde_json::Value;
@@ -41,7 +46,7 @@ type SubresourceRule = fn(&At, &At, &mut Errors);
 const RULES: &[(&str, &str, Rule)] = &[
     ("", "ConfigMap", config::config_map),
     ("", "Endpoints", network::endpoints),
-    ("", "Event", cluster::event),
+    ("", "Event", records::event),
     ("", "LimitRange", cluster::limit_range),
     ("", "Namespace", cluster::namespace),
     ("", "Node", cluster::node),
@@ -59,9 +64,9 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", extension::admission_policy),
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", extension::admission_binding),
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", extension::webhooks),
-    ("apiextensions.k8s.io", "CustomResourceDefinition", extension::custom_resource_definition),
-    ("apiregistration.k8s.io", "APIService", extension::api_service),
-    ("apps", "ControllerRevision", cluster::controller_revision),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", definition::custom_resource_definition),
+    ("apiregistration.k8s.io", "APIService", definition::api_service),
+    ("apps", "ControllerRevision", records::controller_revision),
     ("apps", "DaemonSet", workload::daemon_set),
     ("apps", "Deployment", workload::deployment),
     ("apps", "ReplicaSet", workload::replica_set),
@@ -69,10 +74,10 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("autoscaling", "HorizontalPodAutoscaler", policy::autoscaler),
     ("batch", "CronJob", batch::cron_job),
     ("batch", "Job", batch::job),
-    ("certificates.k8s.io", "CertificateSigningRequest", cluster::signing_request),
-    ("coordination.k8s.io", "Lease", cluster::lease),
+    ("certificates.k8s.io", "CertificateSigningRequest", certificate::signing_request),
+    ("coordination.k8s.io", "Lease", records::lease),
     ("discovery.k8s.io", "EndpointSlice", network::endpoint_slice),
-    ("events.k8s.io", "Event", cluster::event),
+    ("events.k8s.io", "Event", records::event),
     ("flowcontrol.apiserver.k8s.io", "FlowSchema", flow::schema),
     ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", flow::level),
     ("networking.k8s.io", "IPAddress", network::ip_address),
@@ -80,7 +85,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("networking.k8s.io", "IngressClass", network::ingress_class),
     ("networking.k8s.io", "NetworkPolicy", network::network_policy),
     ("networking.k8s.io", "ServiceCIDR", network::service_cidr),
-    ("node.k8s.io", "RuntimeClass", cluster::runtime_class),
+    ("node.k8s.io", "RuntimeClass", classes::runtime_class),
     ("policy", "PodDisruptionBudget", policy::disruption_budget),
     ("rbac.authorization.k8s.io", "ClusterRole", rbac::cluster_role),
     ("rbac.authorization.k8s.io", "ClusterRoleBinding", rbac::cluster_role_binding),
@@ -90,13 +95,13 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("resource.k8s.io", "ResourceClaim", device::claim),
     ("resource.k8s.io", "ResourceClaimTemplate", device::claim_template),
     ("resource.k8s.io", "ResourceSlice", device::slice),
-    ("scheduling.k8s.io", "PriorityClass", cluster::priority_class),
-    ("storage.k8s.io", "CSIDriver", storage::csi_driver),
-    ("storage.k8s.io", "CSINode", storage::csi_node),
-    ("storage.k8s.io", "CSIStorageCapacity", storage::storage_capacity),
-    ("storage.k8s.io", "StorageClass", storage::storage_class),
-    ("storage.k8s.io", "VolumeAttachment", storage::volume_attachment),
-    ("storage.k8s.io", "VolumeAttributesClass", storage::attributes_class),
+    ("scheduling.k8s.io", "PriorityClass", classes::priority_class),
+    ("storage.k8s.io", "CSIDriver", storage_class::csi_driver),
+    ("storage.k8s.io", "CSINode", storage_class::csi_node),
+    ("storage.k8s.io", "CSIStorageCapacity", storage_class::storage_capacity),
+    ("storage.k8s.io", "StorageClass", storage_class::storage_class),
+    ("storage.k8s.io", "VolumeAttachment", storage_class::volume_attachment),
+    ("storage.k8s.io", "VolumeAttributesClass", storage_class::attributes_class),
 ];
 
 /// By group, kind and subresource.
@@ -115,8 +120,8 @@ const SUBRESOURCE_RULES: &[(&str, &str, &str, SubresourceRule)] = &[
     ("apps", "StatefulSet", "status", workload::status),
     ("autoscaling", "HorizontalPodAutoscaler", "status", policy::counts_status),
     ("batch", "Job", "status", batch::job_status),
-    ("certificates.k8s.io", "CertificateSigningRequest", "approval", cluster::approval),
-    ("certificates.k8s.io", "CertificateSigningRequest", "status", cluster::signing_request_status),
+    ("certificates.k8s.io", "CertificateSigningRequest", "approval", certificate::approval),
+    ("certificates.k8s.io", "CertificateSigningRequest", "status", certificate::signing_request_status),
     ("policy", "PodDisruptionBudget", "status", policy::counts_status),
     ("resource.k8s.io", "ResourceClaim", "status", device::claim_status),
 ];

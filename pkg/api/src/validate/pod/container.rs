@@ -1,6 +1,7 @@
 //! Containers of all three kinds.
 
 use super::Pod;
+use super::environment::environment;
 use super::{handler, resources, security};
 use crate::validate::at::At;
 use crate::validate::{Errors, format};
@@ -173,116 +174,6 @@ fn host_ports(spec: &At, errors: &mut Errors) {
                 errors.push(error);
             }
             taken.push(key);
-        }
-    }
-}
-
-fn environment(container: &At, errors: &mut Errors) {
-    for variable in container.get("env").items() {
-        let name = variable.get("name");
-        if name.need(errors) {
-            name.check(errors, format::env_var_name(name.text()));
-        }
-        let source = variable.get("valueFrom");
-        if source.is_set() {
-            value_from(&source, !variable.get("value").is_empty(), errors);
-        }
-    }
-    for source in container.get("envFrom").items() {
-        let prefix = source.get("prefix");
-        prefix.check(errors, format::env_var_name(prefix.text()));
-        let set = source.set_members(&["configMapRef", "secretRef"]);
-        match set[..] {
-            [] => source.invalid_value(errors, "", "must specify one of: `configMapRef` or `secretRef`"),
-            [one] => {
-                source.get(one).get("name").need(errors);
-            }
-            _ => source.invalid_value(errors, "", "may not have more than one field specified at a time"),
-        }
-    }
-}
-
-const ENV_FIELDS: [&str; 11] = [
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-    "metadata.annotations",
-    "metadata.labels",
-];
-
-fn value_from(source: &At, has_value: bool, errors: &mut Errors) {
-    const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-    let set = source.set_members(&SOURCES);
-    for name in &set {
-        let reference = source.get(name);
-        match *name {
-            "fieldRef" => field_ref(&reference, &ENV_FIELDS[..9], errors),
-            "resourceFieldRef" => resource_field_ref(&reference, false, errors),
-            "fileKeyRef" => {
-                for field in ["volumeName", "path", "key"] {
-                    reference.get(field).need(errors);
-                }
-            }
-            _ => {
-                let (name, key) = (reference.get("name"), reference.get("key"));
-                name.need(errors);
-                if key.need(errors) {
-                    key.check(errors, format::config_key(key.text()));
-                }
-            }
-        }
-    }
-    match set.len() {
-        0 => source.invalid_value(
-            errors,
-            "",
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-        ),
-        _ if has_value => source.invalid_value(errors, "", "may not be specified when `value` is not empty"),
-        1 => {}
-        _ => source.invalid_value(errors, "", "may not have more than one field specified at a time"),
-    }
-}
-
-/// A reference to a field of the pod itself; `fields` are those that need no key.
-pub(super) fn field_ref(reference: &At, fields: &[&str], errors: &mut Errors) {
-    let path = reference.get("fieldPath");
-    reference.get("apiVersion").need(errors);
-    if !path.need(errors) {
-        return;
-    }
-    if let Some((base, key)) = path.text().split_once('[') {
-        let key = key.strip_suffix(']').and_then(|k| k.strip_prefix('\'')).and_then(|k| k.strip_suffix('\''));
-        match (base, key) {
-            ("metadata.annotations", Some(key)) => path.check(errors, format::qualified_name(&key.to_lowercase())),
-            ("metadata.labels", Some(key)) => path.check(errors, format::qualified_name(key)),
-            (_, None) => path.invalid(errors, "invalid fieldPath"),
-            _ => path.invalid(errors, "does not support subscript"),
-        }
-    } else {
-        path.one_of(errors, fields);
-    }
-}
-
-pub(super) fn resource_field_ref(reference: &At, volume: bool, errors: &mut Errors) {
-    if volume {
-        reference.get("containerName").need(errors);
-    }
-    let resource = reference.get("resource");
-    if resource.need(errors) {
-        let name = resource.text().strip_prefix("limits.").or_else(|| resource.text().strip_prefix("requests."));
-        let known =
-            name.is_some_and(|n| matches!(n, "cpu" | "memory" | "ephemeral-storage") || n.starts_with("hugepages-"));
-        if !known {
-            let supported = ["limits.cpu", "limits.ephemeral-storage", "limits.memory"];
-            let requests = ["requests.cpu", "requests.ephemeral-storage", "requests.memory"];
-            resource.not_supported(errors, &[supported, requests].concat());
         }
     }
 }

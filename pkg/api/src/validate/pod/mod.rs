@@ -2,6 +2,7 @@
 
 mod affinity;
 mod container;
+mod environment;
 mod handler;
 mod resources;
 mod security;

@@ -1,6 +1,7 @@
 //! Volumes of a pod.
 
-use super::container::{descending, field_ref, resource_field_ref};
+use super::container::descending;
+use super::environment::{field_ref, resource_field_ref};
 use crate::validate::at::At;
 use crate::validate::{Errors, format, storage};
 
