@@ -27,6 +27,8 @@ use crate::user::UserInfo;
 
 /// How long a request that is not long-running may take.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How long the rest of a refused request is listened to.
+const DRAIN: Duration = Duration::from_millis(500);
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// Who is at the other end of a connection.
@@ -88,7 +90,16 @@ impl Server {
     }
 
     async fn process(self: Arc<Self>, mut call: Call, origin: Origin) -> Result<Reply, Status> {
-        if let Some(reply) = router::public(&self, &call) {
+        let result = self.judged(&mut call, origin).await;
+        if let Some(unread) = call.take_body() {
+            // A stream that is answered before its body was read is reset, which some clients take for a failure.
+            let _ = tokio::time::timeout(DRAIN, super::body::read(unread)).await;
+        }
+        result
+    }
+
+    async fn judged(self: Arc<Self>, call: &mut Call, origin: Origin) -> Result<Reply, Status> {
+        if let Some(reply) = router::public(&self, call) {
             return Ok(reply);
         }
         call.user = match origin {
@@ -102,8 +113,8 @@ impl Server {
         strip_credentials(&mut call.parts);
         let long = call.info.is_long_running(&call.query);
         let limit = if long { Duration::MAX } else { deadline(&call.query)? };
-        let audit = self.audit.begin(&call, real.as_ref());
-        let result = within(limit, self.clone().admitted(&mut call)).await;
+        let audit = self.audit.begin(call, real.as_ref());
+        let result = within(limit, self.clone().admitted(call)).await;
         self.audit.end(audit, &result);
         result
     }
