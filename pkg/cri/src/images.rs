@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::{
-    CreateImageRequest, CreateRequest, DeleteRequest, Image as ImageRecord, UpdateImageRequest,
+    CreateImageRequest, CreateRequest, DeleteRequest, Image as ImageRecord, ListImagesRequest, UpdateImageRequest,
 };
 use containerd_client::types::Descriptor;
 use tonic::metadata::MetadataValue;
@@ -45,11 +45,30 @@ impl From<CriError> for ImportError {
 }
 
 /// Loads an OCI or Docker archive (plain or gzip) into containerd's `namespace`; gives the names of its images.
+///
+/// They are pinned: what came without a registry could not be fetched again after a collection.
 pub async fn import(socket: &Path, archive: &Path, namespace: &str) -> Result<Vec<String>, ImportError> {
     let path = archive.to_owned();
     let read = tokio::task::spawn_blocking(move || Archive::open(&path)).await;
     let archive = read.map_err(|e| ImportError::Format { path: archive.to_owned(), reason: e.to_string() })??;
-    import_archive(socket, &archive, namespace, false).await
+    import_archive(socket, &archive, namespace, true).await
+}
+
+impl Runtime {
+    /// Names of images that collection must leave alone, which CRI does not tell before containerd 1.7. None where the
+    /// runtime is not containerd.
+    pub async fn pinned_images(&self) -> Vec<String> {
+        let filters = vec![format!("labels.\"{}\"=={}", PINNED_LABEL.0, PINNED_LABEL.1)];
+        let mut request = tonic::Request::new(ListImagesRequest { filters });
+        request.metadata_mut().insert("containerd-namespace", MetadataValue::from_static("k8s.io"));
+        match ImagesClient::new(self.channel.clone()).list(request).await {
+            Ok(answer) => answer.into_inner().images.into_iter().map(|image| image.name).collect(),
+            Err(error) => {
+                tracing::debug!(%error, "pinned images are unknown");
+                Vec::new()
+            }
+        }
+    }
 }
 
 /// Loads an archive that is in memory; `pinned` keeps image collection away from it.

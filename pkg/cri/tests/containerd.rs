@@ -36,6 +36,7 @@ async fn images_load_and_a_container_runs_and_its_end_is_told() {
     assert!(names.contains(&"kube1.local/busybox:1".to_owned()), "{names:?}");
 
     let runtime = containerd.runtime();
+    assert_eq!(runtime.pinned_images().await, ["kube1.local/busybox:1", "kube1.local/pause:1"]);
     assert!(runtime.image_status("kube1.local/none:1").await.unwrap().is_none());
     let config = sandbox(containerd.dir.path());
     let id = runtime.run_pod_sandbox(config.clone(), "").await.unwrap();

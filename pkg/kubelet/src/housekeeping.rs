@@ -179,9 +179,11 @@ impl ImageCollector {
             .flat_map(|c| [c.image_ref.as_str(), c.image.as_ref().map_or("", |i| i.image.as_str())])
             .collect();
         let now = Instant::now();
+        let pinned = node.runtime.pinned_images().await;
         let in_use = |image: &kube1_cri::v1::Image| {
             let names = image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
             image.pinned
+                || image.repo_tags.iter().any(|tag| pinned.contains(tag))
                 || image.repo_tags.contains(&node.config.pause_image)
                 || names.into_iter().any(|n| used.contains(n.as_str()))
         };

@@ -78,9 +78,13 @@ async fn run(config: &KubeletConfig, ctx: &Context, stop: &CancellationToken) ->
     });
     let node = build_node(config, runtime, cgroups, recorder, &informers, stop);
     let status = node_status::NodeStatusTask::new(Arc::clone(&node), &version, stop.clone());
-    status.register().await?;
-    ctx.ready();
-    tasks.spawn(status.run());
+    let registered = ctx.clone();
+    // Static pods and what already runs do not wait for the apiserver.
+    tasks.spawn(async move {
+        status.register().await?;
+        registered.ready();
+        status.run().await
+    });
 
     let by_node = Selection { field_selector: format!("spec.nodeName={}", config.node_name), ..Selection::default() };
     let pods: Informer<Pod> = informers.select(by_node);

@@ -83,7 +83,7 @@ async fn a_new_kubelet_goes_on_with_what_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crashes_wait_and_failures_say_why() {
     let Some(node) = TestNode::start().await else { return };
-    node.create("crash", json!({"containers": [shell("c", "exit 1")]})).await;
+    node.create("crash", json!({"containers": [shell("c", "echo no such database; exit 1")]})).await;
     let mut bad = shell("c", "true");
     bad["image"] = "kube1.local/none:1".into();
     bad["imagePullPolicy"] = "Never".into();
@@ -108,6 +108,7 @@ async fn crashes_wait_and_failures_say_why() {
             .unwrap()
             .starts_with("back-off 10s restarting failed container=c")
     );
+    assert!(status["state"]["waiting"]["message"].as_str().unwrap().ends_with("; it last said: no such database"));
     assert_eq!(crashed["status"]["phase"], "Running");
     waits("noimage", "ErrImageNeverPull").await;
     waits("noenv", "CreateContainerConfigError").await;
@@ -256,6 +257,7 @@ async fn static_pods_run_and_are_mirrored() {
     let Some(node) = TestNode::start().await else { return };
     let manifest = node.config.static_pod_dir.join("web.yaml");
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  terminationGracePeriodSeconds: 1\n  hostNetwork: true\n  containers: [{name: c, image: 'kube1.local/busybox:1', command: [sleep, '1000']}]\n";
+    std::fs::create_dir_all(&node.config.static_pod_dir).unwrap();
     std::fs::write(&manifest, text).unwrap();
     let pod = node.wait_ready("web-node-1").await;
     assert_eq!(pod["metadata"]["annotations"]["kubernetes.io/config.source"], "file");

@@ -231,7 +231,8 @@ impl PodWorker {
                 now: Timestamp::now(),
             };
             let plan = plan(&inputs);
-            self.note_waiting(pod, &plan.waiting);
+            let waiting = plan.waiting.clone();
+            self.note_waiting(pod, &observed, waiting);
             if plan.done {
                 return Ok(self.finish(update, &observed).await);
             }
@@ -307,14 +308,21 @@ impl PodWorker {
     }
 
     /// Tells people once when a container begins to wait.
-    fn note_waiting(&mut self, pod: &Pod, waiting: &HashMap<String, Waiting>) {
-        for (name, why) in waiting {
-            if why.reason == "CrashLoopBackOff" && self.waiting.get(name) != Some(why) {
+    fn note_waiting(&mut self, pod: &Pod, observed: &Observed, mut waiting: HashMap<String, Waiting>) {
+        for (name, why) in &mut waiting {
+            if why.reason != "CrashLoopBackOff" {
+                continue;
+            }
+            if let Some(words) = observed.latest(name).and_then(|c| self.last_lines(pod, c)) {
+                let message = why.message.get_or_insert_default();
+                *message = format!("{message}; it last said: {words}");
+            }
+            if self.waiting.get(name) != Some(why) {
                 let message = format!("Back-off restarting failed container {name} in pod {}", pod.full_name());
                 self.container_event(pod, name, EventType::Warning, "BackOff", &message);
             }
         }
-        self.waiting.clone_from(waiting);
+        self.waiting = waiting;
     }
 
     fn container_event(&self, pod: &Pod, name: &str, kind: EventType, reason: &str, message: &str) {

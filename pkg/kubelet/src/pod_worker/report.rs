@@ -19,6 +19,9 @@ use crate::status::{StatusInputs, pod_status};
 const MESSAGE_MAX: usize = 4096;
 const LOG_TAIL_LINES: usize = 80;
 const LOG_TAIL_BYTES: usize = 2048;
+/// How much of a crashed container's output its waiting state shows.
+const LAST_LINES: usize = 3;
+const LAST_BYTES: usize = 300;
 
 impl PodWorker {
     /// Probes the containers that run.
@@ -100,6 +103,15 @@ impl PodWorker {
         status.nominated_node_name =
             previous.nominated_node_name.filter(|_| status.phase.as_deref() == Some("Pending"));
         status
+    }
+
+    /// The end of what a crashed container printed: most crashes explain themselves there.
+    pub(super) fn last_lines(&self, pod: &Pod, container: &ObservedContainer) -> Option<String> {
+        let dir = self.node.config.pod_log_dir(pod.namespace(), pod.name(), &self.uid);
+        let log = dir.join(&container.name).join(format!("{}.log", container.attempt));
+        let text = crate::log_file::tail(&log, LAST_LINES, LAST_BYTES).ok()?;
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        (!lines.is_empty()).then(|| lines.join(" | "))
     }
 
     /// What a container said at its end.

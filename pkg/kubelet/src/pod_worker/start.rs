@@ -25,6 +25,8 @@ use crate::{dns, resources, sandbox};
 
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
+/// How long a container waits for the first list of services.
+const SERVICES: Duration = Duration::from_secs(10);
 /// A container whose configuration is wrong is tried again after this long.
 const CONFIG_RETRY: Duration = Duration::from_secs(10);
 
@@ -162,6 +164,12 @@ impl PodWorker {
         let pod_ips = if pod.is_host_network() { vec![node.config.node_ip.to_string()] } else { observed.pod_ips() };
         let facts = node.facts(pod_ips.clone());
         let config_error = |message: String| StartError::new("CreateContainerConfigError", message);
+        // A pod that starts before the services are known would miss their variables for its whole life.
+        if !pod.is_static() && tokio::time::timeout(SERVICES, node.services.synced()).await.is_err() {
+            return Err(config_error(
+                "services have not yet been read at least once, cannot construct envvars".to_owned(),
+            ));
+        }
         let sources = EnvSources {
             pod,
             facts: &facts,

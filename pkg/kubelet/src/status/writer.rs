@@ -151,7 +151,10 @@ fn changes(old: &Value, new: &Value) -> Option<Value> {
                 let old_items = old.get(key).and_then(Value::as_array).into_iter().flatten();
                 let gone = old_items.filter(|item| !kept(item));
                 let gone = gone.map(|item| json!({"type": item["type"], "$patch": "delete"}));
-                items.iter().filter(|i| !before(i)).cloned().chain(gone).collect()
+                let of_type =
+                    |item: &Value| old.get(key).and_then(Value::as_array)?.iter().find(|o| o["type"] == item["type"]);
+                let changed = items.iter().filter(|i| !before(i)).map(|item| cleared(item, of_type(item)));
+                changed.chain(gone).collect()
             }
             Value::Array(items) if merged => {
                 let replace = json!({"$patch": "replace"});
@@ -162,6 +165,16 @@ fn changes(old: &Value, new: &Value) -> Option<Value> {
         patch.insert(key.clone(), value);
     }
     (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// A list item that also takes away what an older one of it had and it has not.
+fn cleared(item: &Value, old: Option<&Value>) -> Value {
+    let mut item = item.clone();
+    let gone = old.and_then(Value::as_object).into_iter().flat_map(Map::keys).filter(|key| item.get(*key).is_none());
+    for key in gone.cloned().collect::<Vec<_>>() {
+        item[key] = Value::Null;
+    }
+    item
 }
 
 #[cfg(test)]
@@ -175,5 +188,11 @@ mod tests {
         let wanted = json!({"reason": null, "podIPs": [{"ip": "b"}, {"$patch": "replace"}]});
         assert_eq!(changes(&old, &new), Some(wanted));
         assert_eq!(changes(&new, &new), None);
+        let old = json!({"conditions": [{"type": "A", "message": "m"}, {"type": "B"}, {"type": "C"}]});
+        let new = json!({"conditions": [{"type": "A", "status": "True"}, {"type": "B"}]});
+        let wanted = json!({"conditions": [
+            {"type": "A", "status": "True", "message": null}, {"type": "C", "$patch": "delete"},
+        ]});
+        assert_eq!(changes(&old, &new), Some(wanted));
     }
 }

@@ -231,6 +231,8 @@ fn kubelet_config(client: Client, dir: &Path, containerd: &Containerd, pki: &Ser
     config.listen = ip;
     config.port = free_port();
     config.cgroup_root = format!("kube1-test-{}", config.port);
+    // The machine that runs the tests may be fuller than a node should be.
+    config.eviction = "memory.available<1Mi,nodefs.available<1%".parse().unwrap();
     config.cluster_dns = vec!["10.43.0.10".parse().unwrap()];
     config
 }
