@@ -118,13 +118,9 @@ impl Algorithm {
     }
 }
 
-/// How many feasible nodes are enough to choose from.
+/// How many feasible nodes are enough to choose from: the more, the better the choice and the longer it takes.
 fn enough_nodes(total: usize) -> usize {
-    if total <= NODES_MIN {
-        return total;
-    }
-    let percent = 50_usize.saturating_sub(total / 125).max(5);
-    (total * percent / 100).max(NODES_MIN)
+    if total <= NODES_MIN { total } else { NODES_MIN + (total - NODES_MIN) / 20 }
 }
 
 /// Runs the filters on a node.

@@ -156,7 +156,9 @@ impl Plugin for TopologySpread {
                 }
             }
         }
-        for (constraint, counts) in soft.iter().zip(&mut counts).filter(|(c, _)| c.key != HOSTNAME) {
+        // Pods of a node are counted with its score; values that no candidate has need no count.
+        let spread = soft.iter().zip(&mut counts).filter(|(c, counts)| c.key != HOSTNAME && !counts.is_empty());
+        for (constraint, counts) in spread {
             for node in snapshot.nodes.iter().filter(|n| eligible(n) && constraint.covers(pod, n)) {
                 if let Some(count) = node.labels().get(&constraint.key).and_then(|v| counts.get_mut(v)) {
                     *count += constraint.count(node, &pod.key.namespace);
