@@ -72,6 +72,7 @@ fn start_controllers(supervisor: &mut Supervisor, args: &ServerArgs, api: &ApiSe
             client: component_client(api, &user("kube-controller-manager")),
             clients: Arc::new(clients),
             ca: Arc::clone(&pki.ca),
+            service_account_keys: Arc::clone(&pki.service_account_keys),
             root_ca_pem: pki.ca.certificate_pem().to_owned(),
             cluster_cidr: args.node.cluster_cidr,
         })));

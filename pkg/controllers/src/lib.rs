@@ -3,6 +3,8 @@
 //! Each controller is a module with a `run` function and a row in the [`registry`]. It reads through informers that all
 //! controllers share, and writes with the identity of its own service account.
 
+mod account_tokens;
+mod autoscaler;
 mod certificates;
 mod clock;
 mod controller;

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use ipnet::IpNet;
 use kube::Client;
 use kube1_client::{EventRecorder, Informers};
-use kube1_pki::Authority;
+use kube1_pki::{Authority, ServiceAccountKeys};
 use kube1_supervisor::{BoxError, Component};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,8 @@ pub struct ControllerManagerConfig {
     pub clients: ClientFor,
     /// Signs client and serving certificates.
     pub ca: Arc<Authority>,
+    /// Sign the tokens of service-account token Secrets.
+    pub service_account_keys: Arc<ServiceAccountKeys>,
     /// Certificates by which pods verify the API server.
     pub root_ca_pem: String,
     /// Nodes get their pod ranges out of this network.

@@ -109,7 +109,8 @@ impl Deleter {
         match delete_all(&api, kind).await {
             Ok(remaining) if remaining.is_empty() => {}
             Ok(remaining) => {
-                findings.remaining.insert(kind.name(), remaining.len());
+                let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
+                findings.remaining.insert(name, remaining.len());
                 for finalizer in remaining.iter().flat_map(|o| o.metadata.finalizers.iter().flatten()) {
                     *findings.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
                 }
@@ -170,7 +171,7 @@ async fn delete_all(
 }
 
 /// Condition, its reason when all is well and when not, and what is wrong.
-fn verdicts(findings: &Findings) -> [(&'static str, &'static str, &'static str, Option<String>); 4] {
+fn verdicts(findings: &Findings) -> [(&'static str, &'static str, &'static str, Option<String>); 5] {
     let some = |text: String, wrong: bool| wrong.then_some(text);
     let undiscovered = format!("These API groups do not answer: {}", findings.undiscovered.join(", "));
     let errors = format!("Failed to delete: {}", findings.errors.join("; "));
@@ -187,6 +188,7 @@ fn verdicts(findings: &Findings) -> [(&'static str, &'static str, &'static str, 
             "DiscoveryFailed",
             some(undiscovered, !findings.undiscovered.is_empty()),
         ),
+        ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "GroupVersionParsingFailed", None),
         (
             "NamespaceDeletionContentFailure",
             "ContentDeleted",

@@ -1,13 +1,13 @@
 //! The table of controllers.
 
-use crate::endpoints::{legacy, slices};
+use crate::endpoints::{legacy, mirror, slices};
 use crate::job::ttl;
 use crate::manager::Entry;
 use crate::node::{self, eviction, ipam, lifecycle, pod_gc};
 use crate::volume::{binder, ephemeral, protection};
 use crate::{
-    certificates, cron_job, daemon_set, deployment, disruption, garbage, job, namespace, quota, replica_set,
-    service_account, stateful_set, tokens,
+    account_tokens, autoscaler, certificates, cron_job, daemon_set, deployment, disruption, garbage, job, namespace,
+    quota, replica_set, service_account, stateful_set, tokens,
 };
 
 macro_rules! controllers {
@@ -26,6 +26,7 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "namespace-controller" as "namespace-controller": namespace::run,
     "endpointslice-controller" as "endpointslice-controller": slices::run,
     "endpoints-controller" as "endpoint-controller": legacy::run,
+    "endpointslice-mirroring-controller" as "endpointslicemirroring-controller": mirror::run,
     "garbage-collector-controller" as "generic-garbage-collector": garbage::run,
     "node-lifecycle-controller" as "node-controller": lifecycle::run,
     "taint-eviction-controller" as "node-controller": eviction::run,
@@ -39,12 +40,14 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "job-controller" as "job-controller": job::run,
     "ttl-after-finished-controller" as "ttl-after-finished-controller": ttl::run,
     "cronjob-controller" as "cronjob-controller": cron_job::run,
+    "horizontal-pod-autoscaler-controller" as "horizontal-pod-autoscaler": autoscaler::run,
     "resourcequota-controller" as "resourcequota-controller": quota::run,
     "disruption-controller" as "disruption-controller": disruption::run,
     "persistentvolume-binder-controller" as "persistent-volume-binder": binder::run,
     "persistentvolumeclaim-protection-controller" as "pvc-protection-controller": protection::run_claims,
     "persistentvolume-protection-controller" as "pv-protection-controller": protection::run_volumes,
     "ephemeral-volume-controller" as "ephemeral-volume-controller": ephemeral::run,
+    "serviceaccount-token-controller" as "tokens-controller": account_tokens::run,
     "token-cleaner-controller" as "token-cleaner": tokens::run,
     "ttl-controller" as "ttl-controller": node::ttl::run,
 ];

@@ -1,5 +1,6 @@
 //! DaemonSets: one pod on every node that fits.
 
+mod backoff;
 mod placement;
 mod pod;
 mod update;
@@ -19,6 +20,7 @@ use crate::history::{self, History, REVISION_LABEL, Wanted};
 use crate::owner::{self, claim, concerned, controller_key, selector, selects};
 use crate::pod_control::PodControl;
 use crate::pods;
+use backoff::Backoff;
 use placement::{Placement, target_node};
 
 /// Runs the controller of DaemonSets.
@@ -55,7 +57,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     });
     controller.watch_own(&sets, &queue);
     let control = PodControl { client: controller.client.clone(), recorder: controller.recorder.clone(), expectations };
-    let keeper = Arc::new(Keeper { sets, pods, nodes, revisions, control });
+    let (backoff, retry) = (Backoff::default(), queue.clone());
+    let keeper = Arc::new(Keeper { sets, pods, nodes, revisions, control, backoff, queue: retry });
     let sync = |key| {
         let keeper = Arc::clone(&keeper);
         async move { keeper.sync(key).await }
@@ -85,6 +88,9 @@ struct Keeper {
     nodes: Informer<Node>,
     revisions: Informer<ControllerRevision>,
     control: PodControl,
+    backoff: Backoff,
+    /// Where replacements wait are looked at again.
+    queue: WorkQueue<ObjectKey>,
 }
 
 /// Pods by the node they are on, or meant for.
@@ -184,6 +190,10 @@ impl Keeper {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             match pods::phase(pod) {
                 "Failed" => {
+                    if let Err(left) = self.backoff.replace(owner::uid(&set.metadata), node) {
+                        self.queue.add_after(ObjectKey::of(set), left);
+                        continue;
+                    }
                     let message =
                         format!("Found failed daemon pod {}/{name} on node {node}, will try to kill it", ns(pod));
                     self.control.recorder.event(set, EventType::Warning, "FailedDaemonPod", message);

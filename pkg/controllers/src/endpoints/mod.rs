@@ -1,6 +1,7 @@
 //! Where Services lead: EndpointSlices and Endpoints.
 
 pub mod legacy;
+pub mod mirror;
 mod placement;
 pub mod slices;
 

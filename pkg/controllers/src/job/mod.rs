@@ -124,6 +124,9 @@ impl Keeper {
             return Ok(Outcome::Done);
         }
         let pods = claim(&self.control.client, &*job, &selector, &self.pods).await?;
+        for adopted in pods.iter().filter(|p| controller_of(&p.metadata).is_none()) {
+            self.hold(adopted).await?;
+        }
         if is_finished(&job) || job.metadata.deletion_timestamp.is_some() {
             let held: Vec<_> = pods.into_iter().filter(|p| has_finalizer(p)).collect();
             return self.release(&held).await.map(|()| Outcome::Done);
@@ -167,6 +170,14 @@ impl Keeper {
     async fn release_one(&self, pod: &Pod) -> Result<(), SyncError> {
         let key = ObjectKey::of(pod);
         let patch = json!({"metadata": {"uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+        let api = namespaced::<Pod>(&self.control.client, &key.namespace);
+        Ok(unless_gone(api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?)
+    }
+
+    /// Keeps an adopted pod until its end is counted, like those that the Job made.
+    async fn hold(&self, pod: &Pod) -> Result<(), SyncError> {
+        let key = ObjectKey::of(pod);
+        let patch = json!({"metadata": {"uid": pod.metadata.uid, "finalizers": [FINALIZER]}});
         let api = namespaced::<Pod>(&self.control.client, &key.namespace);
         Ok(unless_gone(api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?)
     }

@@ -82,6 +82,7 @@ impl Cluster {
                 as_user(&server, UserInfo::authenticated(name, &groups))
             }),
             ca: Arc::new(kube1_pki::Authority::create("kubernetes").unwrap()),
+            service_account_keys: pki.service_account_keys.clone(),
             root_ca_pem: pki.ca.certificate_pem().to_owned(),
             cluster_cidr: "10.42.0.0/16".parse().unwrap(),
         });
@@ -127,6 +128,15 @@ impl Cluster {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The API of a cluster-scoped kind as a node sees it.
+    pub fn as_node<K>(&self, name: &str) -> Api<K>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let user = UserInfo::authenticated(format!("system:node:{name}"), &["system:nodes"]);
+        Api::all(as_user(&self.api, user))
     }
 
     /// Waits until `test` holds for the list of objects in a namespace; panics with the last list.
