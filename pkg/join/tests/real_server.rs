@@ -65,6 +65,7 @@ async fn control_plane() -> ControlPlane {
             client(&by_account, UserInfo::authenticated(user, &["system:serviceaccounts"]))
         }),
         ca: pki.ca.clone(),
+        service_account_keys: pki.service_account_keys.clone(),
         root_ca_pem: pki.ca.certificate_pem().to_owned(),
         cluster_cidr: "10.42.0.0/16".parse().unwrap(),
     });
