@@ -78,12 +78,13 @@ impl<'a> Place<'a> {
                 Some(field) => Some(Self::field(field)),
                 None => shape.member(name).map(|shape| Self::Typed { shape, atomic: false }),
             },
-            Self::Structural(schema) => match schema.member(name) {
-                Some(member) => Some(Self::Structural(member)),
-                None if schema.embedded_resource => embedded(name),
-                None => None,
+            Self::Structural(schema) => {
+                let of_every_object = if schema.embedded_resource { embedded(name) } else { None };
+                let free = schema.preserve_unknown || matches!(schema.additional, Additional::Any);
+                of_every_object
+                    .or_else(|| schema.member(name).map(Self::Structural))
+                    .or_else(|| free.then_some(Self::Deduced))
             }
-            .or((schema.preserve_unknown || matches!(schema.additional, Additional::Any)).then_some(Self::Deduced)),
             Self::Root(schema) => match embedded(name) {
                 Some(place) => Some(place),
                 None => match schema {

@@ -237,3 +237,38 @@ fn defaults_left_out_of_atomic_values_do_not_conflict() {
     let other = json!({"fieldPath": "metadata.uid"});
     assert_eq!(apply(&pods, Some(&live), &pod(other), "m", false, "", T2).unwrap_err().code(), 409);
 }
+
+#[test]
+fn custom_resources_follow_their_schema() {
+    let schema = crate::structural::parse(
+        &json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port"],
+                "items": {"type": "object", "required": ["port"], "properties": {"port": {"type": "integer"}, "name": {"type": "string"}}}},
+            "names": {"type": "array", "items": {"type": "string"}},
+            "template": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}}}}}),
+        &crate::field::FieldPath::default(),
+    )
+    .unwrap();
+    let resource = Resource::from(crate::resource::CustomResource {
+        group: "example.com".into(),
+        version: "v1".into(),
+        kind: "Foo".into(),
+        plural: "foos".into(),
+        namespaced: true,
+        ..Default::default()
+    });
+    let foo =
+        |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "f"}, "spec": spec});
+    let manager =
+        |name: &'static str| Manager { resource: &resource, schema: Some(&schema), name, subresource: "", now: T1 };
+    let first = foo(
+        json!({"ports": [{"port": 1, "name": "a"}], "names": ["x"], "template": {"metadata": {"namespace": "n"}, "any": 1}}),
+    );
+    let live = manager("m1").apply(None, &first, false).unwrap();
+    let both = manager("m2").apply(Some(&live), &foo(json!({"ports": [{"port": 2}]})), false).unwrap();
+    assert_eq!(both["spec"]["ports"], json!([{"port": 1, "name": "a"}, {"port": 2}]));
+    let conflict = manager("m2").apply(Some(&both), &foo(json!({"names": ["y"]})), false).unwrap_err();
+    assert_eq!(conflict.message(), "Apply failed with 1 conflict: conflict with \"m1\": .spec.names");
+    let unknown = manager("m1").apply(None, &foo(json!({"other": 1})), false).unwrap_err();
+    assert!(unknown.message().ends_with("Kind=Foo): .spec.other: field not declared in schema"), "{unknown}");
+}
