@@ -58,7 +58,14 @@ pub async fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
         },
         ["apis", group, version] => discovery::api_resource_list(&table, group, version),
         ["openapi", "v2"] => return openapi_v2(server, call),
-        ["openapi", "v3"] => return Ok(tagged(call, JSON, &openapi::v3_root(&table))),
+        ["openapi", "v3"] => {
+            let mut root = openapi::v3_root(&table);
+            for remote in server.remote_discovery.versions(server).await.iter().filter(|v| v.resources.is_some()) {
+                let path = format!("apis/{}/{}", remote.group, remote.version);
+                root["paths"][&path] = json!({"serverRelativeURL": format!("/openapi/v3/{path}")});
+            }
+            return Ok(tagged(call, JSON, &root));
+        }
         ["openapi", "v3", ref rest @ ..] => return openapi_v3(server, call, &rest.join("/")),
         [""] => Some(json!({"paths": root_paths(&table)})),
         _ => None,

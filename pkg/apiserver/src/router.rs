@@ -87,7 +87,9 @@ pub fn not_allowed(row: &Resource, verb: &str) -> Status {
 
 async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     let path = call.info.path.trim_end_matches('/').to_owned();
-    if let Some((group, version)) = documents::group_version(&path)
+    // Extension servers also describe what they serve.
+    let described = path.strip_prefix("/openapi/v3").unwrap_or(&path);
+    if let Some((group, version)) = documents::group_version(described)
         && let Some(remote) = aggregate::route::find(server, group, version)
     {
         return aggregate::route::route(server, call, remote).await;

@@ -91,6 +91,7 @@ fn fruits(method: &Method, path: &str, user: &str, _: Value) -> Value {
         "/apis/fruit.example.com/v1" => json!({"kind": "APIResourceList", "apiVersion": "v1",
             "groupVersion": "fruit.example.com/v1", "resources": [{"name": "apples", "singularName": "apple",
             "namespaced": true, "kind": "Apple", "verbs": ["list"]}]}),
+        "/openapi/v3/apis/fruit.example.com/v1" => json!({"openapi": "3.0.0", "info": {"title": "fruit"}}),
         _ => json!({"kind": "AppleList", "apiVersion": "fruit.example.com/v1", "metadata": {}, "items": [
             {"apiVersion": "fruit.example.com/v1", "kind": "Apple", "metadata": {"name": user}}]}),
     }
@@ -133,6 +134,11 @@ async fn an_extension_server_answers_for_its_group() {
     assert_eq!(list.items[0].metadata.name.as_deref(), Some("kubernetes-admin"), "the user is passed on");
     let groups = client.list_api_groups().await.unwrap();
     assert!(groups.groups.iter().any(|g| g.name == "fruit.example.com"));
+    let read =
+        async |path: &str| -> Value { client.request(Request::get(path).body(Vec::new()).unwrap()).await.unwrap() };
+    let documents = read("/openapi/v3").await;
+    let url = documents["paths"]["apis/fruit.example.com/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    assert_eq!(read(&url).await["info"]["title"], "fruit", "it describes itself");
     server.stop().await;
 }
 

@@ -141,6 +141,8 @@ pub fn extend_aggregated(list: &mut Value, versions: &[RemoteVersion]) {
         match items.iter_mut().find(|g| g["metadata"]["name"] == remote.group) {
             Some(group) => {
                 if let Some(list) = group["versions"].as_array_mut() {
+                    // What is served elsewhere replaces what would be served here.
+                    list.retain(|v| v["version"] != version["version"]);
                     list.push(version);
                 }
             }
