@@ -9,6 +9,9 @@ use cel::{Context, IdedExpr};
 use kube_cel::KubeCelExt;
 use serde_json::Value;
 
+use crate::authorizer_library;
+pub use crate::authorizer_library::{Decide, Question};
+
 /// Longest text of an expression; compiling takes time and memory with its length.
 const TEXT_MAX: usize = 64 << 10;
 
@@ -82,6 +85,11 @@ impl Bindings {
     /// Binds a variable.
     pub fn set(&mut self, name: &str, value: &Value) {
         self.context.add_variable_from_value(name, from_json(value));
+    }
+
+    /// Binds `authorizer`, which asks `decide`; `request` is what `authorizer.requestResource` is about.
+    pub fn set_authorizer(&mut self, request: &Question, decide: Arc<Decide>) {
+        authorizer_library::bind(&mut self.context, request, decide);
     }
 
     /// Evaluates `expression` and binds its value to `variables.NAME`. What fails is left out, so that only

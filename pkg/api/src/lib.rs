@@ -2,6 +2,7 @@
 
 pub mod amounts;
 pub mod apply;
+mod authorizer_library;
 pub mod codec;
 pub mod custom;
 pub mod default;

@@ -107,6 +107,7 @@ pub struct Configured {
     pub storage: Storage,
     pub table: Arc<ArcSwap<ResourceTable>>,
     pub resolver: Resolver,
+    pub authorizer: Arc<dyn Authorizer>,
 }
 
 impl Configured {

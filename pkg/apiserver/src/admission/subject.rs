@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use kube1_api::expression::{Bindings, Expression};
+use futures::FutureExt;
+use kube1_api::expression::{Bindings, Expression, Question};
 use kube1_api::resource::{Resource, ResourceTable};
 use kube1_api::selector::LabelSelector;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
+use crate::authz::{Authorizer, Decision};
 use crate::convert;
 use crate::reader::StorageReader;
+use crate::request_info::RequestInfo;
+use crate::user::UserInfo;
 use crate::webhook::{Review, Subject};
 
 /// What rules and selectors look at.
@@ -144,7 +148,7 @@ impl<'a> View<'a> {
 }
 
 /// The variables of expressions about a write.
-pub(super) fn bindings(review: &Review<'_>) -> Bindings {
+pub(super) fn bindings(review: &Review<'_>, authorizer: &Arc<dyn Authorizer>) -> Bindings {
     let mut request = review.to_json()["request"].take();
     if let Some(request) = request.as_object_mut() {
         request.remove("object");
@@ -154,7 +158,46 @@ pub(super) fn bindings(review: &Review<'_>) -> Bindings {
     bindings.set("object", &json!(review.object));
     bindings.set("oldObject", &json!(review.old_object));
     bindings.set("request", &request);
+    let (group, _, resource) = review.resource;
+    let own = Question {
+        group: group.to_owned(),
+        resource: resource.to_owned(),
+        subresource: review.subresource.to_owned(),
+        namespace: review.namespace.to_owned(),
+        name: review.name.to_owned(),
+        ..Question::default()
+    };
+    let (user, authorizer) = (review.user.clone(), authorizer.clone());
+    bindings.set_authorizer(&own, Arc::new(move |question| decide(&user, &*authorizer, question)));
     bindings
+}
+
+/// Answers an expression's question about permissions.
+fn decide(user: &UserInfo, authorizer: &dyn Authorizer, question: &Question) -> Result<(bool, String), String> {
+    let asked = question.clone();
+    let request = RequestInfo {
+        is_resource: asked.path.is_empty(),
+        path: asked.path,
+        verb: asked.verb,
+        version: "*".into(),
+        group: asked.group,
+        namespace: asked.namespace,
+        resource: asked.resource,
+        subresource: asked.subresource,
+        name: asked.name,
+        ..RequestInfo::default()
+    };
+    let account = asked.service_account.map(|(namespace, name)| {
+        let own_group = format!("system:serviceaccounts:{namespace}");
+        let groups = ["system:serviceaccounts", &own_group];
+        UserInfo::authenticated(format!("system:serviceaccount:{namespace}:{name}"), &groups)
+    });
+    // Expressions cannot wait; the authorizers of this server answer at once, from memory.
+    match authorizer.explain(account.as_ref().unwrap_or(user), &request).now_or_never() {
+        Some((Decision::Allow, reason)) => Ok((true, reason)),
+        Some((Decision::Deny(reason) | Decision::NoOpinion(reason), _)) => Ok((false, reason)),
+        None => Err("the authorizer did not answer in time".into()),
+    }
 }
 
 /// Named expressions, all of which must hold; those that do not compile fail.

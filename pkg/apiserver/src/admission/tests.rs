@@ -61,7 +61,8 @@ impl World {
     pub fn configured(&self) -> Configured {
         let table = Arc::new(ArcSwap::from_pointee(self.table.clone()));
         let resolver = Resolver::new(&self.storage, &self.table).unwrap();
-        Configured { reader: self.reader.clone(), storage: self.storage.clone(), table, resolver }
+        let (reader, storage) = (self.reader.clone(), self.storage.clone());
+        Configured { reader, storage, table, resolver, authorizer: Arc::new(Alice) }
     }
 
     fn admission(&self) -> Admission {

@@ -63,7 +63,7 @@ impl Configured {
         let options = attributes.options.clone().unwrap_or_default();
         let review = view.review(hook.version, &versioned, &options);
         if !hook.conditions.is_empty() {
-            match all_hold(&hook.conditions, &bindings(&review)) {
+            match all_hold(&hook.conditions, &bindings(&review, &self.authorizer)) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(_) if hook.failure_policy == FailurePolicy::Ignore => return Ok(None),

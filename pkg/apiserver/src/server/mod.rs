@@ -216,7 +216,8 @@ impl Server {
         plugins.push(Arc::new(RbacEscalation::new(rbac, authorizer.clone())));
         if let Some(resolver) = Resolver::new(&storage, &table.load()) {
             let (reader, storage, table) = (objects.clone(), storage.clone(), table.clone());
-            plugins.extend(Configured { reader, storage, table, resolver }.plugins());
+            let authorizer = authorizer.clone();
+            plugins.extend(Configured { reader, storage, table, resolver, authorizer }.plugins());
         }
         let reviews = review::Context {
             authenticator: authenticator.clone(),

@@ -96,7 +96,7 @@ fn each_run(
         };
         for param in params {
             let review = view.review("v1", &versioned, &options);
-            let mut bindings = bindings(&review);
+            let mut bindings = bindings(&review, &configured.authorizer);
             bindings.set("params", &param);
             bindings.set("namespaceObject", view.namespace.as_ref().unwrap_or(&Value::Null));
             match all_hold(&policy.conditions, &bindings) {
