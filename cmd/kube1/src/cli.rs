@@ -147,6 +147,9 @@ pub struct ServerArgs {
     /// Ports for NodePort Services
     #[arg(long, env = "KUBE1_SERVICE_NODE_PORT_RANGE", default_value = "30000-32767", value_name = "A-B")]
     pub service_node_port_range: PortRange,
+    /// AuthenticationConfiguration: outside issuers whose tokens are accepted (OpenID Connect), anonymous requests
+    #[arg(long, env = "KUBE1_AUTHENTICATION_CONFIG", value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
     /// Run no worker on this server
     #[arg(long, env = "KUBE1_DISABLE_AGENT")]
     pub disable_agent: bool,

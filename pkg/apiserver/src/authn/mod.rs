@@ -4,6 +4,7 @@ mod bootstrap_token;
 mod cache;
 mod headers;
 mod impersonation;
+mod jwt;
 mod request_header;
 mod service_account;
 mod token_secret;
@@ -21,6 +22,7 @@ use rustls::pki_types::CertificateDer;
 
 pub use cache::TokenCache;
 pub use impersonation::impersonate;
+pub use jwt::{AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator, JwtConfig};
 pub use service_account::{ServiceAccountTokens, groups as service_account_groups};
 pub use token_secret::TokenSecrets;
 pub use x509::{AnyClientCertificate, Authorities, AuthoritiesError, CREDENTIAL_ID, Peer};
@@ -51,6 +53,10 @@ pub enum TokenError {
     UnknownBootstrapToken,
     #[error("no authenticator knows this token")]
     Unknown,
+    #[error("{0}")]
+    Refused(String),
+    #[error("the keys of the issuer {issuer} cannot be had: {reason}")]
+    Issuer { issuer: String, reason: String },
 }
 
 /// The user of a token, and those of the asked audiences that it is for.
@@ -74,8 +80,10 @@ pub struct Config {
     pub issuers: Vec<String>,
     /// What tokens for this server are for; the first issuer when empty.
     pub api_audiences: Vec<String>,
-    /// Requests without a credential are those of `system:anonymous`.
-    pub anonymous: bool,
+    /// Outside issuers whose tokens are accepted.
+    pub jwt: Vec<JwtAuthenticator>,
+    /// Whether requests without a credential are those of `system:anonymous`.
+    pub anonymous: AnonymousConfig,
     pub reader: Arc<dyn Reader>,
 }
 
@@ -143,7 +151,7 @@ impl Authenticator {
         if expired || peer.rejected {
             return Err(Status::unauthorized());
         }
-        Ok(self.config.anonymous.then(UserInfo::anonymous))
+        Ok(self.config.anonymous.admits(parts.uri.path()).then(UserInfo::anonymous))
     }
 
     /// The user of `token` when it is for at least one of `audiences`. A service account's is remembered for ten seconds.
@@ -155,12 +163,24 @@ impl Authenticator {
         if let Some(found) = self.cache.get(token, audiences) {
             return Ok(found);
         }
-        let found = self.service_accounts.authenticate(token, audiences)?.ok_or(TokenError::Unknown)?;
+        let found = match self.service_accounts.authenticate(token, audiences)? {
+            Some(found) => found,
+            None => self.outside_user(token, audiences).await?,
+        };
         self.cache.put(token, audiences, &found);
         Ok(found)
     }
 
-    /// Tokens without audiences are for this server.
+    async fn outside_user(&self, token: &str, audiences: &[String]) -> Result<TokenUser, TokenError> {
+        for issuer in &self.config.jwt {
+            if let Some((user, not_after)) = issuer.authenticate(token).await? {
+                return Ok(TokenUser { not_after, ..self.for_this_server(user, audiences)? });
+            }
+        }
+        Err(TokenError::Unknown)
+    }
+
+    /// Tokens without audiences of this cluster are for this server.
     fn for_this_server(&self, user: UserInfo, audiences: &[String]) -> Result<TokenUser, TokenError> {
         let own = audiences.iter().filter(|a| self.config.api_audiences.contains(a));
         let audiences: Vec<String> = own.cloned().collect();
@@ -200,7 +220,8 @@ mod tests {
             service_account_keys: Arc::new(ServiceAccountKeys::new(PrivateKey::generate().unwrap())),
             issuers: vec!["https://k".into()],
             api_audiences: vec![],
-            anonymous: true,
+            jwt: vec![],
+            anonymous: AnonymousConfig::everywhere(),
             reader: Arc::new(Objects::default()),
         })
     }

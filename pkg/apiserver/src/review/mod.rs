@@ -109,7 +109,8 @@ mod testing {
             service_account_keys: keys.clone(),
             issuers: vec!["https://k".into()],
             api_audiences: vec![],
-            anonymous: true,
+            jwt: vec![],
+            anonymous: crate::authn::AnonymousConfig::everywhere(),
             reader: objects.clone(),
         });
         Context {

@@ -27,7 +27,9 @@ use crate::admission::{self, Admission, Configured, RbacEscalation};
 use crate::aggregate::AvailabilityController;
 use crate::aggregate::discovery::RemoteDiscovery;
 use crate::allocator::{AllocatorConfig, ServiceAllocator};
-use crate::authn::{self, Authenticator, Authorities, AuthoritiesError};
+use crate::authn::{
+    self, AnonymousConfig, AuthenticationConfiguration, Authenticator, Authorities, AuthoritiesError, JwtAuthenticator,
+};
 use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
 use crate::bootstrap;
 use crate::custom::DefinitionController;
@@ -58,6 +60,8 @@ pub struct Config {
     pub service_cidr: IpNet,
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub cluster_domain: String,
+    /// Outside issuers of tokens, and who is anonymous; upstream's defaults without.
+    pub authentication: Option<AuthenticationConfiguration>,
     /// Where the audit log is written; none without.
     pub audit_log: Option<PathBuf>,
 }
@@ -69,6 +73,8 @@ pub enum ServerError {
     Storage(#[from] OpenError),
     #[error("cannot use the cluster's certificate authorities")]
     Authorities(#[from] AuthoritiesError),
+    #[error("the authentication configuration cannot be used: {0}")]
+    Authentication(String),
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error("cannot bring the cluster's start objects up to date: {0}")]
@@ -199,6 +205,10 @@ impl Server {
         let objects = Arc::new(StorageReader::new(&storage, &table.load()));
         let reader: Arc<dyn Reader> = objects.clone();
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+        let outside = config.authentication.clone().unwrap_or_default();
+        let anonymous = outside.anonymous.unwrap_or_else(AnonymousConfig::everywhere);
+        let jwt = outside.jwt.into_iter().map(JwtAuthenticator::new).collect::<Result<_, _>>();
+        let jwt = jwt.map_err(ServerError::Authentication)?;
         let authenticator = Arc::new(Authenticator::new(authn::Config {
             client_authorities: Authorities::from_pem(config.pki.ca.certificate_pem())?,
             proxy_authorities: Some(Authorities::from_pem(config.pki.request_header_ca.certificate_pem())?),
@@ -206,7 +216,8 @@ impl Server {
             service_account_keys: config.pki.service_account_keys.clone(),
             issuers: vec![issuer.clone()],
             api_audiences: Vec::new(),
-            anonymous: true,
+            jwt,
+            anonymous,
             reader: reader.clone(),
         }));
         let rbac = Arc::new(Rbac::of_storage(&storage, &table.load()));

@@ -60,6 +60,7 @@ impl TestNode {
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             node_ports: 30000..=32767,
             cluster_domain: "cluster.local".into(),
+            authentication: None,
             audit_log: None,
         });
         let api = api.await.unwrap();
