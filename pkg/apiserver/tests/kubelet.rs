@@ -7,6 +7,7 @@ mod support;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use futures::{SinkExt, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, LogParams, PatchParams, PostParams};
 use kube1_apiserver::dial::{self, Target, Trust};
@@ -16,6 +17,8 @@ use support::TestServer;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 /// Reads a request's or an answer's head; returns its first line and whether `text` is in the rest.
 async fn read_head(stream: &mut BufReader<impl AsyncRead + Unpin>, text: &str) -> (String, bool) {
@@ -64,7 +67,7 @@ async fn logs_and_commands_reach_the_kubelet() {
     let port = kubelet.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {
         let mut requests = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let (stream, _) = kubelet.accept().await.unwrap();
             let stream = TlsAcceptor::from(tls.clone()).accept(stream).await.unwrap();
             assert!(stream.get_ref().1.peer_certificates().is_some(), "the server shows its certificate");
@@ -110,7 +113,21 @@ async fn logs_and_commands_reach_the_kubelet() {
     stream.read_exact(&mut echo).await.unwrap();
     assert_eq!(&echo, b"gnip");
 
+    let url = format!("wss://{}/api/v1/namespaces/default/pods/p/portforward", server.address);
+    let mut request = url.into_client_request().unwrap();
+    let offer = "SPDY/3.1+portforward.k8s.io".parse().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", offer);
+    let stream = dial::connect(&target).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    socket.send(Message::binary("ping")).await.unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < 4 {
+        heard.extend_from_slice(&socket.next().await.unwrap().unwrap().into_data());
+    }
+    assert_eq!(heard, b"gnip", "a tunnel carries the bytes of the kubelet's connection");
+
     let requests = serving.await.unwrap();
+    assert_eq!(requests[2], "POST /portForward/default/p? HTTP/1.1");
     assert_eq!(requests[0], "GET /containerLogs/default/p/c?tailLines=5 HTTP/1.1");
     assert_eq!(requests[1], "POST /exec/default/p/c?command=ls&command=a%20b&input=1&output=1 HTTP/1.1");
     server.stop().await;

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::client::conn::http1;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use kube1_api::status::Status;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
@@ -41,18 +41,13 @@ pub struct Forwarded {
     pub headers: HeaderMap,
 }
 
-/// Sends the call's request on and answers what the other server does. After a successful upgrade both connections are
-/// joined until one ends or the server shuts down.
-pub async fn forward(server: &Arc<Server>, call: &mut Call, to: Forwarded) -> Result<Reply, Status> {
-    match &to.backend {
-        Backend::Tls(target) => {
-            let stream = timed(dial::connect(target)).await?;
-            exchange(server, call, to, stream).await
-        }
-        Backend::Plain(address) => {
-            let stream = timed(TcpStream::connect(*address)).await?;
-            exchange(server, call, to, stream).await
-        }
+type Sender = http1::SendRequest<RequestBody>;
+
+/// Connects to the other server.
+async fn open(server: &Arc<Server>, backend: &Backend) -> Result<Sender, Status> {
+    match backend {
+        Backend::Tls(target) => drive(server, timed(dial::connect(target)).await?).await,
+        Backend::Plain(address) => drive(server, timed(TcpStream::connect(*address)).await?).await,
     }
 }
 
@@ -67,12 +62,15 @@ async fn timed<T, E: std::error::Error>(connecting: impl Future<Output = Result<
     }
 }
 
-async fn exchange<S>(server: &Arc<Server>, call: &mut Call, to: Forwarded, stream: S) -> Result<Reply, Status>
+fn failed(error: hyper::Error) -> Status {
+    Status::service_unavailable(format!("error trying to reach service: {error}"))
+}
+
+async fn drive<S>(server: &Arc<Server>, stream: S) -> Result<Sender, Status>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let failed = |e: hyper::Error| Status::service_unavailable(format!("error trying to reach service: {e}"));
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     // The connection ends with the answer's body, with the joined connections, or with the server.
     let shutdown = server.shutdown.clone();
     server.streams.spawn(async move {
@@ -83,6 +81,34 @@ where
             () = shutdown.cancelled() => {}
         }
     });
+    Ok(sender)
+}
+
+/// Opens a connection of the server's own that speaks another protocol.
+pub async fn switch(server: &Arc<Server>, to: &Forwarded, protocol: &'static str) -> Result<Upgraded, Status> {
+    let mut sender = open(server, &to.backend).await?;
+    let mut request = Request::post(to.path.as_str()).body(empty_body()).map_err(Status::internal)?;
+    let headers = request.headers_mut();
+    headers.extend(to.headers.clone());
+    headers.insert(HOST, HeaderValue::from_str(&to.host).map_err(Status::internal)?);
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(protocol));
+    let answer = sender.send_request(request).await.map_err(failed)?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let text = format!("the other server does not speak {protocol}: it answered {}", answer.status());
+        return Err(Status::service_unavailable(text));
+    }
+    hyper::upgrade::on(answer).await.map_err(failed)
+}
+
+fn empty_body() -> RequestBody {
+    RequestBody::new(http_body_util::Empty::new().map_err(|e| match e {}))
+}
+
+/// Sends the call's request on and answers what the other server does. After a successful upgrade both connections are
+/// joined until one ends or the server shuts down.
+pub async fn forward(server: &Arc<Server>, call: &mut Call, to: Forwarded) -> Result<Reply, Status> {
+    let mut sender = open(server, &to.backend).await?;
     let upgrade = wants_upgrade(&call.parts.headers);
     let client = call.parts.extensions.remove::<OnUpgrade>();
     let request = request(call, &to)?;

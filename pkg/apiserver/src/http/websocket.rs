@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use kube1_api::status::Status;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::{Error, Message, protocol::Role};
@@ -24,6 +25,9 @@ use crate::server::Server;
 
 const BINARY: &str = "binary.k8s.io";
 const BASE64: &str = "base64.binary.k8s.io";
+/// A SPDY connection for port forwarding inside a websocket.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+const TUNNEL_BUFFER: usize = 32 * 1024;
 
 /// A client's wish to get its answer in messages.
 pub struct Wish {
@@ -47,7 +51,7 @@ impl Wish {
         let wish = Self {
             upgrade,
             accept: derive_accept_key(key.as_bytes()),
-            protocol: if lines { None } else { protocol(&parts.headers) },
+            protocol: if lines { None } else { protocol(&parts.headers, &[BINARY, BASE64]) },
             lines,
         };
         for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL] {
@@ -56,11 +60,55 @@ impl Wish {
         Ok(Some(wish))
     }
 
-    /// Answers 101 and sends the body of `reply` as messages.
-    pub fn grant(self, server: &Arc<Server>, reply: Reply) -> Result<Reply, Status> {
-        if !reply.status().is_success() {
-            return Ok(reply);
+    /// As [`Wish::take`], for a client that wants to tunnel the streams of a port forward.
+    pub fn take_tunnel(parts: &mut Parts) -> Result<Option<Self>, Status> {
+        if protocol(&parts.headers, &[TUNNEL]).is_none() {
+            return Ok(None);
         }
+        Ok(Self::take(parts, false)?.map(|wish| Self { protocol: Some(TUNNEL), ..wish }))
+    }
+
+    /// Answers 101 and passes the bytes of messages on to `backend`, and its bytes back as messages.
+    pub fn tunnel(self, server: &Arc<Server>, backend: Upgraded) -> Result<Reply, Status> {
+        let switched = self.switched()?;
+        let shutdown = server.shutdown.clone();
+        server.streams.spawn(async move {
+            let joining = shutdown.run_until_cancelled(self.join(backend));
+            if let Some(Err(error)) = joining.await {
+                tracing::debug!(%error, "a tunnel ended");
+            }
+        });
+        Ok(switched)
+    }
+
+    async fn join(self, backend: Upgraded) -> Result<(), Error> {
+        let broken = |e: hyper::Error| Error::Io(std::io::Error::other(e));
+        let stream = TokioIo::new(self.upgrade.await.map_err(broken)?);
+        let (mut messages, mut said) = WebSocketStream::from_raw_socket(stream, Role::Server, None).await.split();
+        let (mut from, mut to) = tokio::io::split(TokioIo::new(backend));
+        let mut buffer = BytesMut::with_capacity(TUNNEL_BUFFER);
+        loop {
+            tokio::select! {
+                heard = said.next() => match heard.transpose()? {
+                    Some(Message::Close(_)) | None => return to.shutdown().await.map_err(Error::Io),
+                    Some(message @ (Message::Binary(_) | Message::Text(_))) => {
+                        to.write_all(&message.into_data()).await.map_err(Error::Io)?;
+                    }
+                    Some(_) => {}
+                },
+                read = from.read_buf(&mut buffer) => {
+                    if read.map_err(Error::Io)? == 0 {
+                        return messages.close().await;
+                    }
+                    messages.send(Message::binary(buffer.split().freeze())).await?;
+                    buffer.reserve(TUNNEL_BUFFER);
+                }
+            }
+        }
+    }
+
+    /// The answer that switches protocols.
+    fn switched(&self) -> Result<Reply, Status> {
         let mut switched = Response::new(ResponseBody::empty());
         *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = switched.headers_mut();
@@ -70,6 +118,15 @@ impl Wish {
         if let Some(protocol) = self.protocol {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
         }
+        Ok(switched)
+    }
+
+    /// Answers 101 and sends the body of `reply` as messages.
+    pub fn grant(self, server: &Arc<Server>, reply: Reply) -> Result<Reply, Status> {
+        if !reply.status().is_success() {
+            return Ok(reply);
+        }
+        let switched = self.switched()?;
         let shutdown = server.shutdown.clone();
         let body = reply.into_body();
         server.streams.spawn(async move {
@@ -118,9 +175,9 @@ impl Wish {
 }
 
 /// The first protocol that the client offers and this server knows.
-fn protocol(headers: &HeaderMap) -> Option<&'static str> {
+fn protocol(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {
     let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
-    offered.flat_map(|v| v.split(',')).find_map(|p| [BINARY, BASE64].into_iter().find(|known| *known == p.trim()))
+    offered.flat_map(|v| v.split(',')).find_map(|p| known.iter().copied().find(|known| *known == p.trim()))
 }
 
 fn message(protocol: Option<&str>, data: Bytes) -> Message {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use kube1_api::status::Status;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::admission::Operation;
 use crate::call::Call;
 use crate::dial::{Address, Target, Trust};
-use crate::http::forward::{Backend, Forwarded, forward, wants_upgrade};
+use crate::http::forward::{Backend, Forwarded, forward, switch, wants_upgrade};
 use crate::http::respond::{self, Reply};
 use crate::http::websocket::Wish;
 use crate::registry::Endpoint;
@@ -67,7 +67,14 @@ pub async fn stream(endpoint: &Endpoint, call: &mut Call, what: &str) -> Result<
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) else {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", endpoint.name)));
     };
-    let to = at_node(&endpoint.server, node, path)?;
+    let mut to = at_node(&endpoint.server, node, path)?;
+    if what == "portforward"
+        && let Some(wish) = Wish::take_tunnel(&mut call.parts)?
+    {
+        to.headers.insert("x-stream-protocol-version", HeaderValue::from_static("portforward.k8s.io"));
+        let backend = switch(&endpoint.server, &to, "SPDY/3.1").await?;
+        return wish.tunnel(&endpoint.server, backend);
+    }
     forward(&endpoint.server, call, to).await
 }
 
