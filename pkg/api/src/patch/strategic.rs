@@ -1,5 +1,7 @@
 //! Strategic merge: a merge patch that knows how the lists of a type merge.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use crate::schema::{Field, Shape};
@@ -93,54 +95,68 @@ fn merge_list(field: &'static Field, mut items: Vec<Value>, patch: &[Value]) -> 
     }
     if field.patch_merge_key.is_empty() {
         let known = items.len();
-        for item in patch.iter().filter(|i| !i.is_null()) {
-            if !items.contains(item) {
-                items.push(item.clone());
-            }
-        }
+        let mut seen: HashSet<String> = items.iter().map(Value::to_string).collect();
+        items.extend(patch.iter().filter(|i| !i.is_null() && seen.insert(i.to_string())).cloned());
         return Ok((items, known));
     }
     let merge_key = field.patch_merge_key;
     let mut replace = false;
     let mut changes = Vec::new();
+    let mut deleted = HashSet::new();
     for element in patch {
+        let name = || name_of(element, merge_key).ok_or_else(|| no_merge_key(element, merge_key));
         let members = element.as_object().ok_or_else(|| no_merge_key(element, merge_key))?;
         match members.get(DIRECTIVE).map(|d| (d, d.as_str())) {
-            None | Some((_, Some("merge"))) => changes.push(members),
+            None | Some((_, Some("merge"))) => changes.push((members, name)),
             Some((_, Some("replace"))) => replace = true,
-            Some((_, Some("delete"))) => {
-                let wanted = members.get(merge_key).ok_or_else(|| no_merge_key(element, merge_key))?;
-                items.retain(|item| item.get(merge_key) != Some(wanted));
-            }
+            Some((_, Some("delete"))) => _ = deleted.insert(name()?),
             Some((other, _)) => return Err(unknown_directive(other)),
         }
     }
     if replace {
-        return Ok((changes.into_iter().map(|members| Value::Object(without_directives(members))).collect(), 0));
+        return Ok((changes.into_iter().map(|(members, _)| Value::Object(without_directives(members))).collect(), 0));
     }
+    items.retain(|item| !name_of(item, merge_key).is_some_and(|name| deleted.contains(&name)));
     let known = items.len();
-    for change in changes {
-        let wanted = change.get(merge_key).ok_or_else(|| no_merge_key(&Value::Object(change.clone()), merge_key))?;
-        let slot = items.iter_mut().find(|item| item.get(merge_key) == Some(wanted));
-        match slot {
-            Some(slot) => {
-                let current = std::mem::take(
-                    slot.as_object_mut()
-                        .ok_or_else(|| Status::failure("a list to merge holds something that is no object"))?,
-                );
-                *slot = Value::Object(merge_members(field.element(), current, change)?);
+    let mut places = places(&items, merge_key);
+    for (change, name) in changes {
+        let name = name()?;
+        match places.get(&name) {
+            Some(place) => {
+                let current = items[*place].as_object_mut().map(std::mem::take).unwrap_or_default();
+                items[*place] = Value::Object(merge_members(field.element(), current, change)?);
             }
-            None => items.push(Value::Object(merge_members(field.element(), Members::new(), change)?)),
+            None => {
+                places.insert(name, items.len());
+                items.push(Value::Object(merge_members(field.element(), Members::new(), change)?));
+            }
         }
     }
     Ok((items, known))
+}
+
+/// What tells an item of a list from the others: its merge key, or a scalar itself.
+fn name_of(item: &Value, merge_key: &str) -> Option<String> {
+    if merge_key.is_empty() { Some(item.to_string()) } else { item.get(merge_key).map(Value::to_string) }
+}
+
+/// Where the items of a list are, by name; of several with the same name the first counts.
+fn places(items: &[Value], merge_key: &str) -> HashMap<String, usize> {
+    let mut places = HashMap::new();
+    for (place, item) in items.iter().enumerate() {
+        if let Some(name) = name_of(item, merge_key) {
+            places.entry(name).or_insert(place);
+        }
+    }
+    places
 }
 
 /// Clears the members that the patch does not say to keep.
 fn retain_keys(target: &mut Members, patch: &Members) -> Result<(), Status> {
     let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
     let keys = keys.as_array().ok_or_else(|| bad_format(RETAIN_KEYS))?;
-    let kept = |key: &str| keys.iter().any(|k| k.as_str() == Some(key));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let kept = |key: &str| keys.contains(key);
     if let Some(stray) = patch.keys().find(|key| !is_directive(key) && !patch[*key].is_null() && !kept(key)) {
         return Err(Status::unprocessable(format!(
             "the patch sets \"{stray}\", which is not in its {RETAIN_KEYS} list"
@@ -153,13 +169,10 @@ fn retain_keys(target: &mut Members, patch: &Members) -> Result<(), Status> {
 fn delete_from(target: &mut Members, list: &str, values: &Value) -> Result<(), Status> {
     let values = values.as_array().ok_or_else(|| bad_format(DELETE_FROM))?;
     if let Some(items) = target.get_mut(list).and_then(Value::as_array_mut) {
-        items.retain(|item| !values.contains(item));
+        let values: HashSet<String> = values.iter().map(Value::to_string).collect();
+        items.retain(|item| !values.contains(&item.to_string()));
     }
     Ok(())
-}
-
-fn place_in(order: &[Value], item: &Value, merge_key: &str) -> Option<usize> {
-    order.iter().position(|o| if merge_key.is_empty() { o == item } else { o.get(merge_key) == item.get(merge_key) })
 }
 
 fn merge_key(field: Option<&'static Field>) -> &'static str {
@@ -175,13 +188,14 @@ fn set_order(
     order: &Value,
     known: usize,
 ) -> Result<(), Status> {
-    let order = order.as_array().ok_or_else(|| bad_format(ELEMENT_ORDER))?;
+    let merge_key = merge_key(field);
+    let order = places(order.as_array().ok_or_else(|| bad_format(ELEMENT_ORDER))?, merge_key);
     let Some(items) = target.get_mut(list).and_then(Value::as_array_mut) else { return Ok(()) };
     let mut ordered = Vec::new();
     let mut others = Vec::new();
     for (server_place, item) in std::mem::take(items).into_iter().enumerate() {
-        match place_in(order, &item, merge_key(field)) {
-            Some(place) => ordered.push((place, server_place, item)),
+        match name_of(&item, merge_key).and_then(|name| order.get(&name)) {
+            Some(place) => ordered.push((*place, server_place, item)),
             None => others.push((server_place, item)),
         }
     }
@@ -198,11 +212,12 @@ fn set_order(
 }
 
 fn check_order(field: Option<&'static Field>, patch: &[Value], list: &str, order: &Value) -> Result<(), Status> {
-    let order = order.as_array().ok_or_else(|| bad_format(ELEMENT_ORDER))?;
+    let merge_key = merge_key(field);
+    let order = places(order.as_array().ok_or_else(|| bad_format(ELEMENT_ORDER))?, merge_key);
     let mut last = 0;
     for item in patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
-        match place_in(order, item, merge_key(field)) {
-            Some(place) if place >= last => last = place,
+        match name_of(item, merge_key).and_then(|name| order.get(&name)) {
+            Some(place) if *place >= last => last = *place,
             _ => {
                 let problem = format!("the order in patch list {list} doesn't match {ELEMENT_ORDER}{list}");
                 return Err(Status::failure(problem));
