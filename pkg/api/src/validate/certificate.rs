@@ -1,5 +1,7 @@
 //! Requests for certificates and the decisions about them.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -47,7 +49,7 @@ fn is_certificate_request(encoded: &str) -> bool {
 /// Decisions about a request, once made, stay; `approval` is the endpoint where they are made.
 fn decisions(object: &At, old: &At, approval: bool, errors: &mut Errors) {
     let (conditions, before) = (object.get("status.conditions"), old.get("status.conditions"));
-    let mut kinds: Vec<&str> = Vec::new();
+    let mut kinds: HashSet<&str> = HashSet::new();
     for condition in conditions.items() {
         let (kind, status) = (condition.get("type"), condition.get("status"));
         kind.need(errors);
@@ -65,7 +67,7 @@ fn decisions(object: &At, old: &At, approval: bool, errors: &mut Errors) {
         if kinds.contains(&kind.text()) {
             errors.push(FieldError::duplicate(&kind.path(), kind.text()));
         }
-        kinds.push(kind.text());
+        kinds.insert(kind.text());
     }
     if kinds.contains(&"Approved") && kinds.contains(&"Denied") {
         conditions.invalid_value(errors, "Approved", "Approved and Denied conditions are mutually exclusive");

@@ -1,5 +1,7 @@
 //! Namespaces, nodes, and the limits they impose.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::at::{At, same};
@@ -56,7 +58,7 @@ pub(super) fn node(object: &At, old: Option<&At>, errors: &mut Errors) {
 }
 
 fn taints(taints: &At, errors: &mut Errors) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
     for taint in taints.items() {
         label_name(&taint.get("key"), errors);
         let (value, effect) = (taint.get("value"), taint.get("effect"));
@@ -66,7 +68,7 @@ fn taints(taints: &At, errors: &mut Errors) {
         if seen.contains(&pair) {
             taint.duplicate(errors);
         }
-        seen.push(pair);
+        seen.insert(pair);
     }
 }
 
@@ -86,7 +88,7 @@ pub(super) fn node_status(object: &At, _old: &At, errors: &mut Errors) {
 
 pub(super) fn limit_range(object: &At, _old: Option<&At>, errors: &mut Errors) {
     let limits = object.get("spec.limits");
-    let mut kinds: Vec<&str> = Vec::new();
+    let mut kinds: HashSet<&str> = HashSet::new();
     for limit in limits.items() {
         let kind = limit.get("type");
         if kind.need(errors) {
@@ -95,7 +97,7 @@ pub(super) fn limit_range(object: &At, _old: Option<&At>, errors: &mut Errors) {
         if kinds.contains(&kind.text()) {
             kind.duplicate(errors);
         }
-        kinds.push(kind.text());
+        kinds.insert(kind.text());
         one_limit(&limit, errors);
     }
 }

@@ -1,5 +1,7 @@
 //! Further APIs: of custom resources, and of servers behind this one.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::at::{At, same};
@@ -59,7 +61,7 @@ pub(super) fn custom_resource_definition(object: &At, old: Option<&At>, errors: 
 fn versions(spec: &At, old: Option<&Value>, errors: &mut Errors) {
     let versions = spec.get("versions");
     versions.need(errors);
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     let stored = versions.list().iter().filter(|v| v["storage"] == true).count();
     if stored != 1 {
         let detail = "must have exactly one version marked as storage version";
@@ -73,7 +75,7 @@ fn versions(spec: &At, old: Option<&Value>, errors: &mut Errors) {
         if names.contains(&name.text()) {
             name.duplicate(errors);
         }
-        names.push(name.text());
+        names.insert(name.text());
         let schema = version.get("schema.openAPIV3Schema");
         let unchanged = old
             .and_then(Value::as_array)

@@ -1,5 +1,7 @@
 //! Dynamic resources: claims, classes and slices of devices.
 
+use std::collections::HashSet;
+
 use super::at::At;
 use super::extension::expression;
 use super::selector::node_selector;
@@ -33,10 +35,10 @@ pub(super) fn claim_template(object: &At, old: Option<&At>, errors: &mut Errors)
 fn claim_spec(spec: &At, errors: &mut Errors) {
     let requests = spec.get("devices.requests");
     at_most(&requests, MAX_REQUESTS, errors);
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for request in requests.items() {
         unique_label(&request.get("name"), &names, errors);
-        names.push(request.str("name"));
+        names.insert(request.str("name"));
         let (exactly, first) = (request.get("exactly"), request.get("firstAvailable"));
         match (exactly.is_set(), first.is_empty()) {
             (true, false) => request.invalid(
@@ -47,10 +49,10 @@ fn claim_spec(spec: &At, errors: &mut Errors) {
             (true, true) => device_request(&exactly, errors),
             (false, false) => {
                 at_most(&first, 8, errors);
-                let mut inner: Vec<&str> = Vec::new();
+                let mut inner: HashSet<&str> = HashSet::new();
                 for sub in first.items() {
                     unique_label(&sub.get("name"), &inner, errors);
-                    inner.push(sub.str("name"));
+                    inner.insert(sub.str("name"));
                     device_request(&sub, errors);
                 }
             }
@@ -132,10 +134,10 @@ pub(super) fn slice(object: &At, old: Option<&At>, errors: &mut Errors) {
     }
     let devices = spec.get("devices");
     at_most(&devices, MAX_DEVICES, errors);
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for device in devices.items() {
         unique_label(&device.get("name"), &names, errors);
-        names.push(device.str("name"));
+        names.insert(device.str("name"));
         for (key, attribute) in device.get("attributes").entries() {
             if attribute.set_members(&["bool", "int", "string", "version"]).len() != 1 {
                 attribute.invalid_value(errors, key, "exactly one value must be specified");
@@ -149,7 +151,7 @@ pub(super) fn slice(object: &At, old: Option<&At>, errors: &mut Errors) {
     }
 }
 
-fn unique_label(name: &At, seen: &[&str], errors: &mut Errors) {
+fn unique_label(name: &At, seen: &HashSet<&str>, errors: &mut Errors) {
     if name.need(errors) {
         name.check(errors, format::dns_label(name.text()));
     }

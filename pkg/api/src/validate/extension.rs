@@ -1,18 +1,20 @@
 //! What extends admission: webhooks and policies.
 
+use std::collections::HashSet;
+
 use super::at::At;
 use super::selector::label_selector;
 use super::{Errors, format};
 use crate::expression::Expression;
 
 pub(super) fn webhooks(object: &At, _old: Option<&At>, errors: &mut Errors) {
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for webhook in object.get("webhooks").items() {
         let name = webhook.get("name");
         if names.contains(&name.text()) {
             name.duplicate(errors);
         }
-        names.push(name.text());
+        names.insert(name.text());
         self::webhook(&webhook, errors);
     }
 }
@@ -49,7 +51,7 @@ fn match_conditions(conditions: &At, errors: &mut Errors) {
     if conditions.list().len() > 64 {
         errors.push(crate::field::FieldError::too_many(&conditions.path(), conditions.list().len(), 64));
     }
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for condition in conditions.items() {
         let name = condition.get("name");
         if name.need(errors) {
@@ -58,7 +60,7 @@ fn match_conditions(conditions: &At, errors: &mut Errors) {
         if names.contains(&name.text()) {
             name.duplicate(errors);
         }
-        names.push(name.text());
+        names.insert(name.text());
         expression(&condition.get("expression"), errors);
     }
 }
@@ -147,13 +149,13 @@ pub(super) fn admission_policy(object: &At, _old: Option<&At>, errors: &mut Erro
         match_resources(&constraints, errors);
     }
     match_conditions(&spec.get("matchConditions"), errors);
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for variable in spec.get("variables").items() {
         let name = variable.get("name");
         if name.need(errors) && names.contains(&name.text()) {
             name.duplicate(errors);
         }
-        names.push(name.text());
+        names.insert(name.text());
         expression(&variable.get("expression"), errors);
     }
     let (validations, audits) = (spec.get("validations"), spec.get("auditAnnotations"));

@@ -1,5 +1,6 @@
 //! Ingresses, network policies, endpoints and addresses.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::at::At;
@@ -236,13 +237,13 @@ pub(super) fn endpoint_slice(object: &At, old: Option<&At>, errors: &mut Errors)
             node.check(errors, format::dns_subdomain(node.text()));
         }
     }
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for port in ports.items() {
         let name = port.get("name");
         if names.contains(&name.text()) {
             name.duplicate(errors);
         }
-        names.push(name.text());
+        names.insert(name.text());
         if !name.is_empty() {
             name.check(errors, format::dns_label(name.text()));
         }

@@ -1,5 +1,7 @@
 //! Services. What the allocators decide (free addresses and ports) is theirs to check.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::at::At;
@@ -60,8 +62,8 @@ fn ports(spec: &At, errors: &mut Errors) {
     let kind = spec.str("type");
     let list = spec.get("ports");
     let several = list.list().len() > 1;
-    let mut names: Vec<&str> = Vec::new();
-    let (mut taken, mut node_taken) = (Vec::new(), Vec::new());
+    let mut names: HashSet<&str> = HashSet::new();
+    let (mut taken, mut node_taken) = (HashSet::new(), HashSet::new());
     for port in list.items() {
         let name = port.get("name");
         if several && name.is_empty() {
@@ -71,7 +73,7 @@ fn ports(spec: &At, errors: &mut Errors) {
             if names.contains(&name.text()) {
                 name.duplicate(errors);
             }
-            names.push(name.text());
+            names.insert(name.text());
         }
         let number = port.get("port");
         for problem in format::port_number(number.int().unwrap_or(0)) {
@@ -96,13 +98,13 @@ fn ports(spec: &At, errors: &mut Errors) {
             let value = json!({"protocol": key.0, "port": key.1});
             errors.push(FieldError::duplicate(&port.path(), value));
         }
-        taken.push(key);
+        taken.insert(key);
         if !node_port.is_empty() {
             let key = (protocol.text(), node_port.int());
             if node_taken.contains(&key) {
                 node_port.duplicate(errors);
             }
-            node_taken.push(key);
+            node_taken.insert(key);
         }
     }
 }

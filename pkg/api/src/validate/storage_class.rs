@@ -1,5 +1,7 @@
 //! Classes of storage, and the drivers behind them.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::at::{At, same};
@@ -79,13 +81,13 @@ pub(super) fn csi_driver(object: &At, old: Option<&At>, errors: &mut Errors) {
 
 pub(super) fn csi_node(object: &At, old: Option<&At>, errors: &mut Errors) {
     let drivers = object.get("spec.drivers");
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for driver in drivers.items() {
         driver_name(&driver.get("name"), errors);
         if names.contains(&driver.str("name")) {
             driver.get("name").duplicate(errors);
         }
-        names.push(driver.str("name"));
+        names.insert(driver.str("name"));
         let id = driver.get("nodeID");
         if id.need(errors) && id.text().len() > 192 {
             id.invalid(errors, "must be 192 characters or less");

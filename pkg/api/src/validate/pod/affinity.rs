@@ -1,5 +1,7 @@
 //! Where a pod may run: affinity, tolerations, spreading.
 
+use std::collections::HashSet;
+
 use crate::validate::at::At;
 use crate::validate::selector::{label_name, label_selector, node_selector, node_selector_term};
 use crate::validate::{Errors, format};
@@ -82,7 +84,7 @@ pub(in crate::validate) fn tolerations(tolerations: &At, errors: &mut Errors) {
 }
 
 pub(super) fn spread_constraints(constraints: &At, errors: &mut Errors) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
     for constraint in constraints.items() {
         let skew = constraint.get("maxSkew");
         if skew.int().unwrap_or(0) <= 0 {
@@ -99,7 +101,7 @@ pub(super) fn spread_constraints(constraints: &At, errors: &mut Errors) {
                 value,
             ));
         }
-        seen.push(pair);
+        seen.insert(pair);
         let domains = constraint.get("minDomains");
         domains.positive(errors);
         if domains.is_set() && action.text() != "DoNotSchedule" {

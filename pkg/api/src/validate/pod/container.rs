@@ -1,5 +1,7 @@
 //! Containers of all three kinds.
 
+use std::collections::HashSet;
+
 use super::Pod;
 use super::environment::environment;
 use super::{handler, resources, security};
@@ -17,7 +19,7 @@ pub(super) enum Role {
 pub(super) fn containers(spec: &At, pod: &Pod, errors: &mut Errors) {
     let main = spec.get("containers");
     main.need(errors);
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for (list, role) in [
         (main, Role::Main),
         (spec.get("initContainers"), Role::Init),
@@ -29,7 +31,7 @@ pub(super) fn containers(spec: &At, pod: &Pod, errors: &mut Errors) {
             if !name.is_empty() && names.contains(&name.text()) {
                 name.duplicate(errors);
             }
-            names.push(name.text());
+            names.insert(name.text());
         }
     }
     for container in spec.get("ephemeralContainers").items() {
@@ -115,7 +117,7 @@ fn restart_policy(container: &At, role: Role, errors: &mut Errors) {
 }
 
 fn resize_policy(policy: &At, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for item in policy.items() {
         let name = item.get("resourceName");
         name.need_one_of(errors, &["cpu", "memory"]);
@@ -123,12 +125,12 @@ fn resize_policy(policy: &At, errors: &mut Errors) {
         if seen.contains(&name.text()) {
             item.duplicate(errors);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
     }
 }
 
 fn ports(ports: &At, pod: &Pod, errors: &mut Errors) {
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for port in ports.items() {
         let name = port.get("name");
         if !name.is_empty() {
@@ -137,7 +139,7 @@ fn ports(ports: &At, pod: &Pod, errors: &mut Errors) {
                 name.duplicate(errors);
             }
             name.check(errors, problems);
-            names.push(name.text());
+            names.insert(name.text());
         }
         let number = port.get("containerPort");
         if number.need(errors) {
@@ -160,7 +162,7 @@ fn ports(ports: &At, pod: &Pod, errors: &mut Errors) {
 
 /// No two containers that run together may take the same port of the host.
 fn host_ports(spec: &At, errors: &mut Errors) {
-    let mut taken: Vec<String> = Vec::new();
+    let mut taken: HashSet<String> = HashSet::new();
     let (main, init) = (spec.get("containers"), spec.get("initContainers"));
     for container in main.items().chain(init.items().filter(|c| c.str("restartPolicy") == "Always")) {
         for port in container.get("ports").items() {
@@ -173,13 +175,13 @@ fn host_ports(spec: &At, errors: &mut Errors) {
                 let error = crate::field::FieldError::duplicate(&host.path(), key.as_str());
                 errors.push(error);
             }
-            taken.push(key);
+            taken.insert(key);
         }
     }
 }
 
 fn mounts(container: &At, role: Role, pod: &Pod, errors: &mut Errors) {
-    let mut paths: Vec<&str> = Vec::new();
+    let mut paths: HashSet<&str> = HashSet::new();
     for mount in container.get("volumeMounts").items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
         if name.need(errors) && !pod.volumes.contains(&name.text()) {
@@ -189,7 +191,7 @@ fn mounts(container: &At, role: Role, pod: &Pod, errors: &mut Errors) {
         if paths.contains(&path.text()) {
             path.invalid(errors, "must be unique");
         }
-        paths.push(path.text());
+        paths.insert(path.text());
         let (sub, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
         for sub in [sub, expression] {
             if role == Role::Ephemeral && !sub.is_empty() {

@@ -1,5 +1,7 @@
 //! Pods and pod templates.
 
+use std::collections::HashSet;
+
 mod affinity;
 mod container;
 mod environment;
@@ -27,9 +29,9 @@ struct Pod<'a> {
     host_network: bool,
     /// The pod has user ids of its own.
     user_namespace: bool,
-    volumes: Vec<&'a str>,
+    volumes: HashSet<&'a str>,
     /// Names of its claims for devices.
-    claims: Vec<&'a str>,
+    claims: HashSet<&'a str>,
 }
 
 pub(super) fn pod(object: &At, old: Option<&At>, errors: &mut Errors) {
@@ -168,7 +170,7 @@ fn lists(spec: &At, errors: &mut Errors) {
     for gate in spec.get("readinessGates").items() {
         label_name(&gate.get("conditionType"), errors);
     }
-    let mut gates: Vec<&str> = Vec::new();
+    let mut gates: HashSet<&str> = HashSet::new();
     for gate in spec.get("schedulingGates").items() {
         let name = gate.get("name");
         if gates.contains(&name.text()) {
@@ -176,9 +178,9 @@ fn lists(spec: &At, errors: &mut Errors) {
         } else {
             label_name(&name, errors);
         }
-        gates.push(gate.str("name"));
+        gates.insert(gate.str("name"));
     }
-    let mut claims: Vec<&str> = Vec::new();
+    let mut claims: HashSet<&str> = HashSet::new();
     for claim in spec.get("resourceClaims").items() {
         let name = claim.get("name");
         if name.need(errors) {
@@ -187,7 +189,7 @@ fn lists(spec: &At, errors: &mut Errors) {
         if claims.contains(&name.text()) {
             name.duplicate(errors);
         }
-        claims.push(claim.str("name"));
+        claims.insert(claim.str("name"));
         let set = claim.set_members(&["resourceClaimName", "resourceClaimTemplateName"]);
         if set.len() != 1 {
             let detail = "must specify exactly one of: `resourceClaimName`, `resourceClaimTemplateName`";

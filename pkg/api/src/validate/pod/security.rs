@@ -1,5 +1,7 @@
 //! Security contexts of pods and containers.
 
+use std::collections::HashSet;
+
 use super::Pod;
 use crate::validate::at::At;
 use crate::validate::{Errors, format};
@@ -37,7 +39,7 @@ pub(super) fn pod(context: &At, spec: &At, errors: &mut Errors) {
     }
     let group = context.get("fsGroup");
     group.in_range(errors, ID_RANGE.0, ID_RANGE.1);
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for sysctl in context.get("sysctls").items() {
         let name = sysctl.get("name");
         if name.need(errors) {
@@ -47,7 +49,7 @@ pub(super) fn pod(context: &At, spec: &At, errors: &mut Errors) {
                 name.duplicate(errors);
             }
         }
-        names.push(name.text());
+        names.insert(name.text());
     }
     let shared = spec.get("shareProcessNamespace");
     if shared.is_true() && spec.get("hostPID").is_true() {

@@ -1,5 +1,7 @@
 //! What may change in a pod.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{Role, pod_spec};
@@ -91,9 +93,9 @@ fn deadline(new: &At, old: &At, errors: &mut Errors) {
 
 /// Tolerations may be added; existing ones keep everything but their seconds.
 fn tolerations(new: &At, old: &At, errors: &mut Errors) {
-    let bare = |v: &Value| without(v, "tolerationSeconds");
-    let kept = old.list().iter().all(|old| new.list().iter().any(|new| same(&bare(new), &bare(old))));
-    if !kept {
+    let bare = |v: &Value| without(v, "tolerationSeconds").to_string();
+    let now: HashSet<String> = new.list().iter().map(bare).collect();
+    if !old.list().iter().all(|old| now.contains(&bare(old))) {
         new.forbidden(errors, "existing toleration can not be modified except its tolerationSeconds");
     }
 }

@@ -1,5 +1,7 @@
 //! Volumes of a pod.
 
+use std::collections::HashSet;
+
 use super::container::descending;
 use super::environment::{field_ref, resource_field_ref};
 use crate::validate::at::At;
@@ -48,8 +50,8 @@ fn need(source: &At, fields: &[&str], errors: &mut Errors) {
 }
 
 /// Checks all volumes; returns their names.
-pub(super) fn volumes<'v>(volumes: &At<'v, '_>, errors: &mut Errors) -> Vec<&'v str> {
-    let mut names: Vec<&str> = Vec::new();
+pub(super) fn volumes<'v>(volumes: &At<'v, '_>, errors: &mut Errors) -> HashSet<&'v str> {
+    let mut names: HashSet<&str> = HashSet::new();
     for volume in volumes.items() {
         let name = volume.get("name");
         if name.need(errors) {
@@ -59,7 +61,7 @@ pub(super) fn volumes<'v>(volumes: &At<'v, '_>, errors: &mut Errors) -> Vec<&'v 
             }
             name.check(errors, problems);
         }
-        names.push(volume.str("name"));
+        names.insert(volume.str("name"));
         let mut found = 0;
         for (source, check) in SOURCES {
             let source = volume.get(source);
