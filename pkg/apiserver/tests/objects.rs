@@ -95,3 +95,21 @@ async fn the_same_pipeline_answers_without_a_connection() {
     assert!(matches!(error, kube::Error::Api(e) if e.code == 403));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_may_not_say_a_field_twice() {
+    let server = TestServer::start().await;
+    let client = server.admin().await;
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    api.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
+    let patch = async |validation: &str| {
+        let path = format!("/api/v1/namespaces/default/configmaps/a?fieldValidation={validation}");
+        let request = http::Request::patch(path).header("content-type", "application/merge-patch+json");
+        client.request::<Value>(request.body(br#"{"data":{"key":"2","key":"3"}}"#.to_vec()).unwrap()).await
+    };
+    let error = patch("Strict").await.unwrap_err();
+    assert!(matches!(&error, kube::Error::Api(e) if e.code == 422), "{error}");
+    assert!(error.to_string().contains("strict decoding error: duplicate field \"data.key\""), "{error}");
+    assert_eq!(patch("Warn").await.unwrap()["data"]["key"], "3");
+    server.stop().await;
+}

@@ -20,7 +20,7 @@ pub fn decode_json(resource: &Resource, bytes: &[u8], validation: FieldValidatio
 
 /// A JSON document, and the paths of members that come twice in it; of these the last counts.
 pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
-    parse(bytes).map_err(|e| Status::bad_request(format!("error decoding JSON: {e}")))
+    parse(bytes).map_err(|e| Status::bad_request(e.to_string()))
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use jiff::Timestamp;
-use kube1_api::codec::{FieldValidation, check_value, parse_yaml};
+use kube1_api::codec::{FieldValidation, check_value, parse_json, parse_yaml};
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::name::GroupKind;
 use kube1_api::patch::{json_patch, merge_patch, strategic_merge_patch};
@@ -50,22 +50,23 @@ impl PatchKind {
 pub struct Patch {
     pub kind: PatchKind,
     pub body: Value,
+    /// A sentence for each member that came twice.
+    duplicates: Vec<String>,
 }
 
 impl Patch {
     pub async fn read(call: &mut Call, custom: bool) -> Result<Self, Status> {
         let kind = PatchKind::of(call, custom)?;
         let bytes = call.read_body().await?;
-        let body = match kind {
-            PatchKind::Apply => parse_yaml(&bytes)?,
-            _ => {
-                serde_json::from_slice(&bytes).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?
-            }
+        let (body, duplicates) = match kind {
+            PatchKind::Apply => (parse_yaml(&bytes)?, Vec::new()),
+            _ => parse_json(&bytes).map_err(|status| status.with_prefix("error decoding patch: "))?,
         };
         if kind == PatchKind::Merge && !body.is_object() {
             return Err(Status::bad_request("error decoding patch: the patch is not a JSON object"));
         }
-        Ok(Self { kind, body })
+        let duplicates = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+        Ok(Self { kind, body, duplicates })
     }
 }
 
@@ -90,7 +91,7 @@ impl Endpoint {
         let warnings = call.warnings.clone();
         let patched = self.change(call, &change, |old| {
             let new = self.patched(old, &patch)?;
-            let checked = self.checked(new, options.field_validation)?;
+            let checked = self.checked(new, &patch.duplicates, options.field_validation)?;
             warnings.extend(checked.1);
             Ok(checked.0)
         });
@@ -106,15 +107,28 @@ impl Endpoint {
     }
 
     /// What a patch made must still be an object of the kind, with the same name.
-    fn checked(&self, new: Value, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
-        let decoded = check_value(&self.row, new, validation).map_err(|status| {
-            let error = FieldError::invalid(&FieldPath::new("patch"), Value::Null, status.message());
+    fn checked(
+        &self,
+        new: Value,
+        duplicates: &[String],
+        validation: FieldValidation,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let refused = |problem: &str| {
+            let error = FieldError::invalid(&FieldPath::new("patch"), Value::Null, problem);
             Status::invalid(&self.group_kind(), &self.name, vec![error])
-        })?;
+        };
+        let decoded = check_value(&self.row, new, validation).map_err(|status| refused(status.message()))?;
+        if validation == FieldValidation::Strict && !duplicates.is_empty() {
+            return Err(refused(&format!("strict decoding error: {}", duplicates.join(", "))));
+        }
+        let mut warnings = decoded.warnings;
+        if validation == FieldValidation::Warn {
+            warnings.extend_from_slice(duplicates);
+        }
         let mut value = decoded.value;
         self.check_name(&mut value)?;
         self.check_namespace(&mut value)?;
-        Ok((value, decoded.warnings))
+        Ok((value, warnings))
     }
 
     async fn apply(
