@@ -126,6 +126,7 @@ pub enum Part {
     Proxy,
     Network,
     NetworkPolicy,
+    Servicelb,
     Scheduler,
     ControllerManager,
 }

@@ -69,14 +69,18 @@ fn start_controllers(supervisor: &mut Supervisor, args: &ServerArgs, api: &ApiSe
     if !args.node.disable.contains(&Part::ControllerManager) {
         let by_account = api.clone();
         let clients = move |account: &str| component_client(&by_account, &service_account(account));
-        supervisor.start(Arc::new(ControllerManager::new(ControllerManagerConfig {
+        let mut controllers = ControllerManager::new(ControllerManagerConfig {
             client: component_client(api, &user("kube-controller-manager")),
             clients: Arc::new(clients),
             ca: Arc::clone(&pki.ca),
             service_account_keys: Arc::clone(&pki.service_account_keys),
             root_ca_pem: pki.ca.certificate_pem().to_owned(),
             cluster_cidr: args.node.cluster_cidr,
-        })));
+        });
+        if args.node.disable.contains(&Part::Servicelb) {
+            controllers = controllers.without("service-lb-controller");
+        }
+        supervisor.start(Arc::new(controllers));
     }
     if !args.node.disable.contains(&Part::Scheduler) {
         supervisor.start(Arc::new(Scheduler::new(component_client(api, &user("kube-scheduler")))));

@@ -29,6 +29,7 @@ mod registry;
 mod replica_set;
 mod replicas;
 mod service_account;
+mod service_lb;
 mod stateful_set;
 mod template;
 mod tokens;

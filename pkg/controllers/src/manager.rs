@@ -42,11 +42,18 @@ pub struct ControllerManagerConfig {
 /// The controllers of a cluster.
 pub struct ControllerManager {
     config: Arc<ControllerManagerConfig>,
+    disabled: Vec<&'static str>,
 }
 
 impl ControllerManager {
     pub fn new(config: ControllerManagerConfig) -> Self {
-        Self { config: Arc::new(config) }
+        Self { config: Arc::new(config), disabled: Vec::new() }
+    }
+
+    /// Leaves out a controller, by its name in upstream.
+    pub fn without(mut self, name: &'static str) -> Self {
+        self.disabled.push(name);
+        self
     }
 }
 
@@ -69,7 +76,7 @@ impl Component for ControllerManager {
         let _guard = stop.clone().drop_guard();
         let informers = Informers::new(self.config.client.clone(), stop.clone());
         let mut tasks = JoinSet::new();
-        for entry in CONTROLLERS {
+        for entry in CONTROLLERS.iter().filter(|entry| !self.disabled.contains(&entry.name)) {
             tasks.spawn(keep_running(entry, Arc::clone(&self.config), informers.clone(), stop.clone()));
         }
         ctx.ready();
