@@ -115,3 +115,64 @@ jwt:
     }
     assert_eq!(problems.len(), 4);
 }
+
+/// Answers each path with its document over TLS, one request a connection, until dropped.
+fn issuer_server(
+    listener: tokio::net::TcpListener,
+    ca: &kube1_pki::Authority,
+    documents: Vec<(&'static str, Value)>,
+) -> tokio::task::JoinSet<()> {
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::pem::PemObject;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let profile = kube1_pki::LeafProfile {
+        subject: kube1_pki::Subject::new("idp", &[]),
+        usages: vec![kube1_pki::Usage::ServerAuth],
+        alt_names: vec![kube1_pki::AltName::parse("127.0.0.1")],
+    };
+    let leaf = ca.issue(&profile).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.certificate_der().unwrap()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut head = vec![0; 2048];
+            let length = stream.read(&mut head).await.unwrap();
+            let path = String::from_utf8_lossy(&head[..length]).split(' ').nth(1).unwrap().to_owned();
+            let found = documents.iter().find(|(p, _)| *p == path);
+            let (code, body) = found.map_or((404, String::new()), |(_, body)| (200, body.to_string()));
+            let reply =
+                format!("HTTP/1.1 {code} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            stream.write_all(reply.as_bytes()).await.unwrap();
+            let _ = stream.shutdown().await;
+        }
+    });
+    tasks
+}
+
+#[tokio::test]
+async fn keys_are_fetched_from_the_issuer() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/realm", listener.local_addr().unwrap());
+    let ca = kube1_pki::Authority::create("idp-ca").unwrap();
+    let keys = ServiceAccountKeys::new(PrivateKey::generate().unwrap());
+    let discovery = json!({"issuer": url, "jwks_uri": format!("{url}/keys")});
+    let documents = vec![("/realm/.well-known/openid-configuration", discovery), ("/realm/keys", keys.jwks())];
+    let _server = issuer_server(listener, &ca, documents);
+    let issuer = json!({"url": url, "audiences": ["kube"], "certificateAuthority": ca.certificate_pem()});
+    let trusting = JwtAuthenticator::new(config(json!({ "issuer": issuer }))).unwrap();
+    let token = keys.sign(&claims(json!({"iss": url}))).unwrap();
+    assert_eq!(trusting.authenticate(&token).await.unwrap().unwrap().0.name, "oidc:alice");
+    let other = kube1_pki::Authority::create("other").unwrap();
+    let issuer = json!({"url": url, "audiences": ["kube"], "certificateAuthority": other.certificate_pem()});
+    let distrusting = JwtAuthenticator::new(config(json!({ "issuer": issuer }))).unwrap();
+    assert!(matches!(distrusting.authenticate(&token).await.unwrap_err(), TokenError::Issuer { .. }));
+}
