@@ -8,6 +8,7 @@ mod namespace;
 mod node_restriction;
 mod node_token;
 mod pod_defaults;
+mod pod_resize;
 mod pod_security;
 mod policy;
 mod priority;
@@ -32,6 +33,7 @@ pub use limit_ranger::LimitRanger;
 pub use namespace::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use pod_defaults::{DefaultTolerationSeconds, PodTopologyLabels, RuntimeClass, TaintNodesByCondition};
+pub use pod_resize::PodResizeValidator;
 pub use pod_security::PodSecurity;
 pub use policy::{MutatingPolicies, ValidatingPolicies};
 pub use priority::Priority;
@@ -96,6 +98,7 @@ pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authori
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass::new(reader.clone())),
         Arc::new(PodTopologyLabels::new(reader.clone())),
+        Arc::new(PodResizeValidator::new(reader.clone())),
         Arc::new(ResourceQuota::new(reader.clone())),
     ]
 }

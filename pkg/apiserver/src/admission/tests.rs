@@ -437,3 +437,17 @@ async fn policies_judge_and_change() {
         )
     );
 }
+
+#[tokio::test]
+async fn pods_grow_only_as_far_as_their_node() {
+    let world = World::new().await;
+    let node = json!({"metadata": {"name": "n", "labels": {"kubernetes.io/os": "linux"}}, "status": {"allocatable": {"cpu": "2"}}});
+    world.put("", "nodes", node).await;
+    for (cpu, allowed) in [("2", true), ("2001m", false)] {
+        let containers = json!([{"name": "c", "resources": {"requests": {"cpu": cpu}}}]);
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": containers}});
+        let resize = world.request(Operation::Update, "", "pods", pod.clone());
+        let resize = Attributes { subresource: "resize".into(), old: Some(pod), ..resize };
+        assert_eq!(world.admit(resize).await.is_ok(), allowed, "{cpu}");
+    }
+}
