@@ -5,28 +5,84 @@ use kube1_api::status::Status;
 
 use super::headers::{extra, texts};
 use super::service_account;
-use crate::authz::{Authorizer, Decision, forbidden};
+use crate::authz::{Authorizer, Decision, NODES, forbidden};
 use crate::request_info::RequestInfo;
-use crate::user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
+use crate::user::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED, UserInfo};
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
+/// Set for service accounts whose token is bound to a pod of that node.
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
 /// The user that the `Impersonate-*` headers ask to be; `None` without them, a 403 when `user` may not.
+///
+/// Constrained impersonation (KEP-5284) is tried first: it needs a permission on the identity and one on what the request
+/// does. Otherwise verb `impersonate` on every part of the identity is needed, whatever the request is.
 pub async fn impersonate(
     headers: &HeaderMap,
     user: &UserInfo,
+    request: &RequestInfo,
     authorizer: &dyn Authorizer,
 ) -> Result<Option<UserInfo>, Status> {
     let Some(mut target) = requested(headers)? else { return Ok(None) };
-    for request in permissions(&target) {
-        match authorizer.authorize(user, &request).await {
-            Decision::Allow => {}
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => return Err(forbidden(user, &request, &reason)),
+    if !is_constrained_permitted(user, &target, request, authorizer).await {
+        for request in permissions(&target, "impersonate") {
+            match authorizer.authorize(user, &request).await {
+                Decision::Allow => {}
+                Decision::Deny(reason) | Decision::NoOpinion(reason) => return Err(forbidden(user, &request, &reason)),
+            }
         }
     }
     complete_groups(&mut target);
     Ok(Some(target))
+}
+
+async fn is_constrained_permitted(
+    user: &UserInfo,
+    target: &UserInfo,
+    request: &RequestInfo,
+    authorizer: &dyn Authorizer,
+) -> bool {
+    for (mode, identity) in constrained(user, target) {
+        let on = RequestInfo { verb: format!("impersonate-on:{mode}:{}", request.verb), ..request.clone() };
+        let mut permitted = true;
+        for asked in identity.iter().chain([&on]) {
+            permitted = permitted && authorizer.authorize(user, asked).await == Decision::Allow;
+        }
+        if permitted {
+            return true;
+        }
+    }
+    false
+}
+
+/// The modes in which `target` may be impersonated, with the permissions on it that each takes.
+fn constrained(user: &UserInfo, target: &UserInfo) -> Vec<(&'static str, Vec<RequestInfo>)> {
+    let only_name = target.uid.is_empty() && target.extra.is_empty();
+    if let Some(node) = target.name.strip_prefix("system:node:") {
+        if !only_name || target.groups != [NODES] {
+            return Vec::new();
+        }
+        let ask = |mode: &str, name: &str| {
+            vec![permission(&format!("impersonate:{mode}"), AUTHENTICATION, "nodes", "", "", name)]
+        };
+        let mut modes = Vec::new();
+        if user.extra.get(NODE_NAME).is_some_and(|names| names.len() == 1 && names[0] == node) {
+            modes.push(("associated-node", ask("associated-node", "*")));
+        }
+        modes.push(("arbitrary-node", ask("arbitrary-node", node)));
+        return modes;
+    }
+    if let Some((namespace, name)) = account(&target.name) {
+        let ask = permission("impersonate:serviceaccount", AUTHENTICATION, "serviceaccounts", "", namespace, name);
+        return if only_name && target.groups.is_empty() { vec![("serviceaccount", vec![ask])] } else { Vec::new() };
+    }
+    if target.groups.iter().any(|group| group.is_empty() || group == MASTERS) {
+        return Vec::new();
+    }
+    let mut identity = permissions(target, "impersonate:user-info");
+    identity.iter_mut().for_each(|request| request.group = AUTHENTICATION.into());
+    vec![("user-info", identity)]
 }
 
 fn requested(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
@@ -47,32 +103,34 @@ fn requested(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     ))
 }
 
-/// What `target` takes: verb `impersonate` on the user or service account, each group, the uid and each extra value.
-fn permissions(target: &UserInfo) -> Vec<RequestInfo> {
-    let ask =
-        |group: &str, version: &str, resource: &str, subresource: &str, namespace: &str, name: &str| RequestInfo {
-            is_resource: true,
-            verb: "impersonate".into(),
-            group: group.into(),
-            version: version.into(),
-            resource: resource.into(),
-            subresource: subresource.into(),
-            namespace: namespace.into(),
-            name: name.into(),
-            ..RequestInfo::default()
-        };
+/// `verb` on the user or service account, each group, the uid and each extra value.
+fn permissions(target: &UserInfo, verb: &str) -> Vec<RequestInfo> {
     let mut all = vec![match account(&target.name) {
-        Some((namespace, name)) => ask("", "v1", "serviceaccounts", "", namespace, name),
-        None => ask("", "v1", "users", "", "", &target.name),
+        Some((namespace, name)) => permission(verb, "", "serviceaccounts", "", namespace, name),
+        None => permission(verb, "", "users", "", "", &target.name),
     }];
-    all.extend(target.groups.iter().map(|group| ask("", "v1", "groups", "", "", group)));
+    all.extend(target.groups.iter().map(|group| permission(verb, "", "groups", "", "", group)));
     for (key, values) in &target.extra {
-        all.extend(values.iter().map(|value| ask(AUTHENTICATION, "v1", "userextras", key, "", value)));
+        all.extend(values.iter().map(|value| permission(verb, AUTHENTICATION, "userextras", key, "", value)));
     }
     if !target.uid.is_empty() {
-        all.push(ask(AUTHENTICATION, "v1", "uids", "", "", &target.uid));
+        all.push(permission(verb, AUTHENTICATION, "uids", "", "", &target.uid));
     }
     all
+}
+
+fn permission(verb: &str, group: &str, resource: &str, subresource: &str, namespace: &str, name: &str) -> RequestInfo {
+    RequestInfo {
+        is_resource: true,
+        verb: verb.into(),
+        group: group.into(),
+        version: "v1".into(),
+        resource: resource.into(),
+        subresource: subresource.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        ..RequestInfo::default()
+    }
 }
 
 fn account(name: &str) -> Option<(&str, &str)> {
@@ -135,12 +193,53 @@ mod tests {
             (vec![("impersonate-group", "dev")], Err(400)),
         ] {
             let map: HeaderMap = headers.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
-            let found = impersonate(&map, &me, &Some3).await;
+            let found = impersonate(&map, &me, &RequestInfo::default(), &Some3).await;
             let found = found.map(|u| u.map(|u| (u.name, u.groups))).map_err(|s| s.code());
             let expected = expected.map(|u: Option<(&str, Vec<&str>)>| {
                 u.map(|(n, g)| (n.to_owned(), g.into_iter().map(str::to_owned).collect::<Vec<_>>()))
             });
             assert_eq!(found, expected, "{headers:?}");
+        }
+    }
+
+    /// Allows the listed `verb resource name`.
+    struct Listed(&'static [&'static str]);
+
+    #[async_trait]
+    impl Authorizer for Listed {
+        async fn authorize(&self, _: &UserInfo, r: &RequestInfo) -> Decision {
+            let asked = format!("{} {} {}", r.verb, r.resource, r.name);
+            if self.0.contains(&asked.as_str()) { Decision::Allow } else { Decision::NoOpinion(String::new()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn constrained_impersonation_needs_the_identity_and_the_action() {
+        let mut me = UserInfo::authenticated("system:serviceaccount:kube-system:agent", &[]);
+        me.extra.insert(NODE_NAME.into(), vec!["n".into()]);
+        let request =
+            RequestInfo { is_resource: true, verb: "list".into(), resource: "pods".into(), ..RequestInfo::default() };
+        let node = |name| vec![("impersonate-user", name), ("impersonate-group", "system:nodes")];
+        let alice = vec![("impersonate-user", "alice"), ("impersonate-group", "system:masters")];
+        let associated = Listed(&["impersonate:associated-node nodes *", "impersonate-on:associated-node:list pods "]);
+        let arbitrary = Listed(&["impersonate:arbitrary-node nodes m", "impersonate-on:arbitrary-node:list pods "]);
+        let half = Listed(&["impersonate:associated-node nodes *", "impersonate-on:associated-node:get pods "]);
+        let masters = Listed(&[
+            "impersonate:user-info users alice",
+            "impersonate:user-info groups system:masters",
+            "impersonate-on:user-info:list pods ",
+        ]);
+        for (authorizer, headers, allowed) in [
+            (&associated, node("system:node:n"), true),
+            (&associated, node("system:node:m"), false),
+            (&arbitrary, node("system:node:m"), true),
+            (&half, node("system:node:n"), false),
+            (&masters, alice.clone(), false),
+            (&masters, alice[..1].to_vec(), true),
+        ] {
+            let map: HeaderMap = headers.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
+            let found = impersonate(&map, &me, &request, authorizer).await;
+            assert_eq!(found.is_ok(), allowed, "{headers:?}");
         }
     }
 }

@@ -108,7 +108,7 @@ impl Server {
                 self.authenticator.authenticate(&call.parts, &peer.peer).await?.ok_or_else(Status::unauthorized)?
             }
         };
-        let target = authn::impersonate(call.headers(), &call.user, &*self.authorizer).await?;
+        let target = authn::impersonate(call.headers(), &call.user, &call.info, &*self.authorizer).await?;
         let real = target.map(|target| std::mem::replace(&mut call.user, target));
         strip_credentials(&mut call.parts);
         let long = call.info.is_long_running(&call.query);
