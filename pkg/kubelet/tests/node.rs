@@ -336,6 +336,12 @@ async fn running_pods_are_resized_debugged_and_ended_in_time() {
     node.create("late", json!({"containers": [shell("c", "sleep 1000")], "activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 1})).await;
     let late = node.wait_phase("late", "Failed").await;
     assert_eq!(late["status"]["reason"], "DeadlineExceeded");
+    let mut huge = shell("c", "true");
+    huge["resources"] = json!({"requests": {"cpu": "1000"}});
+    node.create("huge", json!({"containers": [huge]})).await;
+    let refused = node.wait_phase("huge", "Failed").await;
+    assert_eq!(refused["status"]["reason"], "OutOfcpu");
+    assert!(refused["status"]["containerStatuses"].is_null(), "{refused}");
     let mut nowhere = shell("c", "true");
     nowhere["image"] = "127.0.0.1:9/none:1".into();
     node.create("nowhere", json!({"containers": [nowhere]})).await;
@@ -345,7 +351,7 @@ async fn running_pods_are_resized_debugged_and_ended_in_time() {
             && waiting["message"].as_str().unwrap().contains("ErrImagePull: failed to pull image")
     })
     .await;
-    for name in ["grow", "late", "nowhere"] {
+    for name in ["grow", "late", "huge", "nowhere"] {
         node.delete(name).await;
     }
     node.stop().await;

@@ -56,7 +56,10 @@ pub fn now() -> Time {
 /// The status to report.
 pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
     let (pod, spec) = (inputs.pod, inputs.pod.spec());
-    let all = pod::containers(spec);
+    // A pod that the node never took has no containers to tell of; its reason says all.
+    let seen = inputs.previous.container_statuses.iter().flatten().any(|s| s.container_id.is_some());
+    let rejected = inputs.verdict.is_some() && inputs.observed.sandboxes.is_empty() && !seen;
+    let all = if rejected { Vec::new() } else { pod::containers(spec) };
     let of_kind = |wanted: &[ContainerKind]| -> Option<Vec<ContainerStatus>> {
         let of = all.iter().filter(|(kind, _)| wanted.contains(kind));
         let list: Vec<_> = of.map(|(kind, c)| container::status(inputs, *kind, c)).collect();
