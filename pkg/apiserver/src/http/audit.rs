@@ -8,6 +8,7 @@ use kube1_api::status::Status;
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::respond::Reply;
 use crate::call::Call;
@@ -109,10 +110,17 @@ pub struct AuditWriter {
 }
 
 impl AuditWriter {
-    /// Runs until the log's last user is gone.
-    pub async fn run(mut self) {
+    /// Runs until cancelled, and then writes what is queued.
+    pub async fn run(mut self, cancel: CancellationToken) {
         let mut lines = Vec::new();
-        while self.receiver.recv_many(&mut lines, 256).await > 0 {
+        loop {
+            tokio::select! {
+                biased;
+                read = self.receiver.recv_many(&mut lines, 256) => if read == 0 {
+                    return;
+                },
+                () = cancel.cancelled() => return,
+            }
             if let Err(error) = self.write(&lines).await {
                 tracing::error!(%error, lines = lines.len(), "cannot write to the audit log");
             }

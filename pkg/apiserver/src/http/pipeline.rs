@@ -85,7 +85,9 @@ impl Server {
             reply = compress::compress(reply);
         }
         finish_headers(&mut reply, &audit_id, &warnings);
-        self.metrics.request(&seen, reply.status().as_u16(), started.elapsed(), long);
+        let (code, took) = (reply.status().as_u16(), started.elapsed());
+        tracing::debug!(verb = seen.verb, path = seen.path, code, ?took, "request");
+        self.metrics.request(&seen, code, took, long);
         reply
     }
 

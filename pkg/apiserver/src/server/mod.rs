@@ -7,6 +7,7 @@ mod sync;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::Request;
@@ -47,6 +48,9 @@ use crate::resource_metrics::ResourceMetrics;
 use crate::review;
 use crate::storage::{OpenError, SecretKey, Storage};
 use crate::user::UserInfo;
+
+/// Background work gets this long to end by itself.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What a server is made of and how it calls itself.
 pub struct Config {
@@ -144,7 +148,11 @@ impl ApiServer {
             self.server.shutdown.cancel();
         };
         tokio::join!(serve::serve(listener, tls, self.server.clone(), shutdown.clone()), ending);
-        self.background.lock().await.shutdown().await;
+        let mut tasks = self.background.lock().await;
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, ended).await.is_err() {
+            tasks.shutdown().await;
+        }
         Ok(())
     }
 
@@ -157,7 +165,7 @@ impl ApiServer {
         let server = &self.server;
         let mut tasks = self.background.lock().await;
         if let Some(writer) = audit {
-            tasks.spawn(writer.run());
+            tasks.spawn(writer.run(server.shutdown.clone()));
         }
         let (storage, cancel) = (server.storage.clone(), server.shutdown.clone());
         tasks.spawn(async move { storage.run(cancel).await });
@@ -171,6 +179,7 @@ impl ApiServer {
         objects::publish(server).await.map_err(ServerError::Bootstrap)?;
         sync::start(server, &mut tasks).await.map_err(ServerError::Bootstrap)?;
         sync::keep_api_services(server, &mut tasks);
+        sync::keep_published(server, &mut tasks);
         let identity = server.config.pki.proxy_client.clone();
         if let Some(availability) = AvailabilityController::new(&server.storage, &table, identity) {
             let cancel = server.shutdown.clone();

@@ -9,13 +9,14 @@ use kube1_api::status::Status;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::Server;
+use super::{Server, objects};
 use crate::aggregate;
 use crate::options::ListOptions;
 use crate::storage::{Collection, WatchEvent, WatchKind};
 
 /// Between looks at what changes rarely, and before trying again.
 const PAUSE: Duration = Duration::from_secs(1);
+const PUBLISH: Duration = Duration::from_secs(30);
 const FLOW_GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
 /// Loads what is stored and follows it from then on.
@@ -99,6 +100,19 @@ pub fn keep_api_services(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
             match aggregate::sync_local(&server.storage, &table).await {
                 Ok(()) => known = Some(table),
                 Err(error) => tracing::warn!(%error, "the APIServices of this server are late"),
+            }
+        }
+    });
+}
+
+/// Makes the objects by which the cluster finds this server again when somebody removed them.
+pub fn keep_published(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
+    let server = server.clone();
+    tasks.spawn(async move {
+        let mut tick = tokio::time::interval(PUBLISH);
+        while server.shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+            if let Err(error) = objects::publish(&server).await {
+                tracing::warn!(%error, "the Service kubernetes is not as it should be");
             }
         }
     });

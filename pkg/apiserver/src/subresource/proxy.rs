@@ -92,6 +92,7 @@ fn destination(endpoint: &Endpoint, wanted: &Wanted, path: String) -> Result<For
             })?,
         _ => pod_address(endpoint, wanted)?,
     };
+    check_address(address.ip())?;
     let host = address.to_string();
     let backend = if wanted.https {
         let (server_name, trust) = (address.ip().to_string(), Trust::Anything);
@@ -102,18 +103,23 @@ fn destination(endpoint: &Endpoint, wanted: &Wanted, path: String) -> Result<For
     Ok(Forwarded { backend, path, host, headers: HeaderMap::new() })
 }
 
-fn pod_address(endpoint: &Endpoint, wanted: &Wanted) -> Result<SocketAddr, Status> {
-    let pod = endpoint.collection.get(&endpoint.namespace, &wanted.name);
-    let pod = pod.ok_or_else(|| Status::not_found(&endpoint.group_resource(), &wanted.name))?.value();
-    let ip = pod["status"]["podIP"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok());
-    let ip = ip.ok_or_else(|| Status::service_unavailable("address not allowed: the pod has no address yet"))?;
+/// Nobody may reach what listens on the server's own machine by way of a pod or service that claims its addresses.
+fn check_address(ip: IpAddr) -> Result<(), Status> {
     let local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     if ip.is_loopback() || ip.is_multicast() || ip.is_unspecified() || local {
         return Err(Status::bad_request("address not allowed"));
     }
+    Ok(())
+}
+
+fn pod_address(endpoint: &Endpoint, wanted: &Wanted) -> Result<SocketAddr, Status> {
+    let pod = endpoint.collection.get(&endpoint.namespace, &wanted.name);
+    let pod = pod.ok_or_else(|| Status::not_found(&endpoint.group_resource(), &wanted.name))?.value();
+    let ip = pod["status"]["podIP"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok());
+    let ip = ip.ok_or_else(|| Status::service_unavailable("address not allowed: the pod has no address yet"))?;
     let containers = pod["spec"]["containers"].as_array();
     let ports: Vec<&Value> =
         containers.into_iter().flatten().flat_map(|c| c["ports"].as_array().into_iter().flatten()).collect();
