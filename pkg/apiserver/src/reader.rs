@@ -51,8 +51,7 @@ impl NodeState for StorageReader {
             namespace: pod.namespace().into(),
             name: pod.name().into(),
             uid: pod.uid().into(),
-            // Names of generated resource claims come with the status and count as a change too.
-            generation: format!("{}{}", pod.field("metadata.generation"), pod.field("status.resourceClaimStatuses")),
+            revision: pod.revision(),
         };
         self.pods.indexed(node).iter().map(stamp).collect()
     }

@@ -24,6 +24,18 @@ struct Bound {
     node: Option<Value>,
 }
 
+impl Bound {
+    fn claims(self, namespace: &str, account: &str, uid: &Value) -> Value {
+        let mut claims = json!({"namespace": namespace, "serviceaccount": {"name": account, "uid": uid}});
+        for (key, reference) in [("pod", self.pod), ("secret", self.secret), ("node", self.node)] {
+            if let Some(reference) = reference {
+                claims[key] = reference;
+            }
+        }
+        claims
+    }
+}
+
 /// Makes a token for the account `namespace`/`name`; `body` is a TokenRequest.
 pub async fn token_request(
     ctx: &Context,
@@ -52,17 +64,11 @@ pub async fn token_request(
         && seconds == POD_TOKEN_EXPIRATION
         && audiences.iter().all(|a| ctx.authenticator.api_audiences().contains(a));
     let issued = clock::unix_now();
-    let lifetime = if extended { EXTENDED_EXPIRATION } else { seconds };
-    let mut private = json!({"namespace": namespace,
-        "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]}});
-    for (key, reference) in [("pod", bound.pod), ("secret", bound.secret), ("node", bound.node)] {
-        if let Some(reference) = reference {
-            private[key] = reference;
-        }
-    }
+    let mut private = bound.claims(namespace, name, &account["metadata"]["uid"]);
     if extended {
         private["warnafter"] = (issued + seconds).into();
     }
+    let lifetime = if extended { EXTENDED_EXPIRATION } else { seconds };
     let claims = json!({"iss": ctx.issuer, "aud": audiences, "sub": format!("system:serviceaccount:{namespace}:{name}"),
         "iat": issued, "nbf": issued, "exp": issued + lifetime, "jti": uuid::Uuid::new_v4().to_string(),
         "kubernetes.io": private});

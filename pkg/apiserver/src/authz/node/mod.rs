@@ -25,13 +25,13 @@ pub fn node_name(user: &UserInfo) -> Option<&str> {
     user.name.strip_prefix(USER_PREFIX).filter(|name| !name.is_empty() && user.in_group(NODES))
 }
 
-/// A pod and which state of it this is; `generation` changes with its spec.
+/// A pod and which state of it this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodStamp {
     pub namespace: String,
     pub name: String,
     pub uid: String,
-    pub generation: String,
+    pub revision: u64,
 }
 
 /// What the node authorizer looks at.
@@ -40,8 +40,8 @@ pub trait NodeState: Reader {
     fn pods_on(&self, node: &str) -> Vec<PodStamp>;
 }
 
-/// A pod's references, with the generation they were read at.
-type Known = HashMap<String, (String, Arc<[Reference]>)>;
+/// Pods' references by the pod's uid, with the revision they were read at.
+type Known = HashMap<String, (u64, Arc<[Reference]>)>;
 
 /// Authorizes kubelets. Follows references from the node's pods at the time of the request, so that a kubelet that was
 /// just told of a pod is never ahead of its permissions.
@@ -158,13 +158,13 @@ impl NodeAuthorizer {
         let mut found = Vec::with_capacity(stamps.len());
         for stamp in stamps {
             let refs = match before.remove(&stamp.uid) {
-                Some((generation, refs)) if generation == stamp.generation => refs,
+                Some((revision, refs)) if revision == stamp.revision => refs,
                 _ => {
                     let pod = self.state.get("", "pods", &stamp.namespace, &stamp.name).unwrap_or_default();
                     references(&pod).into()
                 }
             };
-            now.insert(stamp.uid, (stamp.generation, refs.clone()));
+            now.insert(stamp.uid, (stamp.revision, refs.clone()));
             found.push((stamp.namespace, refs));
         }
         if !now.is_empty() {

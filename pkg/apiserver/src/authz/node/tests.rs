@@ -11,7 +11,7 @@ impl NodeState for Objects {
             namespace: text(&pod["metadata"]["namespace"]),
             name: text(&pod["metadata"]["name"]),
             uid: text(&pod["metadata"]["uid"]),
-            generation: pod["metadata"]["generation"].to_string(),
+            revision: pod["metadata"]["generation"].as_u64().unwrap_or_default(),
         })
         .collect()
     }
