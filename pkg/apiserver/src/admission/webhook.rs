@@ -175,7 +175,7 @@ impl Plugin for MutatingWebhooks {
     }
 
     fn handles(&self, attributes: &Attributes) -> bool {
-        !is_exempt(attributes)
+        !is_exempt(attributes) && !self.configurations.hooks(&self.configured.reader).is_empty()
     }
 
     async fn mutate(&self, attributes: &mut Attributes) -> Result<(), Status> {
@@ -206,7 +206,7 @@ impl Plugin for ValidatingWebhooks {
     }
 
     fn handles(&self, attributes: &Attributes) -> bool {
-        !is_exempt(attributes)
+        !is_exempt(attributes) && !self.configurations.hooks(&self.configured.reader).is_empty()
     }
 
     async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {

@@ -99,7 +99,8 @@ impl Plugin for MutatingPolicies {
     }
 
     fn handles(&self, attributes: &Attributes) -> bool {
-        !is_exempt(attributes) && attributes.object.is_some()
+        let has_object = attributes.object.is_some() && !is_exempt(attributes);
+        has_object && !self.policies.get(&self.configured).is_empty()
     }
 
     async fn mutate(&self, attributes: &mut Attributes) -> Result<(), Status> {
