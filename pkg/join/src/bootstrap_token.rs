@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube1_pki::clock;
+use sha2::{Digest, Sha256};
 
 use crate::{JoinError, JoinToken};
 
@@ -50,16 +51,16 @@ pub async fn create_token(client: &kube::Client, new: &NewToken) -> Result<JoinT
     Ok(JoinToken { servers: new.servers.clone(), ca_hash: new.ca_hash.clone(), id, secret, expires })
 }
 
-/// The Secret of a token; `expires` in seconds since 1970.
+/// The Secret of a token; `expires` in seconds since 1970. It holds a hash, so that reading it lets nobody join.
 pub fn token_secret(id: &str, secret: &str, description: &str, expires: Option<i64>) -> Secret {
+    let hash = hex::encode(Sha256::digest(secret));
     let mut data = BTreeMap::new();
     for (key, value) in [
         ("token-id", id),
-        ("token-secret", secret),
+        ("token-secret-sha256", hash.as_str()),
         ("description", description),
         ("auth-extra-groups", BOOTSTRAPPERS),
         ("usage-bootstrap-authentication", "true"),
-        ("usage-bootstrap-signing", "true"),
     ] {
         if !value.is_empty() {
             data.insert(key.to_owned(), value.to_owned());
@@ -136,6 +137,7 @@ mod tests {
     fn a_stored_token_is_described_without_its_secret() {
         let mut secret = token_secret("abcdef", "0123456789abcdef", "for the lab", Some(1_000_000_000));
         let data = secret.string_data.take().unwrap();
+        assert!(data.values().all(|value| !value.contains("0123456789abcdef")), "{data:?}");
         secret.data = Some(data.into_iter().map(|(k, v)| (k, ByteString(v.into_bytes()))).collect());
         assert_eq!(
             describe(&secret).unwrap(),

@@ -188,10 +188,15 @@ impl Membership {
     }
 
     fn open(self, config: &JoinConfig, layout: Layout) -> Result<JoinedNode, JoinError> {
+        let known = self.servers.clone();
         let mut addresses: Vec<String> = config.token.iter().flat_map(|t| t.servers.clone()).collect();
         addresses.extend(self.servers.into_iter().filter(|s| !s.is_empty()));
         let mut seen = std::collections::HashSet::new();
         addresses.retain(|a| seen.insert(a.clone()));
+        if addresses != known {
+            // A new token is also how a node learns that its servers have moved.
+            write_private(&layout.node_pki().join(SERVERS), addresses.join("\n").as_bytes())?;
+        }
         let servers = Servers::new(addresses);
         let identity = Arc::new(ReloadingCertificate::new(&self.client)?);
         let serving = match Leaf::read(&layout.node_pki(), SERVING)?.filter(Leaf::is_pair) {

@@ -176,6 +176,11 @@ async fn a_node_joins_once_and_then_needs_no_token() {
     let kubeconfig = std::fs::read_to_string(dir.path().join("agent/kubelet.kubeconfig")).unwrap();
     assert!(kubeconfig.contains("agent/pki/kubelet-client.crt"), "{kubeconfig}");
 
+    let moved = JoinToken { servers: vec!["127.0.0.1:2".into()], ..token(&server) };
+    join(&config(dir.path(), Some(moved)), &stop).await.unwrap();
+    let kept = join(&config(dir.path(), None), &stop).await.unwrap();
+    assert_eq!(kept.servers.addresses(), ["127.0.0.1:2", "127.0.0.1:1", server.address.to_string().as_str()]);
+
     let renamed = JoinConfig { node_name: "other".into(), ..config(dir.path(), None) };
     assert!(matches!(join(&renamed, &stop).await.err().unwrap(), JoinError::OtherName { .. }));
     let foreign = JoinToken { ca_hash: "0".repeat(64), ..token(&server) };

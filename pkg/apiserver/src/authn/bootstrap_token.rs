@@ -4,12 +4,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube1_pki::clock;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::TokenError;
 use crate::reader::Reader;
 use crate::user::{AUTHENTICATED, UserInfo};
 
 const GROUP: &str = "system:bootstrappers";
+/// Hex SHA-256 of the secret, in place of `token-secret`.
+const SECRET_HASH: &str = "token-secret-sha256";
 
 /// The user of `token`; `None` when it does not have the form `id.secret` of bootstrap tokens.
 pub fn authenticate(token: &str, reader: &dyn Reader) -> Result<Option<UserInfo>, TokenError> {
@@ -17,7 +20,11 @@ pub fn authenticate(token: &str, reader: &dyn Reader) -> Result<Option<UserInfo>
     let name = format!("bootstrap-token-{id}");
     let found = reader.get("", "secrets", "kube-system", &name).ok_or(TokenError::UnknownBootstrapToken)?;
     let field = |key: &str| data(&found, key).unwrap_or_default();
-    let same_secret = constant_time_equal(field("token-secret").as_bytes(), secret.as_bytes());
+    // Our own tokens are kept as a hash; other tools write the secret itself.
+    let same_secret = match field(SECRET_HASH).as_str() {
+        "" => constant_time_equal(field("token-secret").as_bytes(), secret.as_bytes()),
+        hash => constant_time_equal(hash.as_bytes(), hex::encode(Sha256::digest(secret)).as_bytes()),
+    };
     if found["type"] != "bootstrap.kubernetes.io/token" || !same_secret || field("token-id") != id {
         return Err(TokenError::UnknownBootstrapToken);
     }
@@ -104,6 +111,8 @@ mod tests {
             (("expiration", "soon"), Some(TokenError::Expired)),
             (("usage-bootstrap-authentication", "false"), Some(TokenError::UnknownBootstrapToken)),
             (("auth-extra-groups", "system:masters"), Some(TokenError::UnknownBootstrapToken)),
+            ((SECRET_HASH, "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f"), None),
+            ((SECRET_HASH, "0123456789abcdef"), Some(TokenError::UnknownBootstrapToken)),
         ] {
             objects.put("secrets", secret(change));
             assert_eq!(ask(token).err(), expected, "{change:?}");
