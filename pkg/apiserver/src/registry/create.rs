@@ -6,7 +6,7 @@ use kube1_api::status::Status;
 use kube1_api::validate::validate_create;
 use serde_json::Value;
 
-use super::{Endpoint, decode, metadata, write_options};
+use super::{Endpoint, Written, decode, metadata, write_options};
 use crate::admission::Operation;
 use crate::call::Call;
 use crate::encode::Encoder;
@@ -25,7 +25,7 @@ impl Endpoint {
         let options = write_options(call, "CreateOptions")?;
         let object = decode(call, &self.row, options.field_validation).await?;
         let created = self.create_object(call, object, &options, false).await?;
-        encoder.object(StatusCode::CREATED, created)
+        self.answer(&encoder, StatusCode::CREATED, created).await
     }
 
     /// Takes an object of this endpoint's version through everything a creation passes, and stores it.
@@ -36,7 +36,7 @@ impl Endpoint {
         object: Value,
         options: &WriteOptions,
         tracked: bool,
-    ) -> Result<Value, Status> {
+    ) -> Result<Written, Status> {
         let mut object = object;
         self.check_namespace(&mut object)?;
         if !metadata::text(&object, "resourceVersion").is_empty() {
@@ -69,7 +69,7 @@ impl Endpoint {
         object: Value,
         generated: Option<&str>,
         options: &WriteOptions,
-    ) -> Result<Value, Status> {
+    ) -> Result<Written, Status> {
         let mut attributes =
             self.attributes(call, Operation::Create, options.to_json("CreateOptions"), options.dry_run);
         attributes.name = generated.unwrap_or(metadata::text(&object, "name")).to_owned();
@@ -93,14 +93,14 @@ impl Endpoint {
             if self.collection.get(metadata::text(&object, "namespace"), &name).is_some() {
                 return Err(StorageError::AlreadyExists.to_status(&self.group_resource(), &name));
             }
-            return Ok(object);
+            return Ok(Written::Simulated(object));
         }
         match self.collection.create(self.to_stored(object).await?).await {
             Ok(created) => {
                 if let Some(allocation) = allocation {
                     allocation.commit().await;
                 }
-                self.shown(&created).await
+                Ok(Written::Stored(created))
             }
             Err(error) => Err(self.create_failure(&error, &name)),
         }

@@ -55,15 +55,23 @@ impl Endpoint {
 
 /// Whether two objects differ in more than the times of managedFields.
 pub fn differs(new: &Value, old: &Value) -> bool {
-    let stripped = |value: &Value| {
-        let mut value = value.clone();
-        let entries = value.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
-        for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
-            entry.remove("time");
+    if !same_but(new, old, "metadata") || !same_but(&new["metadata"], &old["metadata"], "managedFields") {
+        return true;
+    }
+    let entries = |value: &Value| value["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let (new, old) = (entries(new), entries(old));
+    new.len() != old.len() || new.iter().zip(&old).any(|(a, b)| !same_but(a, b, "time"))
+}
+
+/// Whether two objects are equal but for one member.
+fn same_but(a: &Value, b: &Value, member: &str) -> bool {
+    match (a.as_object(), b.as_object()) {
+        (Some(left), Some(right)) => {
+            let rest = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key(member));
+            rest(left) == rest(right) && left.iter().all(|(k, v)| k == member || right.get(k) == Some(v))
         }
-        value
-    };
-    new != old && stripped(new) != stripped(old)
+        _ => a == b,
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use jiff::Timestamp;
 use kube1_api::apply::Manager;
 use kube1_api::codec::{Decoded, FieldValidation, decode_json, decode_yaml};
@@ -28,11 +29,21 @@ pub use update::Change;
 use crate::admission::{Attributes, Operation};
 use crate::call::Call;
 use crate::convert;
+use crate::encode::Encoder;
+use crate::http::respond::Reply;
 use crate::negotiate::{self, Format};
 use crate::options::WriteOptions;
 use crate::server::Server;
 use crate::storage::{Collection, Object};
 use crate::strategy;
+
+/// The outcome of a write.
+pub enum Written {
+    /// What the store holds now, or held last.
+    Stored(Arc<Object>),
+    /// What a dry run would have stored.
+    Simulated(Value),
+}
 
 /// A row of the table as one request addresses it.
 #[derive(Clone)]
@@ -85,6 +96,22 @@ impl Endpoint {
         let mut values = convert::webhook::convert(&self.server, &self.row, &api_version, values).await?;
         values.iter_mut().for_each(|value| convert::from_storage(&self.row, value));
         Ok(values)
+    }
+
+    /// The answer to a write.
+    pub(super) async fn answer(&self, encoder: &Encoder, code: StatusCode, written: Written) -> Result<Reply, Status> {
+        match written {
+            Written::Stored(object) if self.row.conversion.is_none() => encoder.stored(code, object.json()),
+            written => encoder.object(code, self.value(written).await?),
+        }
+    }
+
+    /// What was written, in the form of this endpoint's version.
+    pub async fn value(&self, written: Written) -> Result<Value, Status> {
+        match written {
+            Written::Stored(object) => self.shown(&object).await,
+            Written::Simulated(value) => Ok(value),
+        }
     }
 
     /// An object of this endpoint's version in the form that is stored.

@@ -95,7 +95,7 @@ impl Endpoint {
             warnings.extend(checked.1);
             Ok(checked.0)
         });
-        encoder.object(StatusCode::OK, patched.await?)
+        self.answer(&encoder, StatusCode::OK, patched.await?).await
     }
 
     fn patched(&self, old: &Value, patch: &Patch) -> Result<Value, Status> {
@@ -152,7 +152,7 @@ impl Endpoint {
             match self.create_object(call, object, options, true).await {
                 // Somebody else was faster: what follows changes theirs.
                 Err(status) if status.reason() == "AlreadyExists" => {}
-                created => return encoder.object(StatusCode::CREATED, created?),
+                created => return self.answer(encoder, StatusCode::CREATED, created?).await,
             }
         }
         let change = Change {
@@ -173,7 +173,7 @@ impl Endpoint {
             }
             Ok(new)
         });
-        encoder.object(StatusCode::OK, applied.await?)
+        self.answer(encoder, StatusCode::OK, applied.await?).await
     }
 
     /// An applied configuration names its kind and, if anything, the object of the path.

@@ -9,7 +9,7 @@ use kube1_api::status::Status;
 use kube1_api::validate::validate_update;
 use serde_json::Value;
 
-use super::{Endpoint, decode, metadata, write_options};
+use super::{Endpoint, Written, decode, metadata, write_options};
 use crate::admission::Operation;
 use crate::call::Call;
 use crate::encode::Encoder;
@@ -50,7 +50,7 @@ impl Endpoint {
             self.authorize_create(call).await?;
             metadata::metadata(&mut object).remove("resourceVersion");
             let created = self.create_object(call, object, &options, false).await?;
-            return encoder.object(StatusCode::CREATED, created);
+            return self.answer(&encoder, StatusCode::CREATED, created).await;
         }
         let change = Change {
             options: &options,
@@ -61,7 +61,7 @@ impl Endpoint {
             admitted: false,
         };
         let updated = self.change(call, &change, |_| Ok(object.clone())).await?;
-        encoder.object(StatusCode::OK, updated)
+        self.answer(&encoder, StatusCode::OK, updated).await
     }
 
     /// Creating by PUT or apply takes the permission to create.
@@ -80,7 +80,7 @@ impl Endpoint {
         call: &Call,
         change: &Change<'_>,
         make: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
-    ) -> Result<Value, Status> {
+    ) -> Result<Written, Status> {
         let mut attempt = 0;
         loop {
             let stored = self.stored()?;
@@ -133,10 +133,10 @@ impl Endpoint {
         let new = attributes.object.take().unwrap_or_default();
         let old = attributes.old.take().unwrap_or_default();
         if !metadata::differs(&new, &old) {
-            return Ok(Outcome::Done(old));
+            return Ok(Outcome::Done(Written::Stored(stored.clone())));
         }
         if options.dry_run {
-            return Ok(Outcome::Done(new));
+            return Ok(Outcome::Done(Written::Simulated(new)));
         }
         let written = self.write(stored, new).await?;
         if let (Some(allocation), Outcome::Done(_)) = (allocation, &written) {
@@ -176,11 +176,10 @@ impl Endpoint {
         };
         match written {
             Ok(object) => {
-                let object = self.shown(&object).await?;
                 if released {
-                    self.removed(&object).await;
+                    self.removed(&self.shown(&object).await?).await;
                 }
-                Ok(Outcome::Done(object))
+                Ok(Outcome::Done(Written::Stored(object)))
             }
             Err(StorageError::Conflict { .. }) => Ok(Outcome::Conflict),
             Err(error) => Err(error.to_status(&self.group_resource(), &self.name)),
@@ -189,6 +188,6 @@ impl Endpoint {
 }
 
 enum Outcome {
-    Done(Value),
+    Done(Written),
     Conflict,
 }

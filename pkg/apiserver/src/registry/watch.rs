@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use kube1_api::selector::FieldSelector;
 use kube1_api::status::Status;
 
 use super::Endpoint;
@@ -23,7 +24,12 @@ impl Endpoint {
     pub async fn watch(&self, call: &mut Call) -> Result<Reply, Status> {
         let wish = Wish::take(&mut call.parts, true)?;
         let encoder = Encoder::new(&self.row, call, false)?;
-        let options = ListOptions::parse(&call.query, true)?;
+        let mut options = ListOptions::parse(&call.query, true)?;
+        if !call.info.name.is_empty() && options.fields.exact("metadata.name").is_none() {
+            // The old form of a path that names what is watched.
+            let fields = format!("metadata.name={},{}", call.info.name, call.info.field_selector);
+            options.fields = FieldSelector::parse(&fields).map_err(|e| Status::bad_request(e.to_string()))?;
+        }
         self.check_fields(&options.fields)?;
         let mut reply = respond::bytes(StatusCode::OK, JSON, Bytes::new());
         reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(encoder.stream_media_type()));

@@ -82,7 +82,7 @@ async fn write(
         scale["spec"]["replicas"] = replicas.into();
         merged(endpoint, parent, &scale)
     });
-    of(endpoint, &changed.await?)
+    of(endpoint, &endpoint.value(changed.await?).await?)
 }
 
 fn check_replicas(endpoint: &Endpoint, scale: &Value) -> Result<i64, Status> {
@@ -131,7 +131,7 @@ async fn apply(endpoint: &Endpoint, call: &Call, options: &WriteOptions, config:
         let now = strategy::time_text(Timestamp::now());
         endpoint.manager(&options.field_manager, "scale", &now).apply(Some(parent), config, force)
     });
-    of(endpoint, &changed.await?)
+    of(endpoint, &endpoint.value(changed.await?).await?)
 }
 
 fn replicas_path(endpoint: &Endpoint) -> Vec<String> {
