@@ -174,5 +174,18 @@ pub async fn decode(call: &mut Call, row: &Resource, validation: FieldValidation
 
 /// Options of a write; `kind` names them in errors.
 pub fn write_options(call: &Call, kind: &str) -> Result<WriteOptions, Status> {
-    WriteOptions::parse(&call.query, call.user_agent(), kind)
+    let agent = match call.user_agent() {
+        "" => component(&call.user.name),
+        agent => agent,
+    };
+    WriteOptions::parse(&call.query, agent, kind)
+}
+
+/// The component behind a user name, for those that say nothing else of themselves: it owns the fields it writes.
+fn component(user: &str) -> &str {
+    match user.strip_prefix("system:") {
+        Some(name) if name.starts_with("node:") => "kubelet",
+        Some(name) => name.rsplit(':').next().unwrap_or_default(),
+        None => "",
+    }
 }
