@@ -121,7 +121,7 @@ async fn crashes_wait_and_failures_say_why() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_https_api_shows_logs_and_runs_commands() {
     let Some(node) = TestNode::start().await else { return };
-    let script = "echo one; echo two >&2; sleep 2; echo three; sleep 1000";
+    let script = "echo one; sleep 0.3; echo two >&2; sleep 2; echo three; sleep 1000";
     node.create("talk", json!({"containers": [shell("c", script)], "terminationGracePeriodSeconds": 1})).await;
     let pod = node.wait_ready("talk").await;
 
@@ -313,7 +313,13 @@ async fn running_pods_are_resized_debugged_and_ended_in_time() {
         assert_eq!(quota.trim(), "80000");
         assert_eq!(read("memory", &format!("{id}/memory.limit_in_bytes")).unwrap().trim(), (128 << 20).to_string());
     }
-    node.pods().patch_subresource("resize", "grow", &params, &resize("900")).await.unwrap();
+    // Another pod leaves too little for more.
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap().matches("processor\t").count();
+    let mut rest = shell("c", "sleep 1000");
+    rest["resources"] = json!({"requests": {"cpu": format!("{}", cpus - 1)}});
+    node.create("rest", json!({"containers": [rest], "terminationGracePeriodSeconds": 1})).await;
+    node.wait_ready("rest").await;
+    node.pods().patch_subresource("resize", "grow", &params, &resize("1500m")).await.unwrap();
     let stuck = node.wait("grow", "stuck", |pod| condition(pod, "PodResizePending") == "True").await;
     assert_eq!(stuck["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"], "800m");
     node.pods().patch_subresource("resize", "grow", &params, &resize("700m")).await.unwrap();
@@ -351,7 +357,7 @@ async fn running_pods_are_resized_debugged_and_ended_in_time() {
             && waiting["message"].as_str().unwrap().contains("ErrImagePull: failed to pull image")
     })
     .await;
-    for name in ["grow", "late", "huge", "nowhere"] {
+    for name in ["grow", "rest", "late", "huge", "nowhere"] {
         node.delete(name).await;
     }
     node.stop().await;

@@ -1,5 +1,6 @@
 //! Making a sandbox and starting containers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,6 +165,7 @@ impl PodWorker {
         let pod_ips = if pod.is_host_network() { vec![node.config.node_ip.to_string()] } else { observed.pod_ips() };
         let facts = node.facts(pod_ips.clone());
         let config_error = |message: String| StartError::new("CreateContainerConfigError", message);
+        let volume_images = self.volume_images(&request).await?;
         // A pod that starts before the services are known would miss their variables for its whole life.
         if !pod.is_static() && tokio::time::timeout(SERVICES, node.services.synced()).await.is_err() {
             return Err(config_error(
@@ -189,6 +191,7 @@ impl PodWorker {
             env,
             image: &image,
             volumes: &self.volumes,
+            volume_images,
             hosts_file: Some(hosts_file),
             attempt,
             target_id: target,
@@ -217,6 +220,31 @@ impl PodWorker {
             });
         }
         Ok(())
+    }
+
+    /// Makes the images present that the container mounts as volumes.
+    async fn volume_images(&self, request: &ImageRequest<'_>) -> Result<HashMap<String, String>, StartError> {
+        let mut ids = HashMap::new();
+        for mount in request.container.volume_mounts.iter().flatten() {
+            let Some(source) = self.volumes.paths.get(&mount.name).and_then(|v| v.image.clone()) else { continue };
+            let container = Container {
+                image: Some(source.reference),
+                image_pull_policy: source.pull_policy,
+                ..request.container.clone()
+            };
+            let request = ImageRequest {
+                pod: request.pod,
+                container: &container,
+                object: request.object.clone(),
+                sandbox: request.sandbox.clone(),
+            };
+            let image = self.node.images.ensure(&request).await.map_err(|failure| StartError {
+                waiting: Waiting::new(failure.reason, failure.message),
+                retry_after: failure.retry_after,
+            })?;
+            ids.insert(mount.name.clone(), image.id);
+        }
+        Ok(ids)
     }
 
     /// How often a container had run that the runtime has forgotten.

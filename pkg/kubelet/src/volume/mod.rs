@@ -71,6 +71,21 @@ pub struct Volumes {
 pub struct VolumePath {
     pub path: PathBuf,
     pub read_only: bool,
+    /// An image that the runtime itself mounts; then there is no path.
+    pub image: Option<ImageSource>,
+}
+
+/// An image to mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSource {
+    pub reference: String,
+    pub pull_policy: Option<String>,
+}
+
+impl VolumePath {
+    fn new(path: PathBuf, read_only: bool) -> Self {
+        Self { path, read_only, image: None }
+    }
 }
 
 /// Makes and removes volumes.
@@ -106,12 +121,17 @@ impl VolumeManager {
         let group = pod.spec().security_context.as_ref().and_then(|s| s.fs_group);
         let group = group.and_then(|g| u32::try_from(g).ok());
         if let Some(source) = &volume.host_path {
-            return Ok(VolumePath { path: simple::host_path(source)?, read_only: false });
+            return Ok(VolumePath::new(simple::host_path(source)?, false));
+        }
+        if let Some(source) = &volume.image {
+            let reference = source.reference.clone().unwrap_or_default();
+            let image = ImageSource { reference, pull_policy: source.pull_policy.clone() };
+            return Ok(VolumePath { image: Some(image), ..VolumePath::new(PathBuf::new(), true) });
         }
         if let Some(source) = &volume.empty_dir {
             let dir = self.volume_dir(pod, "empty-dir", &volume.name);
             simple::empty_dir(&dir, source, group, memory_default(pod, facts))?;
-            return Ok(VolumePath { path: dir, read_only: false });
+            return Ok(VolumePath::new(dir, false));
         }
         if let Some((plugin, in_memory)) = files::plugin(volume) {
             let dir = self.volume_dir(pod, plugin, &volume.name);
@@ -123,7 +143,7 @@ impl VolumeManager {
             let publish = move || {
                 simple::files_dir(&dir, in_memory)?;
                 atomic_writer::publish(&dir, &made.payload, group).map_err(VolumeError::io(&dir))?;
-                Ok(VolumePath { path: dir, read_only: false })
+                Ok(VolumePath::new(dir, false))
             };
             return run_blocking(publish).await;
         }
@@ -140,7 +160,7 @@ impl VolumeManager {
             let dir = self.volume_dir(pod, "nfs", &volume.name);
             let read_only = nfs.read_only == Some(true);
             persistent::mount_nfs(&dir, &nfs.server, &nfs.path, read_only, &[]).await?;
-            return Ok(VolumePath { path: dir, read_only });
+            return Ok(VolumePath::new(dir, read_only));
         }
         Err(VolumeError::Unsupported(persistent::source_name(volume)))
     }

@@ -47,7 +47,7 @@ async fn mount_volume(volume: PersistentVolume, dir: &Path, group: Option<u32>) 
     let spec = volume.spec.unwrap_or_default();
     let options = spec.mount_options.unwrap_or_default();
     if let Some(source) = &spec.host_path {
-        return Ok(VolumePath { path: simple::host_path(source)?, read_only: false });
+        return Ok(VolumePath::new(simple::host_path(source)?, false));
     }
     if let Some(source) = &spec.local {
         let path = PathBuf::from(&source.path);
@@ -58,12 +58,12 @@ async fn mount_volume(volume: PersistentVolume, dir: &Path, group: Option<u32>) 
         if let Some(group) = group {
             set_group(&path, group).map_err(VolumeError::io(&path))?;
         }
-        return Ok(VolumePath { path, read_only: false });
+        return Ok(VolumePath::new(path, false));
     }
     if let Some(nfs) = &spec.nfs {
         let read_only = nfs.read_only == Some(true);
         mount_nfs(dir, &nfs.server, &nfs.path, read_only, &options).await?;
-        return Ok(VolumePath { path: dir.to_owned(), read_only });
+        return Ok(VolumePath::new(dir.to_owned(), read_only));
     }
     Err(VolumeError::Unsupported(if spec.csi.is_some() { "csi" } else { "a persistent volume that is no path" }))
 }
@@ -109,7 +109,6 @@ pub(super) async fn mount_nfs(
 pub(super) fn source_name(volume: &Volume) -> &'static str {
     let present = [
         (volume.csi.is_some(), "csi"),
-        (volume.image.is_some(), "image"),
         (volume.iscsi.is_some(), "iscsi"),
         (volume.fc.is_some(), "fc"),
         (volume.flex_volume.is_some(), "flexVolume"),
