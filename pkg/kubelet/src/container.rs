@@ -59,7 +59,7 @@ pub struct Inputs<'a> {
     pub env: Vec<(String, String)>,
     pub image: &'a Image,
     pub volumes: &'a Volumes,
-    /// Ids of the images that volumes show, by volume.
+    /// Names of the images that volumes show, by volume.
     pub volume_images: HashMap<String, String>,
     pub hosts_file: Option<PathBuf>,
     pub attempt: u32,
@@ -189,13 +189,9 @@ fn volume_mount(
         .get(&mount.name)
         .ok_or_else(|| ConfigError::NoVolume { container: container.clone(), volume: mount.name.clone() })?;
     if volume.image.is_some() {
-        let image = inputs.volume_images.get(&mount.name).map(|id| ImageSpec { image: id.clone(), ..ImageSpec::default() });
-        return Ok(Mount {
-            container_path: mount.mount_path.clone(),
-            readonly: true,
-            image,
-            ..Mount::default()
-        });
+        let image =
+            inputs.volume_images.get(&mount.name).map(|id| ImageSpec { image: id.clone(), ..ImageSpec::default() });
+        return Ok(Mount { container_path: mount.mount_path.clone(), readonly: true, image, ..Mount::default() });
     }
     let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
         (_, Some(text)) if !text.is_empty() => {

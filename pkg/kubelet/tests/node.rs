@@ -362,3 +362,23 @@ async fn running_pods_are_resized_debugged_and_ended_in_time() {
     }
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_may_be_an_image() {
+    let Some(node) = TestNode::start().await else { return };
+    let version = node.containerd.runtime().version().await.unwrap().runtime_version;
+    let number = |n| version.trim_start_matches('v').split('.').nth(n).and_then(|v| v.parse::<u32>().ok()).unwrap_or(0);
+    if (number(0), number(1)) < (2, 1) {
+        eprintln!("skipped: containerd {version} cannot mount images");
+        return node.stop().await;
+    }
+    let mut container = shell("c", "ls /img/bin/busybox; touch /img/x");
+    container["volumeMounts"] = json!([{"name": "img", "mountPath": "/img"}]);
+    let volume = json!({"name": "img", "image": {"reference": "kube1.local/busybox:1", "pullPolicy": "IfNotPresent"}});
+    node.create("img", json!({"restartPolicy": "Never", "containers": [container], "volumes": [volume]})).await;
+    let pod = node.wait_phase("img", "Failed").await;
+    let log = node.log(&pod, "c", 0);
+    assert!(log.starts_with("/img/bin/busybox\n") && log.contains("Read-only"), "{log}");
+    node.delete("img").await;
+    node.stop().await;
+}

@@ -242,7 +242,9 @@ impl PodWorker {
                 waiting: Waiting::new(failure.reason, failure.message),
                 retry_after: failure.retry_after,
             })?;
-            ids.insert(mount.name.clone(), image.id);
+            // Images that were loaded from an archive are known by name only.
+            let name = image.repo_tags.into_iter().chain(image.repo_digests).next();
+            ids.insert(mount.name.clone(), name.unwrap_or(image.id));
         }
         Ok(ids)
     }
