@@ -120,7 +120,9 @@ impl EmbeddedStore {
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         self.commands = None;
-        if let Some(writer) = self.writer.take() {
+        let writer = self.writer.take();
+        // The writer itself may drop the last reference, when whoever asked has given up waiting. It then ends by itself.
+        if let Some(writer) = writer.filter(|w| w.thread().id() != std::thread::current().id()) {
             // The writer ends when it has done what was queued; a panic there was reported when it happened.
             let _ = writer.join();
         }

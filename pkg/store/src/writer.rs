@@ -84,6 +84,8 @@ impl Writer {
                 txns.iter().map(|_| Err(StoreError::Write { path: path.clone(), source: source.clone() })).collect()
             }
         };
+        // An origin may hold the last reference to the store: its owner's, not this thread's, must be the last to go.
+        drop(txns);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A writer that went away does not want to know.
             let _ = reply.send(outcome);

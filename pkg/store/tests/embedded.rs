@@ -176,6 +176,28 @@ async fn concurrent_compare_and_swap_loses_nothing() {
     assert_eq!((text(&kv.value), kv.version), ("160".to_owned(), 161));
 }
 
+#[tokio::test]
+async fn a_write_may_outlive_whoever_asked_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(EmbeddedStore::open(dir.path()).unwrap());
+    // The writer holds the last reference, by way of the origin.
+    let txn = Txn::new().put("a", "x").origin(store.clone());
+    let mut asking = Box::pin(async move { store.txn(txn).await });
+    assert!(futures::poll!(&mut asking).is_pending());
+    drop(asking);
+    let reopened = async {
+        loop {
+            match EmbeddedStore::open(dir.path()) {
+                Ok(store) => return store,
+                Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    let reopened = tokio::time::timeout(std::time::Duration::from_secs(20), reopened).await.unwrap();
+    assert_eq!(contents(&reopened, Range::default()).await.len(), 1);
+}
+
 const CHILD_DIR: &str = "KUBE1_STORE_TEST_CHILD_DIR";
 
 /// Not a test: what the next one starts and kills. Prints each write once it is acknowledged.

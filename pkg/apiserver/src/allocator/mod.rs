@@ -6,6 +6,7 @@ mod claims;
 mod families;
 mod ports;
 mod ranges;
+mod records;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use jiff::Timestamp;
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::name::GroupKind;
 use kube1_api::resource::ResourceTable;
@@ -24,16 +24,12 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::reader::StorageReader;
-use crate::storage::{Collection, Storage, StorageError};
-use crate::strategy::fill_system_fields;
+use crate::storage::{Collection, Storage};
 use addresses::Addresses;
 use claims::{Claims, needs_addresses};
 use ports::Ports;
 
 const REPAIR_PERIOD: Duration = Duration::from_secs(180);
-const MANAGER_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
-const FAMILY_LABEL: &str = "ipaddress.kubernetes.io/ip-family";
-const MANAGER: &str = "ipallocator.k8s.io";
 
 /// Ranges that Services are given addresses and ports from.
 #[derive(Clone, Debug)]
@@ -226,65 +222,6 @@ impl ServiceAllocator {
             parent["resource"] != "services"
                 || (parent["namespace"].as_str(), parent["name"].as_str()) != (Some(owner.0), Some(owner.1))
         })
-    }
-
-    async fn give_back(&self, claims: &Claims) {
-        {
-            let mut taken = self.taken.lock();
-            taken.addresses.retain(|ip| !claims.addresses.contains(ip));
-            taken.ports.retain(|port| !claims.ports.contains(port));
-        }
-        for ip in &claims.addresses {
-            self.remove_record(*ip).await;
-        }
-        if !claims.addresses.is_empty() {
-            self.settle_deleting_ranges().await;
-        }
-    }
-
-    async fn record(&self, ip: IpAddr, namespace: &str, name: &str) {
-        let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-        let mut object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
-            "metadata": {"name": ip.to_string(), "labels": {MANAGER_LABEL: MANAGER, FAMILY_LABEL: family}},
-            "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": name}}});
-        fill_system_fields(&mut object, Timestamp::now());
-        match self.address_objects.create(object).await {
-            Ok(_) | Err(StorageError::AlreadyExists) => {}
-            Err(error) => tracing::warn!(%ip, %error, "could not record a cluster IP; the next repair will"),
-        }
-    }
-
-    async fn remove_record(&self, ip: IpAddr) {
-        let Some(object) = self.address_objects.get("", &ip.to_string()) else { return };
-        if object.label(MANAGER_LABEL) == Some(MANAGER)
-            && let Err(error) = self.address_objects.delete("", object.name(), object.revision()).await
-        {
-            tracing::warn!(%ip, %error, "could not remove the record of a cluster IP; the next repair will");
-        }
-    }
-
-    /// Makes memory and IPAddress objects agree with the stored Services.
-    pub async fn repair(&self) {
-        let mut owners = std::collections::HashMap::new();
-        for service in self.services.all(None) {
-            for ip in Claims::of(&service.value()).addresses {
-                owners.insert(ip, (service.namespace().to_owned(), service.name().to_owned()));
-            }
-        }
-        for object in self.address_objects.all(None) {
-            let managed = object.label(MANAGER_LABEL) == Some(MANAGER);
-            let Ok(ip) = object.name().parse::<IpAddr>() else { continue };
-            // What is taken but not stored yet belongs to a write on its way.
-            if managed && !owners.contains_key(&ip) && !self.taken.lock().addresses.contains(&ip) {
-                self.remove_record(ip).await;
-            }
-        }
-        for (ip, (namespace, name)) in owners {
-            if self.address_objects.get("", &ip.to_string()).is_none() && self.services.get(&namespace, &name).is_some()
-            {
-                self.record(ip, &namespace, &name).await;
-            }
-        }
     }
 
     /// Repairs now and every few minutes and looks after the ServiceCIDRs, until cancelled.

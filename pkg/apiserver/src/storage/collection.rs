@@ -16,7 +16,7 @@ use super::expiry::Expiry;
 use super::hub::{Clock, Write, origin};
 use super::map::{Key, ObjectMap};
 use super::object::{Draft, Layout, Object};
-use super::watch::Watchers;
+use super::watchers::Watchers;
 
 /// So many changes are kept however old they are ...
 const KEPT: usize = 100;

@@ -12,6 +12,7 @@ mod object;
 mod scan;
 mod token;
 mod watch;
+mod watchers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Watches: each has its own bounded queue, filled at commit; one that falls behind is ended.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use kube1_api::selector::{FieldSelector, LabelSelector};
 use kube1_api::status::Status;
 use rand::Rng;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use super::collection::{Change, Collection};
+use super::collection::Collection;
 use super::map::{Key, ObjectMap};
 use super::object::Object;
+use super::watchers::{Seen, Target, Watcher};
 use crate::options::ListOptions;
 
 /// Changes that may wait in one watch.
@@ -77,6 +77,11 @@ impl WatchEvent {
         Self { kind, object, encoded: None }
     }
 
+    /// An event that several watchers get.
+    pub(super) fn shared(kind: WatchKind, object: Arc<Object>) -> Self {
+        Self { kind, object, encoded: Some(Arc::default()) }
+    }
+
     /// The event in the storage version's wire form, encoded by the first watcher that asks and shared with the
     /// others. Every caller must pass the same function for the same encoding.
     pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce() -> Bytes) -> Bytes {
@@ -86,123 +91,6 @@ impl WatchEvent {
             Encoding::Protobuf => &encoded.protobuf,
         };
         slot.get_or_init(encode).clone()
-    }
-}
-
-/// Which changes can concern a watcher.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Target {
-    All,
-    Name(String),
-    Indexed(String),
-}
-
-struct Watcher {
-    id: u64,
-    namespace: Option<String>,
-    labels: LabelSelector,
-    fields: FieldSelector,
-    queue: mpsc::Sender<WatchEvent>,
-}
-
-impl Watcher {
-    fn selects(&self, object: &Object) -> bool {
-        self.namespace.as_ref().is_none_or(|ns| object.namespace() == ns) && object.matches(&self.labels, &self.fields)
-    }
-}
-
-/// The watchers of a collection.
-#[derive(Default)]
-pub(super) struct Watchers {
-    by_target: HashMap<Target, Vec<Watcher>>,
-    last_id: u64,
-}
-
-impl Watchers {
-    /// Queues a change for everyone it concerns, and drops those whose queue is full.
-    pub fn send(&mut self, change: &Change, indexed: Option<&str>) {
-        if self.by_target.is_empty() {
-            return;
-        }
-        let mut targets = smallvec::SmallVec::<[Target; 4]>::new();
-        targets.push(Target::All);
-        targets.push(Target::Name(change.object.name().to_owned()));
-        if let Some(field) = indexed {
-            for object in [Some(&change.object), change.previous.as_ref()].into_iter().flatten() {
-                let target = Target::Indexed(object.field(field).into_owned());
-                if !targets.contains(&target) {
-                    targets.push(target);
-                }
-            }
-        }
-        let mut seen = Seen::new(change);
-        for target in targets {
-            let Some(watchers) = self.by_target.get_mut(&target) else { continue };
-            watchers.retain(|watcher| match seen.by(watcher) {
-                Some(event) => watcher.queue.try_send(event).is_ok(),
-                None => true,
-            });
-            if watchers.is_empty() {
-                self.by_target.remove(&target);
-            }
-        }
-    }
-
-    #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
-        self.by_target.is_empty()
-    }
-
-    fn add(&mut self, target: Target, mut watcher: Watcher) -> u64 {
-        self.last_id += 1;
-        watcher.id = self.last_id;
-        self.by_target.entry(target).or_default().push(watcher);
-        self.last_id
-    }
-
-    fn remove(&mut self, target: &Target, id: u64) {
-        if let Some(watchers) = self.by_target.get_mut(target) {
-            watchers.retain(|w| w.id != id);
-            if watchers.is_empty() {
-                self.by_target.remove(target);
-            }
-        }
-    }
-}
-
-/// A change as watchers with different selectors see it; each form is made once.
-struct Seen<'a> {
-    change: &'a Change,
-    added: Option<WatchEvent>,
-    modified: Option<WatchEvent>,
-    deleted: Option<WatchEvent>,
-}
-
-impl<'a> Seen<'a> {
-    fn new(change: &'a Change) -> Self {
-        Self { change, added: None, modified: None, deleted: None }
-    }
-
-    /// `None` when the change does not concern the watcher.
-    fn by(&mut self, watcher: &Watcher) -> Option<WatchEvent> {
-        let change = self.change;
-        let before = change.previous.as_ref().is_some_and(|o| watcher.selects(o));
-        let after = !change.deleted && watcher.selects(&change.object);
-        let (slot, kind) = match (before, after) {
-            (false, false) => return None,
-            (false, true) => (&mut self.added, WatchKind::Added),
-            (true, true) => (&mut self.modified, WatchKind::Modified),
-            (true, false) => (&mut self.deleted, WatchKind::Deleted),
-        };
-        let event = slot.get_or_insert_with(|| {
-            let object = match (&change.previous, kind) {
-                // It left the selection: the last state that was in it.
-                (Some(previous), WatchKind::Deleted) if !change.deleted => Arc::new(previous.at(change.revision())),
-                _ => change.object.clone(),
-            };
-            WatchEvent { kind, object, encoded: Some(Arc::default()) }
-        });
-        Some(event.clone())
     }
 }
 

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Level;
+use super::restricted::{
+    privilege_escalation, restricted_capabilities, restricted_seccomp, restricted_volumes, run_as_non_root, run_as_user,
+};
 
 pub(super) const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
@@ -38,17 +41,15 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
-const RESTRICTED_VOLUMES: [&str; 8] =
-    ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
 
 /// A pod's metadata and spec.
-struct Pod<'a> {
+pub(super) struct Pod<'a> {
     metadata: &'a Value,
-    spec: &'a Value,
+    pub spec: &'a Value,
 }
 
 /// Reason, and what exactly of the pod.
-type Violation = (String, String);
+pub(super) type Violation = (String, String);
 type Check = fn(&Pod<'_>) -> Option<Violation>;
 
 const BASELINE: [Check; 12] = [
@@ -95,53 +96,53 @@ pub(super) fn violations(level: Level, metadata: &Value, spec: &Value) -> Vec<Vi
     checks.iter().filter_map(|check| check(&pod)).collect()
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
 impl<'a> Pod<'a> {
-    fn containers(&self) -> impl Iterator<Item = (&'a str, &'a Value)> + use<'a> {
+    pub fn containers(&self) -> impl Iterator<Item = (&'a str, &'a Value)> + use<'a> {
         let spec = self.spec;
         let lists = ["initContainers", "containers", "ephemeralContainers"];
         lists.into_iter().flat_map(move |list| items(&spec[list])).map(|c| (text(&c["name"]), c))
     }
 
-    fn containers_where(&self, bad: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+    pub fn containers_where(&self, bad: impl Fn(&Value) -> bool) -> Vec<&'a str> {
         self.containers().filter(|(_, c)| bad(c)).map(|(name, _)| name).collect()
     }
 
-    fn context(&self) -> &'a Value {
+    pub fn context(&self) -> &'a Value {
         &self.spec["securityContext"]
     }
 
-    fn is_windows(&self) -> bool {
+    pub fn is_windows(&self) -> bool {
         self.spec["os"]["name"] == "windows"
     }
 
     /// Root inside is nobody outside.
-    fn has_user_namespace(&self) -> bool {
+    pub fn has_user_namespace(&self) -> bool {
         self.spec["hostUsers"].as_bool() == Some(false)
     }
 }
 
-fn quoted<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
+pub(super) fn quoted<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     names.into_iter().map(|n| format!("\"{}\"", n.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
-fn plural(names: &[&str]) -> String {
+pub(super) fn plural(names: &[&str]) -> String {
     let word = if names.len() == 1 { "container" } else { "containers" };
     format!("{word} {}", quoted(names))
 }
 
-fn violation(reason: &str, detail: String) -> Option<Violation> {
+pub(super) fn violation(reason: &str, detail: String) -> Option<Violation> {
     Some((reason.to_owned(), detail))
 }
 
-fn if_any(reason: &str, names: &[&str], must: &str) -> Option<Violation> {
+pub(super) fn if_any(reason: &str, names: &[&str], must: &str) -> Option<Violation> {
     if names.is_empty() { None } else { violation(reason, format!("{} {must}", plural(names))) }
 }
 
@@ -171,7 +172,7 @@ fn added<'a>(container: &'a Value, allowed: &[&str]) -> Vec<&'a str> {
     added.filter(|c| !allowed.contains(c)).collect()
 }
 
-fn forbidden_additions(pod: &Pod<'_>, allowed: &[&str]) -> Option<String> {
+pub(super) fn forbidden_additions(pod: &Pod<'_>, allowed: &[&str]) -> Option<String> {
     let mut capabilities = BTreeSet::new();
     let mut names = Vec::new();
     for (name, container) in pod.containers() {
@@ -188,20 +189,6 @@ fn forbidden_additions(pod: &Pod<'_>, allowed: &[&str]) -> Option<String> {
 
 fn baseline_capabilities(pod: &Pod<'_>) -> Option<Violation> {
     forbidden_additions(pod, &BASELINE_CAPABILITIES).and_then(|d| violation("non-default capabilities", d))
-}
-
-fn restricted_capabilities(pod: &Pod<'_>) -> Option<Violation> {
-    if pod.is_windows() {
-        return None;
-    }
-    let keeps = |c: &Value| !items(&c["securityContext"]["capabilities"]["drop"]).any(|d| d == "ALL");
-    let names = pod.containers_where(keeps);
-    let mut found = Vec::new();
-    if !names.is_empty() {
-        found.push(format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", plural(&names)));
-    }
-    found.extend(forbidden_additions(pod, &["NET_BIND_SERVICE"]));
-    if found.is_empty() { None } else { violation("unrestricted capabilities", found.join("; ")) }
 }
 
 fn host_namespaces(pod: &Pod<'_>) -> Option<Violation> {
@@ -269,7 +256,7 @@ fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
 }
 
 /// The pod's own context and those of its containers, as `pod`, `container "a"` ...
-fn setters(pod: &Pod<'_>, bad: impl Fn(&Value) -> bool) -> Vec<String> {
+pub(super) fn setters(pod: &Pod<'_>, bad: impl Fn(&Value) -> bool) -> Vec<String> {
     let mut setters = Vec::new();
     if bad(pod.context()) {
         setters.push("pod".to_owned());
@@ -308,7 +295,7 @@ fn selinux(pod: &Pod<'_>) -> Option<Violation> {
     violation("seLinuxOptions", detail)
 }
 
-fn seccomp(context: &Value) -> &str {
+pub(super) fn seccomp(context: &Value) -> &str {
     text(&context["seccompProfile"]["type"])
 }
 
@@ -319,29 +306,6 @@ fn baseline_seccomp(pod: &Pod<'_>) -> Option<Violation> {
     }
     let detail =
         format!("{} must not set securityContext.seccompProfile.type to \"Unconfined\"", setters.join(" and "));
-    violation("seccompProfile", detail)
-}
-
-fn restricted_seccomp(pod: &Pod<'_>) -> Option<Violation> {
-    if pod.is_windows() {
-        return None;
-    }
-    let good = |t: &str| matches!(t, "RuntimeDefault" | "Localhost");
-    let bad = setters(pod, |c| !seccomp(c).is_empty() && !good(seccomp(c)));
-    if !bad.is_empty() {
-        let detail =
-            format!("{} must not set securityContext.seccompProfile.type to \"Unconfined\"", bad.join(" and "));
-        return violation("seccompProfile", detail);
-    }
-    let inherited = good(seccomp(pod.context()));
-    let names = pod.containers_where(|c| !inherited && seccomp(&c["securityContext"]).is_empty());
-    if names.is_empty() {
-        return None;
-    }
-    let detail = format!(
-        "pod or {} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"",
-        plural(&names)
-    );
     violation("seccompProfile", detail)
 }
 
@@ -358,68 +322,4 @@ fn windows_host_process(pod: &Pod<'_>) -> Option<Violation> {
     }
     let detail = format!("{} must not set securityContext.windowsOptions.hostProcess=true", setters.join(" and "));
     violation("hostProcess", detail)
-}
-
-fn privilege_escalation(pod: &Pod<'_>) -> Option<Violation> {
-    if pod.is_windows() {
-        return None;
-    }
-    let names = pod.containers_where(|c| c["securityContext"]["allowPrivilegeEscalation"].as_bool() != Some(false));
-    if_any("allowPrivilegeEscalation != false", &names, "must set securityContext.allowPrivilegeEscalation=false")
-}
-
-fn restricted_volumes(pod: &Pod<'_>) -> Option<Violation> {
-    let mut names = Vec::new();
-    let mut kinds = BTreeSet::new();
-    for volume in items(&pod.spec["volumes"]) {
-        let kind = volume.as_object().into_iter().flatten().find(|(k, v)| *k != "name" && !v.is_null());
-        let kind = kind.map_or("unknown", |(k, _)| k.as_str());
-        if !RESTRICTED_VOLUMES.contains(&kind) {
-            names.push(text(&volume["name"]));
-            kinds.insert(kind);
-        }
-    }
-    if names.is_empty() {
-        return None;
-    }
-    let (word, verb) = if names.len() == 1 { ("volume", "uses") } else { ("volumes", "use") };
-    let kind_word = if kinds.len() == 1 { "type" } else { "types" };
-    let detail = format!("{word} {} {verb} restricted volume {kind_word} {}", quoted(&names), quoted(&kinds));
-    violation("restricted volume types", detail)
-}
-
-fn run_as_non_root(pod: &Pod<'_>) -> Option<Violation> {
-    if pod.has_user_namespace() {
-        return None;
-    }
-    let setting = |c: &Value| c["runAsNonRoot"].as_bool();
-    let bad = setters(pod, |c| setting(c) == Some(false));
-    let pod_level = setting(pod.context());
-    let explicit = pod.containers_where(|c| setting(&c["securityContext"]) == Some(false));
-    let inherited = pod.containers_where(|c| setting(&c["securityContext"]).is_none());
-    if !explicit.is_empty() || (pod_level == Some(false) && !inherited.is_empty()) {
-        return violation(
-            "runAsNonRoot != true",
-            format!("{} must not set securityContext.runAsNonRoot=false", bad.join(" and ")),
-        );
-    }
-    if pod_level == Some(true) || inherited.is_empty() {
-        return None;
-    }
-    violation(
-        "runAsNonRoot != true",
-        format!("pod or {} must set securityContext.runAsNonRoot=true", plural(&inherited)),
-    )
-}
-
-fn run_as_user(pod: &Pod<'_>) -> Option<Violation> {
-    if pod.has_user_namespace() {
-        return None;
-    }
-    let bad = setters(pod, |c| c["runAsUser"].as_i64() == Some(0));
-    if bad.is_empty() {
-        None
-    } else {
-        violation("runAsUser=0", format!("{} must not set runAsUser=0", bad.join(" and ")))
-    }
 }

@@ -1,6 +1,7 @@
 //! PodSecurity: the Pod Security Standards, as the labels of a namespace ask for them.
 
 mod checks;
+mod restricted;
 
 use std::collections::BTreeMap;
 use std::fmt;
