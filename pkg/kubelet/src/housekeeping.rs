@@ -45,12 +45,16 @@ pub(crate) async fn run(workers: Arc<Workers>, pods: Informer<Pod>, stop: Cancel
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             _ = pressure.tick() => {
+                if pressure::current(&node).disk {
+                    // What nothing uses goes before what runs.
+                    images.collect(&node, true).await;
+                }
                 pressure::relieve(&node);
                 weigh_burstable(&node);
             }
             _ = logs.tick() => rotate_logs(&node).await,
             _ = orphans.tick() => collect_orphans(&workers, &pods).await,
-            _ = image.tick() => images.collect(&node).await,
+            _ = image.tick() => images.collect(&node, false).await,
         }
     }
 }
@@ -171,7 +175,8 @@ struct ImageCollector {
 }
 
 impl ImageCollector {
-    async fn collect(&mut self, node: &Node) {
+    /// Removes unused images if the disk is too full; in an emergency all of them.
+    async fn collect(&mut self, node: &Node, emergency: bool) {
         let lists = tokio::try_join!(node.runtime.list_images(), node.runtime.list_containers(HashMap::new()));
         let Ok((images, containers)) = lists else { return };
         let used: HashSet<&str> = containers
@@ -196,15 +201,16 @@ impl ImageCollector {
         }
         let Some(disk) = machine::filesystem(&node.config.data_dir).filter(|d| d.capacity > 0) else { return };
         let usage = 100 - disk.available * 100 / disk.capacity;
-        if usage < IMAGES_HIGH {
+        if usage < IMAGES_HIGH && !emergency {
             return;
         }
-        let mut to_free = (usage - IMAGES_LOW) * disk.capacity / 100;
+        let surplus = usage.saturating_sub(IMAGES_LOW) * disk.capacity / 100;
+        let mut to_free = if emergency { u64::MAX } else { surplus };
         let mut unused: Vec<_> = images.iter().filter(|i| !in_use(i)).collect();
         unused.sort_by_key(|image| self.last_used.get(&image.id).copied());
         for image in unused {
             let old = self.last_used.get(&image.id).is_some_and(|at| now.duration_since(*at) >= IMAGE_AGE);
-            if to_free == 0 || !old {
+            if to_free == 0 || !(old || emergency) {
                 break;
             }
             match node.runtime.remove_image(&image.id).await {

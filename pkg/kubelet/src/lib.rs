@@ -19,6 +19,7 @@ mod housekeeping;
 mod image;
 mod kubelet;
 mod labels;
+mod lease;
 mod log_file;
 mod machine;
 mod node;

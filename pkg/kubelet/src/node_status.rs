@@ -1,17 +1,15 @@
-//! The Node object: registration, status and lease.
+//! The Node object: registration and status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node as ApiNode, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
     NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube1_client::EventType;
@@ -21,14 +19,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KubeletConfig;
+use crate::lease;
 use crate::machine::{self, Machine};
 use crate::node::{Allocatable, Node};
 use crate::pressure;
 use crate::status::now;
 
-const LEASE_NAMESPACE: &str = "kube-node-lease";
-const LEASE_SECONDS: i32 = 40;
-const RENEW: Duration = Duration::from_secs(10);
+/// How often a ready node is looked at.
+const LOOK: Duration = Duration::from_secs(10);
 /// A status without news is still written this often.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 /// While the node is not ready it is looked at often, so that it is ready as soon as it can be.
@@ -133,64 +131,8 @@ impl NodeStatusTask {
 
     /// Renews the lease, and writes the status when it has changed or is old.
     pub async fn run(self) -> Result<(), BoxError> {
-        tokio::join!(self.keep_lease(), self.keep_status());
+        tokio::join!(lease::keep(&self.node, &self.stop), self.keep_status());
         Ok(())
-    }
-
-    async fn keep_lease(&self) {
-        let mut held: Option<Lease> = None;
-        let mut ticks = tokio::time::interval(RENEW);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.stop.cancelled() => return,
-            }
-            held = match self.renew(held.take()).await {
-                Ok(lease) => Some(lease),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot renew the node's lease");
-                    None
-                }
-            };
-        }
-    }
-
-    async fn renew(&self, held: Option<Lease>) -> Result<Lease, kube::Error> {
-        let api: Api<Lease> = Api::namespaced(self.config().client.clone(), LEASE_NAMESPACE);
-        let name = &self.config().node_name;
-        let lease = match held {
-            Some(lease) => Some(lease),
-            None => api.get_opt(name).await?,
-        };
-        let spec = LeaseSpec {
-            holder_identity: Some(name.clone()),
-            lease_duration_seconds: Some(LEASE_SECONDS),
-            renew_time: Some(MicroTime(Timestamp::now())),
-            ..LeaseSpec::default()
-        };
-        let owners = self.node.api_node().map(|node| {
-            vec![OwnerReference {
-                api_version: "v1".to_owned(),
-                kind: "Node".to_owned(),
-                name: name.clone(),
-                uid: node.metadata.uid.clone().unwrap_or_default(),
-                ..OwnerReference::default()
-            }]
-        });
-        match lease {
-            Some(mut lease) => {
-                lease.spec = Some(spec);
-                lease.metadata.owner_references = owners.or(lease.metadata.owner_references.take());
-                api.replace(name, &PostParams::default(), &lease).await
-            }
-            None => {
-                let metadata =
-                    ObjectMeta { name: Some(name.clone()), owner_references: owners, ..ObjectMeta::default() };
-                let lease = Lease { metadata, spec: Some(spec) };
-                api.create(&PostParams::default(), &lease).await
-            }
-        }
     }
 
     async fn keep_status(&self) {
@@ -201,7 +143,7 @@ impl NodeStatusTask {
             let ready = current.as_ref().is_some_and(|n| is_ready(n.status.as_ref()));
             eager = if ready { EAGER_MIN } else { (eager * 2).min(Duration::from_secs(1)) };
             tokio::select! {
-                () = tokio::time::sleep(if ready { RENEW } else { eager }) => {}
+                () = tokio::time::sleep(if ready { LOOK } else { eager }) => {}
                 () = self.stop.cancelled() => return,
             }
             let Some(current) = self.node.api_node() else {

@@ -79,9 +79,23 @@ impl Containerd {
         }
     }
 
+    /// A test that failed leaves its containers: their shims name this containerd's socket.
+    fn end_shims(&self) {
+        let socket = self.socket().display().to_string();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            let cmdline = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            if pid.parse::<u32>().is_ok() && cmdline.contains("containerd-shim") && cmdline.contains(&socket) {
+                let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+                let _ = Command::new("kill").arg("-9").args(children.split_whitespace()).arg(&pid).status();
+            }
+        }
+    }
+
     fn end(&mut self) {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
+        self.end_shims();
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let below: Vec<&str> = mounts.lines().filter_map(|l| l.split(' ').nth(1)).collect();
         for mount in below.iter().rev().filter(|m| Path::new(m).starts_with(self.dir.path())) {
