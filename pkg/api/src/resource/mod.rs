@@ -185,7 +185,7 @@ impl Resource {
             scale: None,
             custom_schema: None,
             conversion: None,
-            deprecation_warning: None,
+            deprecation_warning: rules::deprecation(&row.group, &row.plural).map(str::to_owned),
             group: row.group,
             version: row.version,
             plural: row.plural,

@@ -9,6 +9,15 @@ pub(super) struct Flags {
     pub returns_object: bool,
 }
 
+/// What every use of a resource is answered with that is advised against.
+pub(super) fn deprecation(group: &str, plural: &str) -> Option<&'static str> {
+    match (group, plural) {
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        _ => None,
+    }
+}
+
 pub(super) fn flags(group: &str, plural: &str) -> Flags {
     const RETURNS_OBJECT: [&str; 19] = [
         "namespaces",

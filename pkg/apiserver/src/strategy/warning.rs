@@ -3,19 +3,10 @@
 use kube1_api::resource::Resource;
 use serde_json::Value;
 
-/// Kinds whose every use is advised against.
-const DEPRECATED: [(&str, &str, &str); 2] = [
-    ("", "componentstatuses", "v1 ComponentStatus is deprecated in v1.19+"),
-    ("", "endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
-];
-
 /// What to tell the writer of `new`.
 pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> {
     let mut warnings = Vec::new();
     let (group, plural) = (resource.group.as_str(), resource.plural.as_str());
-    for (_, _, text) in DEPRECATED.iter().filter(|(g, p, _)| (*g, *p) == (group, plural)) {
-        warnings.push((*text).to_owned());
-    }
     let needs_label = matches!(
         (group, plural),
         ("", "pods" | "replicationcontrollers")
