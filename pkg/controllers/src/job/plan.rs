@@ -224,7 +224,9 @@ impl Planner<'_> {
         if let Some(why) = &self.failure {
             return failed("PodFailurePolicy", why);
         }
-        let limit = self.spec.backoff_limit.unwrap_or(6);
+        // Limits of indexes take the place of the common one.
+        let unlimited = self.spec.backoff_limit_per_index.is_some();
+        let limit = self.spec.backoff_limit.unwrap_or(if unlimited { i32::MAX } else { 6 });
         if self.failed > limit || self.restarts(pods, limit) {
             return failed("BackoffLimitExceeded", "Job has reached the specified backoff limit");
         }
