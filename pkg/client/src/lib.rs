@@ -4,6 +4,7 @@
 //! transport, so that it works the same against this process's apiserver, another server, or upstream's.
 
 mod informer;
+mod leader;
 pub mod node_match;
 mod recorder;
 mod transport;
@@ -11,6 +12,7 @@ mod work_queue;
 
 pub use informer::{Event, Informer, Informers, ObjectKey, Selection};
 pub use kube;
+pub use leader::{LeaderElection, LostLead};
 pub use recorder::{EventRecorder, EventType};
 pub use transport::{ClientError, from_kubeconfig, in_process};
 pub use work_queue::{Outcome, WorkQueue, reconcile_all};

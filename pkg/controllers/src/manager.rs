@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
 use kube::Client;
-use kube1_client::{EventRecorder, Informers};
+use kube1_client::{EventRecorder, Informers, LeaderElection};
 use kube1_pki::{Authority, ServiceAccountKeys};
 use kube1_supervisor::{BoxError, Component};
 use tokio::task::JoinSet;
@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::controller::Controller;
 use crate::registry::CONTROLLERS;
 
+/// The component and its Lease.
+const NAME: &str = "kube-controller-manager";
 const RESTART_MIN: Duration = Duration::from_secs(1);
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
@@ -43,17 +45,39 @@ pub struct ControllerManagerConfig {
 pub struct ControllerManager {
     config: Arc<ControllerManagerConfig>,
     disabled: Vec<&'static str>,
+    election: Option<LeaderElection>,
 }
 
 impl ControllerManager {
     pub fn new(config: ControllerManagerConfig) -> Self {
-        Self { config: Arc::new(config), disabled: Vec::new() }
+        Self { config: Arc::new(config), disabled: Vec::new(), election: None }
     }
 
     /// Leaves out a controller, by its name in upstream.
     pub fn without(mut self, name: &'static str) -> Self {
         self.disabled.push(name);
         self
+    }
+
+    /// Lets only one of several servers run the controllers. `identity` is this process's own.
+    #[must_use]
+    pub fn with_leader_election(mut self, identity: &str) -> Self {
+        self.election = Some(LeaderElection::new(self.config.client.clone(), NAME, identity));
+        self
+    }
+
+    async fn control(&self, stop: CancellationToken) -> Result<(), BoxError> {
+        let _guard = stop.clone().drop_guard();
+        let informers = Informers::new(self.config.client.clone(), stop.clone());
+        let mut tasks = JoinSet::new();
+        for entry in CONTROLLERS.iter().filter(|entry| !self.disabled.contains(&entry.name)) {
+            tasks.spawn(keep_running(entry, Arc::clone(&self.config), informers.clone(), stop.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended?;
+        }
+        informers.stopped().await;
+        Ok(())
     }
 }
 
@@ -68,23 +92,15 @@ pub(crate) struct Entry {
 #[async_trait]
 impl Component for ControllerManager {
     fn name(&self) -> &str {
-        "kube-controller-manager"
+        NAME
     }
 
     async fn run(&self, ctx: kube1_supervisor::Context) -> Result<(), BoxError> {
-        let stop = ctx.shutdown.child_token();
-        let _guard = stop.clone().drop_guard();
-        let informers = Informers::new(self.config.client.clone(), stop.clone());
-        let mut tasks = JoinSet::new();
-        for entry in CONTROLLERS.iter().filter(|entry| !self.disabled.contains(&entry.name)) {
-            tasks.spawn(keep_running(entry, Arc::clone(&self.config), informers.clone(), stop.clone()));
-        }
         ctx.ready();
-        while let Some(ended) = tasks.join_next().await {
-            ended?;
+        match &self.election {
+            Some(election) => election.lead(&ctx.shutdown, |stop| self.control(stop)).await,
+            None => self.control(ctx.shutdown.child_token()).await,
         }
-        informers.stopped().await;
-        Ok(())
     }
 }
 

@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
-use kube1_client::{EventRecorder, EventType, Informer, Informers, Selection};
+use kube1_client::{EventRecorder, EventType, Informer, Informers, LeaderElection, Selection};
 use kube1_supervisor::{BoxError, Component, Context};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::algorithm::Algorithm;
 use crate::bind;
@@ -22,29 +23,31 @@ use crate::watch::{State, follow};
 
 /// Name by which pods ask for this scheduler.
 const NAME: &str = "default-scheduler";
+/// The component and its Lease.
+const COMPONENT: &str = "kube-scheduler";
 /// Bindings and reports that may be under way at once.
 const TASKS_MAX: usize = 128;
 
 /// Assigns pods to nodes.
 pub struct Scheduler {
     client: Client,
+    election: Option<LeaderElection>,
 }
 
 impl Scheduler {
     /// A scheduler that acts with the identity of `client`.
     pub fn new(client: Client) -> Self {
-        Self { client }
-    }
-}
-
-#[async_trait]
-impl Component for Scheduler {
-    fn name(&self) -> &str {
-        "kube-scheduler"
+        Self { client, election: None }
     }
 
-    async fn run(&self, ctx: Context) -> Result<(), BoxError> {
-        let stop = ctx.shutdown.child_token();
+    /// Lets only one of several servers schedule. `identity` is this process's own.
+    #[must_use]
+    pub fn with_leader_election(mut self, identity: &str) -> Self {
+        self.election = Some(LeaderElection::new(self.client.clone(), COMPONENT, identity));
+        self
+    }
+
+    async fn schedule(&self, stop: CancellationToken, ctx: &Context) -> Result<(), BoxError> {
         // A failure ends the informers too, so that the next run starts afresh.
         let _guard = stop.clone().drop_guard();
         let informers = Informers::new(self.client.clone(), stop.clone());
@@ -63,6 +66,20 @@ impl Component for Scheduler {
         tasks.shutdown().await;
         informers.stopped().await;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Component for Scheduler {
+    fn name(&self) -> &str {
+        COMPONENT
+    }
+
+    async fn run(&self, ctx: Context) -> Result<(), BoxError> {
+        let Some(election) = &self.election else { return self.schedule(ctx.shutdown.child_token(), &ctx).await };
+        // A candidate that waits for its turn does what it should.
+        ctx.ready();
+        election.lead(&ctx.shutdown, |stop| self.schedule(stop, &ctx)).await
     }
 }
 
