@@ -16,6 +16,8 @@ use crate::node::Node;
 use crate::pod::{self, PodExt};
 use crate::{labels, log_file, machine, pressure, resources};
 
+/// By then static pods and the API's have found their tasks, so that nothing wanted looks like an orphan.
+const SETTLED: Duration = Duration::from_secs(5);
 const PRESSURE: Duration = Duration::from_secs(10);
 const LOGS: Duration = Duration::from_secs(60);
 const ORPHANS: Duration = Duration::from_secs(120);
@@ -35,8 +37,9 @@ pub(crate) async fn run(workers: Arc<Workers>, pods: Informer<Pod>, stop: Cancel
     }
     let node = Arc::clone(&workers.node);
     let mut images = ImageCollector::default();
+    let start = Instant::now() + SETTLED;
     let mut timers = [PRESSURE, LOGS, ORPHANS, IMAGES].map(|period| {
-        let mut timer = tokio::time::interval(period);
+        let mut timer = tokio::time::interval_at(start, period);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         timer
     });
