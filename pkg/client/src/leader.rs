@@ -52,6 +52,8 @@ impl LeaderElection {
         E: From<LostLead>,
     {
         if shutdown.run_until_cancelled(self.acquire()).await.is_none() {
+            // The Lease may have been won in the very moment of the end.
+            self.release().await;
             return Ok(());
         }
         tracing::info!(lease = self.name, identity = self.identity, "leading");
