@@ -40,6 +40,15 @@ pub enum LogFormat {
     Json,
 }
 
+impl From<LogFormat> for kube1_telemetry::LogFormat {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the control plane and, unless --disable-agent, a worker

@@ -13,7 +13,6 @@ mod frontend;
 mod images;
 mod kubeconfig;
 mod layout;
-mod logging;
 mod node;
 mod node_identity;
 mod process_guard;
@@ -51,7 +50,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    logging::start(&cli.global);
+    kube1_telemetry::start_logging(cli.global.log_format.into(), cli.global.verbose);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
