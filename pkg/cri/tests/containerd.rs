@@ -19,13 +19,16 @@ fn sandbox(dir: &std::path::Path) -> PodSandboxConfig {
         metadata: Some(PodSandboxMetadata { name: "p".into(), uid: "u".into(), namespace: "n".into(), attempt: 0 }),
         log_directory: dir.join("log").display().to_string(),
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: "/kube1-cri-test".into(),
+            cgroup_parent: format!("/{CGROUP}"),
             security_context: Some(security),
             ..LinuxPodSandboxConfig::default()
         }),
         ..PodSandboxConfig::default()
     }
 }
+
+/// Holds the sandbox; empty and removed at the end.
+const CGROUP: &str = "kube1-cri-test";
 
 #[tokio::test]
 async fn images_load_and_a_container_runs_and_its_end_is_told() {
@@ -66,4 +69,8 @@ async fn images_load_and_a_container_runs_and_its_end_is_told() {
     assert_eq!(status.exit_code, 143);
     assert!(runtime.container_status("none").await.unwrap_err().is_not_found());
     containerd.stop().await;
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        // Not every hierarchy has it.
+        let _ = std::fs::remove_dir(hierarchy.path().join(CGROUP));
+    }
 }
