@@ -10,7 +10,6 @@ mod records;
 mod server;
 mod zone;
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,13 +20,12 @@ use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube1_client::{Event, Informers, ObjectKey};
-use kube1_network::DNS_INTERFACE;
+use kube1_client::{Informers, ObjectKey};
 use kube1_network::rtnl::{Mac, NetlinkError, RouteSocket};
+use kube1_network::{DNS_INTERFACE, ServiceChanges, slices_of};
 use kube1_supervisor::{BoxError, Component, Context};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use forward::Forwarder;
@@ -40,8 +38,6 @@ pub use zone::{Found, Snapshot, Zone};
 const PORT: u16 = 53;
 const MTU: u32 = 1500;
 const MAC: u8 = 0x35;
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const BY_SERVICE: &str = "dns-service";
 /// How soon after a change the state is written to disk; many changes are written once.
 const SAVE: Duration = Duration::from_secs(60);
 
@@ -78,19 +74,6 @@ pub struct Dns {
     counts: Arc<Counts>,
 }
 
-#[derive(Default)]
-struct Dirty {
-    keys: Mutex<HashSet<ObjectKey>>,
-    wake: Notify,
-}
-
-impl Dirty {
-    fn add(&self, key: ObjectKey) {
-        self.keys.lock().insert(key);
-        self.wake.notify_one();
-    }
-}
-
 impl Dns {
     /// `informers` act as the node and may be shared with its other components.
     pub fn new(informers: Informers, config: DnsConfig) -> Self {
@@ -118,37 +101,15 @@ impl Dns {
         }))
     }
 
-    fn watch(&self) -> Arc<Dirty> {
-        let dirty = Arc::new(Dirty::default());
-        let slices = self.informers.all::<EndpointSlice>();
-        slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
-        // Weak: handlers outlive a run that failed.
-        let weak = Arc::downgrade(&dirty);
-        self.informers.all::<Service>().add_handler(move |event| {
-            if let Some(dirty) = weak.upgrade() {
-                dirty.add(ObjectKey::of(event.object().as_ref()));
-            }
-        });
-        let weak = Arc::downgrade(&dirty);
-        slices.add_handler(move |event| {
-            let Some(dirty) = weak.upgrade() else { return };
-            if let Event::Updated { old, .. } = event {
-                service_of(old).into_iter().for_each(|key| dirty.add(key));
-            }
-            service_of(event.object()).into_iter().for_each(|key| dirty.add(key));
-        });
-        dirty
-    }
-
     fn records(&self, key: &ObjectKey) -> Option<Records> {
         let service = self.informers.all::<Service>().get(key)?;
-        let slices = self.informers.all::<EndpointSlice>().by_index(BY_SERVICE, &key.to_string());
+        let slices = slices_of(&self.informers, key);
         Records::of(&service, slices.iter().map(AsRef::as_ref))
     }
 
     /// Keeps the zone as the API says. Never returns.
     async fn follow(&self, resolver: &Resolver) {
-        let dirty = self.watch();
+        let changes = ServiceChanges::follow(&self.informers);
         let (services, slices) = (self.informers.all::<Service>(), self.informers.all::<EndpointSlice>());
         tokio::join!(services.synced(), slices.synced());
         let mut zone = Zone::default();
@@ -161,9 +122,8 @@ impl Dns {
         let mut unsaved = true;
         loop {
             tokio::select! {
-                () = dirty.wake.notified() => {
-                    let keys = std::mem::take(&mut *dirty.keys.lock());
-                    for key in keys {
+                () = changes.changed() => {
+                    for key in changes.take() {
                         let records = self.records(&key);
                         resolver.zone.write().get_or_insert_default().set(&key, records);
                     }
@@ -222,11 +182,6 @@ fn write_zone(path: &Path, snapshot: &Snapshot) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
     std::fs::write(&temporary, bytes)?;
     std::fs::rename(temporary, path)
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
 }
 
 #[async_trait]

@@ -8,9 +8,11 @@ pub mod nft;
 mod overlay;
 mod policy;
 pub mod rtnl;
+mod service_changes;
 
 pub use overlay::{Overlay, OverlayConfig, OverlayError, Peer, State, cleanup, set_up};
 pub use policy::{Member, NetworkPolicies, PolicyError, World, policy_content};
+pub use service_changes::{ServiceChanges, slices_of};
 
 /// The node's bridge, which every pod is connected to.
 pub const BRIDGE: &str = "kube1";

@@ -5,6 +5,7 @@
 //! Certificates are encoded here rather than by rcgen because a subject may hold several organizations (a user's groups),
 //! which rcgen's names cannot express.
 
+mod any_server;
 mod authority;
 mod certificate;
 pub mod clock;
@@ -20,6 +21,7 @@ mod server;
 mod service_account;
 mod serving;
 
+pub use any_server::AnyServer;
 pub use authority::{Authority, CSR_BACKDATE, CsrSigning, LEAF_LIFETIME};
 pub use certificate::{AltName, KeyUsage, Subject, Usage};
 pub use csr::{CertificateRequest, create_csr};

@@ -11,20 +11,17 @@ mod state;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube1_client::{Event, Informers, ObjectKey};
-use kube1_network::PROXY_TABLE;
+use kube1_client::{Informers, ObjectKey};
 use kube1_network::nft::NftError;
+use kube1_network::{PROXY_TABLE, ServiceChanges, slices_of};
 use kube1_supervisor::{BoxError, Component, Context};
-use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use endpoints::{Place, Targets, targets};
@@ -35,9 +32,7 @@ use saved::SavedService;
 pub use service::{ServicePort, health_check_port, ports_of};
 pub use state::TableState;
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const ZONE: &str = "topology.kubernetes.io/zone";
-const BY_SERVICE: &str = "proxy-service";
 /// How often the table is looked for, in case other software removed it, and the last known state is written.
 const CHECK: Duration = Duration::from_secs(30);
 
@@ -74,20 +69,6 @@ pub struct Proxy {
     config: ProxyConfig,
 }
 
-/// Services that changed since they were last looked at.
-#[derive(Default)]
-struct Dirty {
-    keys: Mutex<HashSet<ObjectKey>>,
-    wake: Notify,
-}
-
-impl Dirty {
-    fn add(&self, key: ObjectKey) {
-        self.keys.lock().insert(key);
-        self.wake.notify_one();
-    }
-}
-
 /// What is computed from one service's objects.
 #[derive(Default)]
 struct Computed {
@@ -101,29 +82,6 @@ impl Proxy {
         Self { informers, config }
     }
 
-    fn watch(&self) -> Arc<Dirty> {
-        let dirty = Arc::new(Dirty::default());
-        let services = self.informers.all::<Service>();
-        let slices = self.informers.all::<EndpointSlice>();
-        slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
-        // Weak: handlers outlive a run that failed.
-        let weak = Arc::downgrade(&dirty);
-        services.add_handler(move |event| {
-            if let Some(dirty) = weak.upgrade() {
-                dirty.add(ObjectKey::of(event.object().as_ref()));
-            }
-        });
-        let weak = Arc::downgrade(&dirty);
-        slices.add_handler(move |event| {
-            let Some(dirty) = weak.upgrade() else { return };
-            if let Event::Updated { old, .. } = event {
-                service_of(old).into_iter().for_each(|key| dirty.add(key));
-            }
-            service_of(event.object()).into_iter().for_each(|key| dirty.add(key));
-        });
-        dirty
-    }
-
     fn place(&self) -> Place {
         let own = self.informers.all::<Node>().get(&ObjectKey::new("", &*self.config.node_name));
         let zone = own.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
@@ -132,8 +90,7 @@ impl Proxy {
 
     /// The ports of a service and where each leads.
     fn ports(&self, service: &Service, place: &Place) -> Vec<(ServicePort, Targets)> {
-        let key = ObjectKey::of(service).to_string();
-        let slices = self.informers.all::<EndpointSlice>().by_index(BY_SERVICE, &key);
+        let slices = slices_of(&self.informers, &ObjectKey::of(service));
         let here = |port: &ServicePort| self.config.served_here.contains(&port.cluster_ip);
         let ports = ports_of(service).into_iter().filter(|port| !here(port));
         ports
@@ -188,7 +145,7 @@ impl Proxy {
     }
 
     async fn serve(&self, ctx: &Context) -> Result<(), ProxyError> {
-        let dirty = self.watch();
+        let changes = ServiceChanges::follow(&self.informers);
         let (services, slices) = (self.informers.all::<Service>(), self.informers.all::<EndpointSlice>());
         let nodes = self.informers.all::<Node>();
         self.restore().await?;
@@ -202,7 +159,7 @@ impl Proxy {
             ports: HashMap::new(),
         };
         let mut place = self.place();
-        dirty.keys.lock().clear();
+        changes.take();
         let all = services.list().iter().map(|service| ObjectKey::of(service.as_ref())).collect();
         worker.apply(self, all, &place, true).await?;
         ctx.ready();
@@ -213,7 +170,7 @@ impl Proxy {
                     self.save(&place);
                     return Ok(());
                 }
-                () = dirty.wake.notified() => {}
+                () = changes.changed() => {}
                 _ = ticks.tick() => {
                     if !worker.is_there()? {
                         return Err(ProxyError::Removed);
@@ -223,7 +180,7 @@ impl Proxy {
                     }
                 }
             }
-            let mut keys = std::mem::take(&mut *dirty.keys.lock());
+            let mut keys = changes.take();
             let now = self.place();
             if now != place {
                 place = now;
@@ -290,11 +247,6 @@ impl Worker {
             None => Ok(false),
         }
     }
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
 }
 
 #[async_trait]

@@ -14,6 +14,7 @@ use super::condition::{self, Condition};
 use super::{CLEANUP_FINALIZER, is_established, rows, status};
 use crate::options::ListOptions;
 use crate::storage::{Collection, Object, Storage, StorageError};
+use crate::strategy::time_text;
 
 /// The pause after a failed write to the store; a watch wakes the controller for everything else.
 const RETRY: Duration = Duration::from_secs(1);
@@ -177,5 +178,5 @@ impl DefinitionController {
 }
 
 fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    time_text(Timestamp::now())
 }
