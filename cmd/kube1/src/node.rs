@@ -1,10 +1,11 @@
 //! What server and agent share: who this node is, its status socket, and its end.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use kube1_supervisor::{NodeStatus, Supervisor, serve_status};
+use kube1_supervisor::{MemoryTrimmer, NodeStatus, Supervisor, serve_status};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +33,8 @@ impl Node {
 }
 
 /// Serves the status socket until the process is told to end, then stops every component.
-pub async fn run_until_stopped(role: &str, node: &Node, supervisor: Supervisor) -> anyhow::Result<()> {
+pub async fn run_until_stopped(role: &str, node: &Node, mut supervisor: Supervisor) -> anyhow::Result<()> {
+    supervisor.start(Arc::new(MemoryTrimmer));
     let board = supervisor.board();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let status = || NodeStatus {

@@ -5,12 +5,14 @@
 
 mod child_process;
 mod component;
+mod memory;
 mod status;
 mod status_socket;
 mod supervisor;
 
 pub use child_process::{ChildProcess, ChildProcessConfig, ReadyProbe, process_matches};
 pub use component::{BoxError, Component, Context};
+pub use memory::MemoryTrimmer;
 pub use status::{ComponentState, ComponentStatus, NodeStatus, StatusBoard};
 pub use status_socket::{StatusSocketError, query_status, serve_status};
 pub use supervisor::{Supervisor, chain};
