@@ -3,21 +3,27 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use anyhow::{Context, bail, ensure};
 use kube1_pki::AnyServer;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-/// The server under measurement.
+/// So much of an answer is kept, for messages and for what its head tells.
+const KEPT: usize = 512;
+const BUFFER: usize = 64 * 1024;
+
+/// What a client accepts: kubectl takes JSON, components written with client-go take protobuf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accept {
+    Json,
+    Protobuf,
+}
+
+/// A server under measurement.
 #[derive(Clone)]
 pub struct Server {
     authority: String,
@@ -25,11 +31,30 @@ pub struct Server {
     tls: TlsConnector,
 }
 
-/// A connection and the task that drives it.
+/// An answer whose body was read and dropped.
+pub struct Answer {
+    pub size: usize,
+    /// Until the first byte of the body.
+    pub first: Duration,
+    pub total: Duration,
+    /// How the body begins.
+    pub start: String,
+}
+
 pub struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    server: Server,
-    _driver: JoinSet<()>,
+    stream: TlsStream<TcpStream>,
+    buffer: Vec<u8>,
+    /// The part of the buffer that was read and not yet used.
+    unused: std::ops::Range<usize>,
+    body: Body,
+}
+
+/// What is left of the body that is being read.
+enum Body {
+    Sized(usize),
+    /// Bytes left in this chunk with the line's end after it; `None` before the first.
+    Chunked(Option<usize>),
+    Done,
 }
 
 impl Server {
@@ -53,50 +78,128 @@ impl Server {
         let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
         let stream = self.tls.connect(name, stream).await?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
-            // The end of the connection shows at its next use.
-            let _ = connection.await;
-        });
-        Ok(Connection { sender, server: self.clone(), _driver: driver })
+        Ok(Connection { stream, buffer: Vec::new(), unused: 0..0, body: Body::Done })
+    }
+
+    /// The bytes of a request.
+    pub fn request(&self, method: &str, path: &str, accept: Accept, body: &str) -> Vec<u8> {
+        let accept = match accept {
+            Accept::Json => "application/json",
+            Accept::Protobuf => "application/vnd.kubernetes.protobuf",
+        };
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\naccept: {accept}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.authority,
+            self.token,
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    pub fn get(&self, path: &str) -> Vec<u8> {
+        self.request("GET", path, Accept::Json, "")
+    }
+
+    pub fn post(&self, path: &str, body: &str) -> Vec<u8> {
+        self.request("POST", path, Accept::Json, body)
     }
 }
 
 impl Connection {
-    /// Sends a request; the answer's body is not read yet.
-    pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Response<Incoming>> {
-        let content = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", &self.server.authority)
-            .header("authorization", format!("Bearer {}", self.server.token))
-            .header("content-type", content)
-            .header("accept", "application/json")
-            .body(Full::new(body))?;
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request).await?)
+    /// Sends a request that must succeed, and reads its answer.
+    pub async fn call(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
+        let begun = Instant::now();
+        let status = self.open(request).await?;
+        let (mut size, mut first, mut start) = (0, None, Vec::new());
+        while let Some(data) = self.data().await? {
+            first.get_or_insert_with(|| begun.elapsed());
+            size += data.len();
+            let room = KEPT.saturating_sub(start.len());
+            start.extend_from_slice(&data[..data.len().min(room)]);
+        }
+        let (total, start) = (begun.elapsed(), String::from_utf8_lossy(&start).into_owned());
+        ensure!((200..300).contains(&status), "the server answered {status}: {start}");
+        Ok(Answer { size, first: first.unwrap_or(total), total, start })
     }
 
-    /// Sends a request that must succeed; gives the size of the answer and the time to its first byte.
-    pub async fn call(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<(usize, Duration)> {
-        let begun = Instant::now();
-        let response = self.send(method, path, body).await?;
-        let status = response.status();
-        let mut body = response.into_body();
-        let (mut size, mut first) = (0, None);
-        let mut start = Vec::new();
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame?.into_data() {
-                first.get_or_insert_with(|| begun.elapsed());
-                if start.len() < 500 {
-                    start.extend_from_slice(&data[..data.len().min(500)]);
-                }
-                size += data.len();
+    /// Sends a request and reads the head of its answer; gives the status code.
+    pub async fn open(&mut self, request: &[u8]) -> anyhow::Result<u16> {
+        self.stream.write_all(request).await?;
+        self.stream.flush().await?;
+        let line = self.line().await?;
+        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).context("this is no HTTP answer")?;
+        self.body = Body::Done;
+        loop {
+            let line = self.line().await?.to_ascii_lowercase();
+            match line.split_once(':').map(|(name, value)| (name, value.trim())) {
+                None => return Ok(status),
+                Some(("content-length", length)) => self.body = Body::Sized(length.parse()?),
+                Some(("transfer-encoding", _)) => self.body = Body::Chunked(None),
+                Some(_) => {}
             }
         }
-        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&start));
-        Ok((size, first.unwrap_or_else(|| begun.elapsed())))
+    }
+
+    /// The next piece of the body, as it arrives; `None` at its end.
+    pub async fn data(&mut self) -> anyhow::Result<Option<&[u8]>> {
+        let left = match self.body {
+            Body::Done | Body::Sized(0) => return Ok(None),
+            Body::Sized(left) => left,
+            Body::Chunked(Some(left)) if left > 2 => left - 2,
+            Body::Chunked(before) => {
+                if before.is_some() {
+                    self.line().await?;
+                }
+                let size = self.line().await?;
+                let size = usize::from_str_radix(&size, 16).with_context(|| format!("{size:?} is no chunk's size"))?;
+                if size == 0 {
+                    self.line().await?;
+                    self.body = Body::Done;
+                    return Ok(None);
+                }
+                self.body = Body::Chunked(Some(size + 2));
+                size
+            }
+        };
+        if self.unused.is_empty() {
+            self.fill().await?;
+        }
+        let taken = self.unused.len().min(left);
+        match &mut self.body {
+            Body::Sized(left) | Body::Chunked(Some(left)) => *left -= taken,
+            Body::Chunked(None) | Body::Done => {}
+        }
+        let start = self.unused.start;
+        self.unused.start += taken;
+        Ok(Some(&self.buffer[start..start + taken]))
+    }
+
+    /// The next line without its end.
+    async fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = Vec::new();
+        loop {
+            let unused = &self.buffer[self.unused.clone()];
+            if let Some(end) = unused.iter().position(|b| *b == b'\n') {
+                line.extend_from_slice(&unused[..end]);
+                self.unused.start += end + 1;
+                return Ok(String::from_utf8(line)?.trim_end_matches('\r').to_owned());
+            }
+            line.extend_from_slice(unused);
+            self.unused.start = self.unused.end;
+            self.fill().await?;
+        }
+    }
+
+    /// Reads on; the buffer must be used up.
+    async fn fill(&mut self) -> anyhow::Result<()> {
+        if self.buffer.is_empty() {
+            self.buffer.resize(BUFFER, 0);
+        }
+        match self.stream.read(&mut self.buffer).await? {
+            0 => bail!("the server closed the connection"),
+            size => self.unused = 0..size,
+        }
+        Ok(())
     }
 }

@@ -1,38 +1,65 @@
 //! `key: value` lines.
 
-use std::fmt::Display;
 use std::time::Duration;
 
-pub fn line(key: &str, value: impl Display) {
-    println!("{key}: {value}");
+/// Which way is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    More,
+    Less,
 }
 
-/// Milliseconds with three digits.
-pub fn milliseconds(duration: Duration) -> String {
-    format!("{:.3}", duration.as_secs_f64() * 1e3)
+/// One figure of one phase.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    pub key: String,
+    pub value: f64,
+    pub better: Better,
 }
 
-pub fn per_second(count: usize, duration: Duration) -> String {
-    format!("{:.1}", count as f64 / duration.as_secs_f64())
+pub fn more(key: impl Into<String>, value: f64) -> Figure {
+    Figure { key: key.into(), value, better: Better::More }
 }
 
-/// Prints median and 99th percentile.
-pub fn percentiles(key: &str, mut samples: Vec<Duration>) {
+pub fn less(key: impl Into<String>, value: f64) -> Figure {
+    Figure { key: key.into(), value, better: Better::Less }
+}
+
+/// Median and 99th percentile in milliseconds.
+pub fn percentiles(key: &str, mut samples: Vec<Duration>) -> Vec<Figure> {
     samples.sort();
     let at = |part: f64| samples.get(((samples.len() as f64 * part) as usize).min(samples.len().saturating_sub(1)));
-    for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
-        if let Some(sample) = at(part) {
-            line(&format!("{key}_{name}_ms"), milliseconds(*sample));
+    let figure = |name, part| at(part).map(|s| less(format!("{key}_{name}_ms"), s.as_secs_f64() * 1e3));
+    [figure("p50", 0.5), figure("p99", 0.99)].into_iter().flatten().collect()
+}
+
+/// Prints the median of each figure over a phase's rounds; for two servers both, and how many times better the first is.
+///
+/// `servers` holds, for each server, the figures of each round.
+pub fn print(servers: &[Vec<Vec<Figure>>]) {
+    let Some(first) = servers.first().and_then(|rounds| rounds.first()) else { return };
+    for figure in first {
+        let medians: Vec<f64> = servers.iter().filter_map(|rounds| median(rounds, &figure.key)).collect();
+        println!("{}: {}", figure.key, digits(medians[0]));
+        if let [one, other] = medians[..] {
+            let ratio = if figure.better == Better::More { one / other } else { other / one };
+            println!("{}_against: {}", figure.key, digits(other));
+            println!("{}_ratio: {}", figure.key, digits(ratio));
         }
     }
 }
 
-/// Memory of a process in MB (PSS), if it can be read.
-pub fn memory(key: &str, pid: Option<u32>) {
-    let Some(pid) = pid else { return };
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let kilobytes = text.lines().find_map(|l| l.strip_prefix("Pss:")?.trim().split(' ').next()?.parse::<f64>().ok());
-    if let Some(kilobytes) = kilobytes {
-        line(key, format!("{:.1}", kilobytes / 1024.0));
+fn median(rounds: &[Vec<Figure>], key: &str) -> Option<f64> {
+    let mut values: Vec<f64> = rounds.iter().flatten().filter(|f| f.key == key).map(|f| f.value).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// Three digits after the point for small numbers, none for large ones.
+fn digits(value: f64) -> String {
+    match value {
+        v if v.abs() < 10.0 => format!("{v:.3}"),
+        v if v.abs() < 1000.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
     }
 }

@@ -1,0 +1,40 @@
+//! A server's memory: PSS in MB, summed over its processes.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+/// `None` when no process was named, or it cannot be read.
+pub fn read(pids: &[u32]) -> Option<f64> {
+    pids.iter().map(|pid| pss(*pid)).sum::<Option<f64>>().filter(|_| !pids.is_empty())
+}
+
+fn pss(pid: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let kilobytes: f64 = text.lines().find_map(|l| l.strip_prefix("Pss:"))?.trim().split(' ').next()?.parse().ok()?;
+    Some(kilobytes / 1024.0)
+}
+
+/// The most memory that is seen while `work` runs.
+pub async fn peak<T>(pids: &[u32], work: impl Future<Output = T>) -> (T, Option<f64>) {
+    let pids = pids.to_vec();
+    let (sender, receiver) = tokio::sync::watch::channel(read(&pids));
+    let mut sampler = JoinSet::new();
+    sampler.spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            tick.tick().await;
+            let seen = read(&pids);
+            sender.send_if_modified(|most| {
+                let higher = seen > *most;
+                if higher {
+                    *most = seen;
+                }
+                higher
+            });
+        }
+    });
+    let done = work.await;
+    let most = *receiver.borrow();
+    (done, most)
+}
