@@ -1,12 +1,16 @@
-//! A server's memory: PSS in MB, summed over its processes.
+//! A server's memory in MB, summed over its processes.
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-/// `None` when no process was named, or it cannot be read.
+/// What the processes hold (PSS); `None` when none was named, or it cannot be read.
 pub fn read(pids: &[u32]) -> Option<f64> {
-    pids.iter().map(|pid| pss(*pid)).sum::<Option<f64>>().filter(|_| !pids.is_empty())
+    sum(pids, pss)
+}
+
+fn sum(pids: &[u32], read: fn(u32) -> Option<f64>) -> Option<f64> {
+    pids.iter().map(|pid| read(*pid)).sum::<Option<f64>>().filter(|_| !pids.is_empty())
 }
 
 fn pss(pid: u32) -> Option<f64> {
@@ -15,16 +19,23 @@ fn pss(pid: u32) -> Option<f64> {
     Some(kilobytes / 1024.0)
 }
 
-/// The most memory that is seen while `work` runs.
+/// Resident pages: unlike PSS, reading this does not stop the process for long.
+fn resident(pid: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: f64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096.0 / 1e6)
+}
+
+/// The most memory (RSS) that is seen while `work` runs.
 pub async fn peak<T>(pids: &[u32], work: impl Future<Output = T>) -> (T, Option<f64>) {
     let pids = pids.to_vec();
-    let (sender, receiver) = tokio::sync::watch::channel(read(&pids));
+    let (sender, receiver) = tokio::sync::watch::channel(sum(&pids, resident));
     let mut sampler = JoinSet::new();
     sampler.spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
             tick.tick().await;
-            let seen = read(&pids);
+            let seen = sum(&pids, resident);
             sender.send_if_modified(|most| {
                 let higher = seen > *most;
                 if higher {
