@@ -72,6 +72,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Stop everything this node runs and remove every trace of it
     Reset(ResetArgs),
+    /// List which paths and verbs of the Kubernetes API are served, and which are not
+    ApiCoverage(ApiCoverageArgs),
     /// Print the version
     Version,
     /// Print a shell's completion script
@@ -261,6 +263,17 @@ pub struct ResetArgs {
     /// The kubeconfig that the server wrote, to be removed too
     #[arg(long, env = "KUBE1_WRITE_KUBECONFIG", default_value = "/etc/kube1/kubeconfig.yaml", value_name = "FILE")]
     pub write_kubeconfig: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ApiCoverageArgs {
+    /// OpenAPI document to compare with, as a server has it at /openapi/v2; this program's own if not given
+    #[arg(long, value_name = "FILE")]
+    pub document: Option<PathBuf>,
+    /// Ask the running server of this kubeconfig for each operation, with requests that change nothing, instead of
+    /// looking into this program's own table
+    #[arg(long, value_name = "KUBECONFIG")]
+    pub server: Option<PathBuf>,
 }
 
 /// An inclusive range of ports.

@@ -4,6 +4,7 @@
 
 mod addons;
 mod agent;
+mod api_coverage;
 mod certificates;
 mod check;
 mod cli;
@@ -79,6 +80,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Images(command) => client_runtime()?.block_on(images::run(&cli.global, &command)),
         Command::Snapshot(command) => client_runtime()?.block_on(snapshot::run(&cli.global, &command)),
         Command::Reset(args) => client_runtime()?.block_on(reset::run(&cli.global, &args)),
+        Command::ApiCoverage(args) => client_runtime()?.block_on(api_coverage::run(&args)),
         Command::Kubeconfig(args) => kubeconfig::run(&cli.global, &args),
         Command::Check(args) => check::run(&cli.global, &args),
         Command::Status(args) => client_runtime()?.block_on(status::run(&cli.global, &args)),

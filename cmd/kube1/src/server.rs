@@ -13,7 +13,7 @@ use kube1_controllers::{ControllerManager, ControllerManagerConfig};
 use kube1_pki::{Credential, Kubeconfig, ReloadingCertificate, ServerPki, ServerPkiConfig};
 use kube1_scheduler::Scheduler;
 use kube1_store::EmbeddedStore;
-use kube1_supervisor::Supervisor;
+use kube1_supervisor::{ComponentState, Supervisor};
 use tokio::net::TcpListener;
 
 use crate::addons::Addons;
@@ -45,6 +45,7 @@ pub async fn run(global: &GlobalArgs, args: &ServerArgs) -> anyhow::Result<()> {
     supervisor.start(Arc::new(CertificateRenewal::new(Arc::clone(&pki))));
     supervisor.start(Arc::new(SnapshotService::new(layout.clone(), api.server().config.store.clone())));
     start_controllers(&mut supervisor, args, &api, &pki);
+    show_components(&supervisor, &api);
     let admin = component_client(&api, &UserInfo::authenticated("system:kube1", &["system:masters"]));
     supervisor.start(Arc::new(Addons::new(admin, &args.node)));
     if let Some(runtime) = runtime {
@@ -62,6 +63,24 @@ pub async fn run(global: &GlobalArgs, args: &ServerArgs) -> anyhow::Result<()> {
 
 fn component_client(api: &ApiServer, user: &UserInfo) -> kube::Client {
     kube1_client::in_process(api.in_process(user.clone()))
+}
+
+/// Names of components in ComponentStatus, and here.
+const SHOWN: [(&str, &str); 2] = [("controller-manager", "kube-controller-manager"), ("scheduler", "kube-scheduler")];
+
+/// Lets clients see whether the control plane's components are well.
+fn show_components(supervisor: &Supervisor, api: &ApiServer) {
+    for (shown, name) in SHOWN {
+        let board = supervisor.board();
+        api.server().components.add(shown, move || {
+            let component = board.snapshot().into_iter().find(|c| c.name == name);
+            let component = component.ok_or_else(|| "it is switched off on this server".to_owned())?;
+            match component.state {
+                ComponentState::Ready => Ok(()),
+                state => Err(component.last_error.unwrap_or_else(|| format!("{state:?}").to_lowercase())),
+            }
+        });
+    }
 }
 
 fn start_controllers(supervisor: &mut Supervisor, args: &ServerArgs, api: &ApiServer, pki: &Arc<ServerPki>) {

@@ -7,6 +7,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod call;
+mod component_status;
 pub mod convert;
 pub mod custom;
 pub mod dial;

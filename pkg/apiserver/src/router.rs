@@ -100,6 +100,9 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     if let Some(reply) = server.health.answer(&path, &call.query) {
         return Ok(reply);
     }
+    if let Some(rest) = path.strip_prefix("/logs").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        return crate::http::logs::answer(&crate::query::decode(rest)).await;
+    }
     let pki = &server.config.pki;
     match path.as_str() {
         "/version" => documents::version(call),

@@ -1,4 +1,4 @@
-//! Resources that are answered and not stored: reviews.
+//! Resources that are answered and not stored: reviews, measurements, the state of components.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use kube1_api::status::Status;
 use crate::call::Call;
 use crate::http::respond::Reply;
 use crate::server::Server;
-use crate::{encode, registry, resource_metrics, review, router, subresource};
+use crate::{component_status, encode, registry, resource_metrics, review, router, subresource};
 
 /// A request for a resource that is not stored.
 pub async fn route(server: &Arc<Server>, row: &Arc<Resource>, call: &mut Call) -> Result<Reply, Status> {
-    if row.group == METRICS_GROUP {
-        resource_metrics::answer(server, row, call).await
-    } else {
-        create(server, row, call).await
+    match (row.group.as_str(), row.plural.as_str()) {
+        (METRICS_GROUP, _) => resource_metrics::answer(server, row, call).await,
+        ("", "componentstatuses") => component_status::answer(server, row, call).await,
+        _ => create(server, row, call).await,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Documents are written piece by piece when they are asked for: at no time is a whole one in memory as a tree.
 
+pub mod coverage;
 mod custom;
 mod definition;
 mod description;

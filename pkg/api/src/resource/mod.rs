@@ -156,7 +156,7 @@ impl Resource {
 
     /// Objects are kept, rather than only answered.
     pub fn is_stored(&self) -> bool {
-        self.verbs.iter().any(|v| v == "get") && self.group != METRICS_GROUP
+        self.verbs.iter().any(|v| v == "get") && self.group != METRICS_GROUP && self.plural != "componentstatuses"
     }
 
     fn from_row(row: Row) -> Self {

@@ -6,6 +6,7 @@ pub mod compress;
 pub mod forward;
 pub mod health;
 pub mod limit;
+pub mod logs;
 pub mod metrics;
 pub mod pipeline;
 pub mod respond;

@@ -33,6 +33,7 @@ use crate::authn::{
 };
 use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
 use crate::bootstrap;
+use crate::component_status::Components;
 use crate::custom::DefinitionController;
 use crate::dial::Resolver;
 use crate::http::audit::{Audit, AuditError, AuditWriter};
@@ -101,6 +102,8 @@ pub struct Server {
     pub remote_discovery: RemoteDiscovery,
     pub audit: Audit,
     pub health: Health,
+    /// The other parts of the control plane, as ComponentStatus shows them.
+    pub components: Components,
     pub metrics: Metrics,
     pub resource_metrics: ResourceMetrics,
     /// Streams that are passed on between a client and another server.
@@ -268,6 +271,7 @@ impl Server {
             reviews,
             audit,
             health,
+            components: Components::default(),
         })
     }
 }

@@ -29,7 +29,8 @@ pub async fn route(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status
     let Some(found) = endpoint.row.subresource(&name) else {
         return Ok(crate::http::respond::page_not_found());
     };
-    if !found.verbs.contains(&call.info.verb) {
+    // What a proxy passes on may have any method, also one that is no verb.
+    if name != "proxy" && !found.verbs.contains(&call.info.verb) {
         return Err(not_allowed(&endpoint.row, &call.info.verb));
     }
     match (name.as_str(), call.info.verb.as_str()) {
