@@ -83,6 +83,11 @@ impl Status {
         Self::new(406, "NotAcceptable", message)
     }
 
+    /// The answer has no form of the kind that was asked for; `is` says what it is instead.
+    pub fn not_acceptable_as(kind: &str, is: &str) -> Self {
+        Self::new(406, "NotAcceptable", format!("you requested {kind}, but the requested object {is}"))
+    }
+
     pub fn already_exists(resource: &GroupResource, name: &str) -> Self {
         Self::new(409, "AlreadyExists", format!("{resource} \"{name}\" already exists")).about(
             &resource.group,

@@ -13,11 +13,10 @@ use crate::aggregate::discovery as remote;
 use crate::call::Call;
 use crate::encode;
 use crate::http::respond::{self, JSON, Reply};
-use crate::negotiate;
+use crate::negotiate::{self, Accepted, Format};
 use crate::server::Server;
 
 const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// `/version`.
 pub fn version(call: &Call) -> Result<Reply, Status> {
@@ -34,14 +33,14 @@ pub fn version(call: &Call) -> Result<Reply, Status> {
 pub async fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Reply, Status> {
     let table = server.table.load_full();
     let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let aggregated = negotiate::wants_aggregated_discovery(call.headers());
-    let document = match parts[..] {
-        ["api"] if aggregated => return Ok(tagged(call, AGGREGATED, &discovery::aggregated_v2(&table, true))),
-        ["apis"] if aggregated => {
-            let mut list = discovery::aggregated_v2(&table, false);
+    if let (Some(format), [root @ ("api" | "apis")]) = (negotiate::aggregated_discovery(call.headers()), &parts[..]) {
+        let mut list = discovery::aggregated_v2(&table, *root == "api");
+        if *root == "apis" {
             remote::extend_aggregated(&mut list, &server.remote_discovery.versions(server).await);
-            return Ok(tagged(call, AGGREGATED, &list));
         }
+        return aggregated_reply(call, format, &list);
+    }
+    let document = match parts[..] {
         ["api"] => {
             let address = std::net::SocketAddr::new(server.config.advertise_address, server.config.port);
             Some(discovery::api_versions(&address.to_string()))
@@ -118,10 +117,26 @@ fn root_paths(table: &kube1_api::resource::ResourceTable) -> Vec<String> {
     paths
 }
 
+/// Discovery in its aggregated form, whose media type tells what it is.
+fn aggregated_reply(call: &Call, format: Format, list: &Value) -> Result<Reply, Status> {
+    let body = encode::write(Accepted::plain(format), list)?;
+    let mut reply = tagged_bytes(call, format.media_type(), list.to_string().as_bytes(), body);
+    if reply.status() == StatusCode::OK {
+        let media = format!("{};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", format.media_type());
+        reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::try_from(media).map_err(Status::internal)?);
+    }
+    Ok(reply)
+}
+
 /// A document with an ETag; 304 when the client has it already.
 fn tagged(call: &Call, media: &'static str, document: &Value) -> Reply {
     let text = document.to_string();
-    let tag = format!("\"{}\"", hex::encode_upper(Sha512::digest(text.as_bytes())));
+    tagged_bytes(call, media, text.as_bytes(), text.clone().into_bytes())
+}
+
+/// As [`tagged`], for bytes whose tag is that of `hashed`.
+fn tagged_bytes(call: &Call, media: &'static str, hashed: &[u8], text: Vec<u8>) -> Reply {
+    let tag = format!("\"{}\"", hex::encode_upper(Sha512::digest(hashed)));
     let mut reply = known(call, &tag).unwrap_or_else(|| with_tag(respond::bytes(StatusCode::OK, media, text), &tag));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     reply

@@ -30,6 +30,8 @@ pub enum View {
 pub struct Accepted {
     pub format: Format,
     pub view: View,
+    /// Kind that a clause converts to, empty for the object itself.
+    kind: &'static str,
     /// JSON is indented.
     pub pretty: bool,
 }
@@ -38,9 +40,26 @@ pub struct Accepted {
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
     pub protobuf: bool,
-    pub table: bool,
-    /// The answer is a list, whose metadata view has another kind.
-    pub list: bool,
+    /// Objects of a resource, which have other views.
+    pub views: bool,
+    pub answer: Answer,
+}
+
+/// What kind of answer is represented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Object,
+    /// Its metadata view has another kind.
+    List,
+    /// Events, of which YAML has no form.
+    Stream,
+}
+
+impl Accepted {
+    /// The object itself in a format.
+    pub fn plain(format: Format) -> Self {
+        Self { format, ..Self::default() }
+    }
 }
 
 impl Format {
@@ -83,13 +102,30 @@ impl<'a> Clause<'a> {
     pub fn param(&self, key: &str) -> Option<&'a str> {
         self.params.iter().find(|(k, _)| *k == key).map(|(_, value)| *value)
     }
+
+    fn vagueness(&self) -> usize {
+        self.media.matches('*').count()
+    }
+
+    /// Whether the clause wants another kind than the answer's own.
+    fn converts(&self) -> bool {
+        ["as", "g", "v"].iter().any(|key| self.param(key).is_some())
+    }
+
+    /// Whether an answer in the format is what the clause's parameters allow.
+    fn allows(&self, format: Format) -> bool {
+        let streams = format != Format::Yaml;
+        let stream = self.param("stream").is_none_or(|v| v.is_empty() || (v == "watch" && streams));
+        stream && self.param("sv").is_none_or(str::is_empty)
+    }
 }
 
 /// The clauses of the Accept header, best first.
 pub fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     let texts = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
     let mut clauses: Vec<Clause> = texts.flat_map(|t| t.split(',')).filter_map(Clause::parse).collect();
-    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    // Of equals, the one that says more comes first.
+    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality).then(a.vagueness().cmp(&b.vagueness())));
     clauses
 }
 
@@ -97,38 +133,71 @@ pub fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
 pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accepted, Status> {
     let pretty = wants_pretty(headers, query);
     let clauses = clauses(headers);
-    if clauses.is_empty() {
-        return Ok(Accepted { pretty, ..Accepted::default() });
+    let chosen = if clauses.is_empty() {
+        Accepted::default()
+    } else {
+        clauses.iter().find_map(|clause| choose(clause, offer)).ok_or_else(|| not_acceptable(offer))?
+    };
+    let wrong = match (chosen.view, offer.answer) {
+        (View::Metadata(_), Answer::List) => chosen.kind != METADATA_LIST,
+        (View::Metadata(_), _) => chosen.kind != METADATA,
+        _ => false,
+    };
+    if wrong {
+        let is = if offer.answer == Answer::List { "is a list" } else { "is not a list" };
+        return Err(Status::not_acceptable_as(chosen.kind, is));
     }
-    clauses.iter().find_map(|clause| choose(clause, offer)).map(|found| Accepted { pretty, ..found }).ok_or_else(|| {
-        let all = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-        Status::not_acceptable(if offer.protobuf { &all } else { &all[..2] })
-    })
+    if offer.answer == Answer::Stream && chosen.format == Format::Yaml {
+        return Err(not_acceptable(offer));
+    }
+    Ok(Accepted { pretty: pretty || chosen.pretty, ..chosen })
 }
+
+/// The representation of a failure: whatever else was asked for, it is a Status, and JSON if nothing fits.
+pub fn accept_failure(headers: &HeaderMap, query: &Query) -> Accepted {
+    let offer = Offer { protobuf: true, views: false, answer: Answer::Object };
+    accept(headers, query, offer).unwrap_or_default()
+}
+
+fn not_acceptable(offer: Offer) -> Status {
+    let known = [Format::Json, Format::Yaml, Format::Protobuf];
+    let known = known.into_iter().filter(|f| offer.protobuf || *f != Format::Protobuf);
+    if offer.answer == Answer::Stream {
+        let types: Vec<String> =
+            known.filter(|f| *f != Format::Yaml).map(|f| format!("{};stream=watch", f.media_type())).collect();
+        return Status::not_acceptable(&types.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    Status::not_acceptable(&known.map(Format::media_type).collect::<Vec<_>>())
+}
+
+const METADATA: &str = "PartialObjectMetadata";
+const METADATA_LIST: &str = "PartialObjectMetadataList";
 
 fn choose(clause: &Clause, offer: Offer) -> Option<Accepted> {
     let format = Format::parse(clause.media)?;
-    if format == Format::Protobuf && !offer.protobuf {
+    if (format == Format::Protobuf && !offer.protobuf && !clause.converts()) || !clause.allows(format) {
         return None;
     }
-    let view = match clause.param("as") {
-        None => View::Object,
-        Some(kind) if clause.param("g") == Some("meta.k8s.io") => {
-            let version = match clause.param("v") {
-                Some("v1") => "v1",
-                Some("v1beta1") => "v1beta1",
-                _ => return None,
-            };
-            match kind {
-                "Table" if offer.table && format != Format::Protobuf => View::Table(version),
-                "PartialObjectMetadata" if !offer.list => View::Metadata(version),
-                "PartialObjectMetadataList" if offer.list => View::Metadata(version),
-                _ => return None,
-            }
-        }
-        Some(_) => return None,
+    let (view, kind) = if clause.converts() { view(clause, format, offer)? } else { (View::Object, "") };
+    Some(Accepted { format, view, kind, pretty: clause.param("pretty") == Some("1") })
+}
+
+/// What the clause converts to; metadata has a protobuf form whatever the object has.
+fn view(clause: &Clause, format: Format, offer: Offer) -> Option<(View, &'static str)> {
+    let version = match clause.param("v")? {
+        "v1" => "v1",
+        "v1beta1" => "v1beta1",
+        _ => return None,
     };
-    Some(Accepted { format, view, pretty: false })
+    if !offer.views || clause.param("g") != Some("meta.k8s.io") {
+        return None;
+    }
+    match clause.param("as")? {
+        "Table" if format != Format::Protobuf => Some((View::Table(version), "Table")),
+        METADATA => Some((View::Metadata(version), METADATA)),
+        METADATA_LIST => Some((View::Metadata(version), METADATA_LIST)),
+        _ => None,
+    }
 }
 
 fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
@@ -157,17 +226,19 @@ pub fn body_format(headers: &HeaderMap, protobuf: bool) -> Result<Format, Status
     }
 }
 
-/// Whether a client wants the aggregated form of discovery.
-pub fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
-    let first = clauses(headers).into_iter().find(|c| {
-        matches!(c.media, "application/json" | "*/*" | "application/*")
-            && match c.param("as") {
-                None => true,
-                Some(kind) => kind == "APIGroupDiscoveryList" && c.param("v") == Some("v2"),
-            }
-    });
-    first.is_some_and(|c| c.param("as").is_some())
+/// The format in which a client wants the aggregated form of discovery; `None` when it wants the old form.
+pub fn aggregated_discovery(headers: &HeaderMap) -> Option<Format> {
+    clauses(headers).into_iter().find_map(|c| {
+        let format = Format::parse(c.media).filter(|f| c.allows(*f))?;
+        if !c.converts() {
+            return Some(None);
+        }
+        let known = ["g", "v", "as"].map(|key| c.param(key)) == DISCOVERY.map(Some);
+        known.then_some(Some(format))
+    })?
 }
+
+const DISCOVERY: [&str; 3] = ["apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList"];
 
 pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).any(|v| {
@@ -191,41 +262,84 @@ mod tests {
 
     #[test]
     fn the_best_offered_clause_is_chosen() {
-        let offer = Offer { protobuf: true, table: true, list: true };
-        let list = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        for (accept_text, offer, expected) in [
-            ("*/*", offer, Some((Format::Json, View::Object))),
-            ("application/yaml;q=0.5, application/json;q=0.1", offer, Some((Format::Yaml, View::Object))),
-            (list, offer, Some((Format::Json, View::Table("v1")))),
-            (list, Offer { table: false, ..offer }, Some((Format::Json, View::Object))),
+        let list = Offer { protobuf: true, views: true, answer: Answer::List };
+        let one = Offer { answer: Answer::Object, ..list };
+        let stream = Offer { answer: Answer::Stream, ..list };
+        let custom = Offer { protobuf: false, ..list };
+        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+        let metadata_list = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        let protobuf = "application/vnd.kubernetes.protobuf,application/json";
+        let (plain, in_protobuf) = (Some((Format::Json, View::Object)), Some((Format::Protobuf, View::Object)));
+        for (accepted, offer, expected) in [
+            ("*/*", list, plain),
+            ("application/yaml;q=0.5, application/json;q=0.1", list, Some((Format::Yaml, View::Object))),
+            ("*/*, application/vnd.kubernetes.protobuf", list, in_protobuf),
+            ("application/*, application/yaml", list, Some((Format::Yaml, View::Object))),
+            (kubectl, list, Some((Format::Json, View::Table("v1")))),
+            (kubectl, Offer { views: false, ..list }, plain),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json", list, plain),
+            (protobuf, custom, plain),
+            (protobuf, stream, in_protobuf),
+            (metadata, one, Some((Format::Protobuf, View::Metadata("v1")))),
+            (metadata, Offer { protobuf: false, ..one }, Some((Format::Protobuf, View::Metadata("v1")))),
+            (metadata_list, list, Some((Format::Protobuf, View::Metadata("v1")))),
+            // The first clause that is understood counts, also when it does not fit the answer.
+            (metadata, list, None),
+            (metadata_list, one, None),
+            ("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", stream, None),
             (
-                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
-                offer,
-                Some((Format::Json, View::Object)),
+                "application/json;as=PartialObjectMetadata;v=v2;g=meta.k8s.io, application/yaml",
+                one,
+                Some((Format::Yaml, View::Object)),
             ),
-            (
-                "application/vnd.kubernetes.protobuf,application/json",
-                Offer { protobuf: false, ..offer },
-                Some((Format::Json, View::Object)),
-            ),
-            ("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", offer, None),
-            (
-                "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
-                offer,
-                Some((Format::Json, View::Metadata("v1"))),
-            ),
-            ("text/html", offer, None),
+            ("application/json;v=v1;g=meta.k8s.io", one, None),
+            ("application/json;stream=watch", stream, plain),
+            ("application/json;stream=watch", one, plain),
+            ("application/vnd.kubernetes.protobuf;stream=watch", stream, in_protobuf),
+            ("application/json;stream=other", stream, None),
+            ("application/yaml;stream=watch", one, None),
+            ("application/yaml", stream, None),
+            ("application/json;sv=v1", one, None),
+            ("application/cbor", one, None),
+            ("application/cbor, application/json", one, plain),
+            ("text/html", list, None),
         ] {
-            let found = accept(&headers(accept_text), &Query::default(), offer);
-            assert_eq!(found.ok().map(|a| (a.format, a.view)), expected, "{accept_text}");
+            let found = accept(&headers(accepted), &Query::default(), offer);
+            assert_eq!(found.map(|a| (a.format, a.view)).ok(), expected, "{accepted} for {offer:?}");
+        }
+        let refused =
+            |accepted, offer| accept(&headers(accepted), &Query::default(), offer).unwrap_err().message().to_owned();
+        assert!(
+            refused("application/yaml", stream)
+                .ends_with(": application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch")
+        );
+        assert!(refused("text/html", custom).ends_with(": application/json, application/yaml"));
+        assert_eq!(refused(metadata, list), "you requested PartialObjectMetadata, but the requested object is a list");
+        for (accepted, format) in [
+            (metadata, Format::Json),
+            (metadata_list, Format::Json),
+            (protobuf, Format::Protobuf),
+            ("text/html", Format::Json),
+            ("application/yaml", Format::Yaml),
+        ] {
+            assert_eq!(accept_failure(&headers(accepted), &Query::default()).format, format, "{accepted}");
         }
     }
 
     #[test]
     fn aggregated_discovery_is_recognised() {
-        let text =
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;q=0.9,*/*;q=0.8";
-        assert!(wants_aggregated_discovery(&headers(text)));
-        assert!(!wants_aggregated_discovery(&headers("application/json")));
+        let list = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        for (accept, format) in [
+            (format!("application/json{list},application/json;q=0.9,*/*;q=0.8"), Some(Format::Json)),
+            (format!("application/vnd.kubernetes.protobuf{list},application/json{list}"), Some(Format::Protobuf)),
+            (format!("application/json{},application/json", list.replace("v2", "v2beta1")), None),
+            (format!("application/json, application/json{list};q=0.5"), None),
+            ("application/json".to_owned(), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            assert_eq!(super::aggregated_discovery(&headers), format, "{accept}");
+        }
     }
 }

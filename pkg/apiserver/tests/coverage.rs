@@ -42,7 +42,8 @@ async fn every_documented_operation_is_served() {
     }
     // What probes must leave alone.
     let kept = serde_json::json!({"metadata": {"name": "kept"}}).to_string();
-    let create = http::Request::post("/api/v1/namespaces/default/configmaps").header("content-type", "application/json");
+    let create =
+        http::Request::post("/api/v1/namespaces/default/configmaps").header("content-type", "application/json");
     client.request::<Value>(create.body(kept.into_bytes()).unwrap()).await.unwrap();
     let table = ResourceTable::builtin();
     let count = || -> usize { table.iter().map(|row| server.api.server().storage.collection(row).len()).sum() };
@@ -54,7 +55,9 @@ async fn every_documented_operation_is_served() {
     }
     assert_eq!(count(), before);
     // A path that is not there must not pass for one.
-    for (path, method) in [("/api/v1/ghosts", "get"), ("/apis/apps/v1/pods", "post"), ("/api/v1/componentstatuses", "put")] {
+    for (path, method) in
+        [("/api/v1/ghosts", "get"), ("/apis/apps/v1/pods", "post"), ("/api/v1/componentstatuses", "put")]
+    {
         let route = Route { path: path.into(), method: method.into(), action: String::new() };
         assert!(!answered(&client, &route).await, "{method} {path}");
     }

@@ -48,9 +48,8 @@ pub fn routes(document: &Value) -> Option<Vec<Route>> {
 /// The operations of the resource table.
 pub fn own_routes(table: &ResourceTable) -> Vec<Route> {
     let routes = all_operations(table).into_iter();
-    let mut routes: Vec<Route> = routes
-        .map(|o| Route { path: o.path, method: o.method.to_owned(), action: o.action.to_owned() })
-        .collect();
+    let mut routes: Vec<Route> =
+        routes.map(|o| Route { path: o.path, method: o.method.to_owned(), action: o.action.to_owned() }).collect();
     routes.sort();
     routes
 }
@@ -177,10 +176,20 @@ mod tests {
     #[test]
     fn probes_change_nothing() {
         for (path, method, action, target, content_type) in [
-            ("/api/v1/namespaces/{namespace}/pods/{name}", "put", "put",
-                "/api/v1/namespaces/api-coverage-probe/pods/api-coverage-probe?dryRun=All", Some(NO_TYPE)),
-            ("/api/v1/nodes/{name}/proxy/{path}", "post", "connect",
-                "/api/v1/nodes/api-coverage-probe/proxy/api-coverage-probe", None),
+            (
+                "/api/v1/namespaces/{namespace}/pods/{name}",
+                "put",
+                "put",
+                "/api/v1/namespaces/api-coverage-probe/pods/api-coverage-probe?dryRun=All",
+                Some(NO_TYPE),
+            ),
+            (
+                "/api/v1/nodes/{name}/proxy/{path}",
+                "post",
+                "connect",
+                "/api/v1/nodes/api-coverage-probe/proxy/api-coverage-probe",
+                None,
+            ),
             ("/api/v1/watch/pods", "get", "watchlist", "/api/v1/watch/pods?resourceVersion=none", None),
             ("/logs/{logpath}", "get", "", "/logs/", None),
         ] {
@@ -189,7 +198,12 @@ mod tests {
             assert_eq!(route.probe(), expected);
         }
         let probe = Probe { method: "GET".into(), target: "/".into(), content_type: None };
-        for (code, media, served) in [(404, "application/json", true), (404, "text/plain", false), (405, "application/json", false), (415, "application/json", true)] {
+        for (code, media, served) in [
+            (404, "application/json", true),
+            (404, "text/plain", false),
+            (405, "application/json", false),
+            (415, "application/json", true),
+        ] {
             assert_eq!(probe.is_served(code, media), served, "{code} {media}");
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use kube1_api::codec::partial_object_metadata;
 use kube1_api::status::Status;
 use serde_json::{Map, Value, json};
 
@@ -28,7 +29,10 @@ pub struct ListHead {
 impl ListHead {
     fn to_json(&self) -> Value {
         let mut meta = Map::new();
-        meta.insert("resourceVersion".into(), self.revision.to_string().into());
+        // What is not stored has no revision.
+        if self.revision > 0 {
+            meta.insert("resourceVersion".into(), self.revision.to_string().into());
+        }
         if !self.continue_token.is_empty() {
             meta.insert("continue".into(), self.continue_token.clone().into());
         }
@@ -58,7 +62,7 @@ impl Encoder {
             View::Table(version) => self.table(&items.iter().collect::<Vec<_>>(), &head.to_json(), version, true),
             View::Metadata(version) => json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": head.to_json(),
-                "items": items.iter().map(|i| json!({"metadata": i["metadata"]})).collect::<Value>(),
+                "items": items.iter().map(|i| partial_object_metadata(i, version)).collect::<Value>(),
             }),
             View::Object => {
                 if !self.row.is_custom() {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::{HeaderValue, RETRY_AFTER};
 use kube1_api::codec::{encode_yaml, partial_object_metadata};
 use kube1_api::resource::Resource;
 use kube1_api::status::Status;
@@ -22,7 +23,7 @@ pub use render::{decode_delete_options, decode_protobuf};
 use crate::call::Call;
 use crate::convert;
 use crate::http::respond::{self, JSON, Reply};
-use crate::negotiate::{self, Accepted, Format, Offer, View};
+use crate::negotiate::{self, Accepted, Answer, Format, Offer, View};
 
 /// Writes objects of one resource for one client.
 #[derive(Clone)]
@@ -34,10 +35,19 @@ pub struct Encoder {
 
 impl Encoder {
     /// Chooses the representation by the request's headers.
-    pub fn new(row: &Arc<Resource>, call: &Call, list: bool) -> Result<Self, Status> {
-        let offer = Offer { protobuf: row.has_protobuf(), table: true, list };
+    pub fn new(row: &Arc<Resource>, call: &Call, answer: Answer) -> Result<Self, Status> {
+        let offer = Offer { protobuf: row.has_protobuf(), views: true, answer };
         let accepted = negotiate::accept(call.headers(), &call.query, offer)?;
-        let include = IncludeObject::parse(call.query.get("includeObject").unwrap_or_default()).unwrap_or_default();
+        let include = call.query.get("includeObject").unwrap_or_default();
+        let include = match IncludeObject::parse(include) {
+            None if matches!(accepted.view, View::Table(_)) => {
+                return Err(Status::bad_request(format!(
+                    "Unable to convert to Table as requested: includeObject: Invalid value: {include:?}: must be \
+                     'Metadata', 'Object', 'None', or empty"
+                )));
+            }
+            include => include.unwrap_or_default(),
+        };
         Ok(Self { row: row.clone(), accepted, include })
     }
 
@@ -65,6 +75,11 @@ impl Encoder {
     pub fn object(&self, code: StatusCode, object: Value) -> Result<Reply, Status> {
         let viewed = self.view(object, true)?;
         Ok(respond::bytes(code, self.accepted.format.media_type(), self.write(&viewed)?))
+    }
+
+    /// The answer that is a Status, which has no other view.
+    pub fn status(&self, code: StatusCode, status: &Value) -> Result<Reply, Status> {
+        Ok(respond::bytes(code, self.accepted.format.media_type(), self.write(status)?))
     }
 
     /// The object as the accepted view shows it.
@@ -103,11 +118,23 @@ pub fn write(accepted: Accepted, value: &Value) -> Result<Vec<u8>, Status> {
     }
 }
 
+/// A failure as its Status object, in the format that the request accepts.
+pub fn failure(accepted: Accepted, status: &Status) -> Reply {
+    let code = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let value = status.to_json();
+    let mut reply = match write(accepted, &value) {
+        Ok(body) => respond::bytes(code, accepted.format.media_type(), body),
+        Err(_) => respond::json(code, &value),
+    };
+    if status.retry_after_seconds() > 0 {
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(status.retry_after_seconds()));
+    }
+    reply
+}
+
 /// An answer in whatever format the request accepts; for objects that are computed rather than stored.
 pub fn reply(call: &Call, code: StatusCode, value: &Value, protobuf: bool) -> Result<Reply, Status> {
-    let accepted = negotiate::accept(call.headers(), &call.query, Offer { protobuf, table: false, list: false })?;
-    if accepted.view != View::Object {
-        return Err(Status::not_acceptable(&["application/json", "application/yaml"]));
-    }
+    let offer = Offer { protobuf, views: false, answer: Answer::Object };
+    let accepted = negotiate::accept(call.headers(), &call.query, offer)?;
     Ok(respond::bytes(code, accepted.format.media_type(), write(accepted, value)?))
 }

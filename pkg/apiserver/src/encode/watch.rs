@@ -1,7 +1,6 @@
 //! Watch events.
 
 use bytes::Bytes;
-use kube1_api::codec::encode_yaml;
 use kube1_api::status::Status;
 use serde_json::{Value, json};
 
@@ -13,9 +12,8 @@ impl Encoder {
     /// The media type of a stream of events.
     pub fn stream_media_type(&self) -> &'static str {
         match self.accepted.format {
-            Format::Json => "application/json",
-            Format::Yaml => "application/yaml",
             Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            format => format.media_type(),
         }
     }
 
@@ -25,9 +23,7 @@ impl Encoder {
         if self.is_verbatim() {
             return Ok(event.encoded(Encoding::Json, || verbatim(kind, event.object.json())));
         }
-        if self.accepted == (Accepted { format: Format::Protobuf, ..Accepted::default() })
-            && self.row.is_storage_version()
-        {
+        if self.accepted == Accepted::plain(Format::Protobuf) && self.row.is_storage_version() {
             let encode = || self.shown(event.object.json()).and_then(|o| self.frame(kind, &o)).unwrap_or_default();
             return Ok(event.encoded(Encoding::Protobuf, encode));
         }
@@ -42,11 +38,9 @@ impl Encoder {
 
     /// The frame of an event about a value that is complete, such as a Status.
     pub fn frame(&self, kind: &str, object: &Value) -> Result<Bytes, Status> {
-        let event = json!({"type": kind, "object": object});
         match self.accepted.format {
             Format::Protobuf => super::render::protobuf_event(kind, object),
-            Format::Yaml => Ok([b"---\n", &encode_yaml(&event)?[..]].concat().into()),
-            Format::Json => Ok(format!("{event}\n").into()),
+            _ => Ok(format!("{}\n", json!({"type": kind, "object": object})).into()),
         }
     }
 }

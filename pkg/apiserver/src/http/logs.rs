@@ -24,7 +24,9 @@ pub async fn answer(rest: &str) -> Result<Reply, Status> {
 async fn below(root: &Path, rest: &str) -> Result<Reply, Status> {
     let Some(path) = inside(root, rest) else { return Ok(respond::page_not_found()) };
     // Links may lead out of the directory; what they lead to is none of the reader's business.
-    let real = async { Ok::<_, std::io::Error>((tokio::fs::canonicalize(&path).await?, tokio::fs::canonicalize(root).await?)) };
+    let real = async {
+        Ok::<_, std::io::Error>((tokio::fs::canonicalize(&path).await?, tokio::fs::canonicalize(root).await?))
+    };
     match real.await {
         Ok((real, root)) if real.starts_with(&root) => read(&real).await,
         _ => Ok(respond::page_not_found()),
@@ -87,7 +89,11 @@ mod tests {
         std::fs::write(dir.path().join("secret"), "no").unwrap();
         std::os::unix::fs::symlink(dir.path().join("secret"), root.join("link")).unwrap();
         for (rest, code, expected) in [
-            ("/", 200, "<pre>\n<a href=\"a%3Cb\">a&lt;b</a>\n<a href=\"link\">link</a>\n<a href=\"pods/\">pods/</a>\n</pre>\n"),
+            (
+                "/",
+                200,
+                "<pre>\n<a href=\"a%3Cb\">a&lt;b</a>\n<a href=\"link\">link</a>\n<a href=\"pods/\">pods/</a>\n</pre>\n",
+            ),
             ("/a<b", 200, "line\n"),
             ("/pods", 200, "<pre>\n</pre>\n"),
             ("/../secret", 404, "404 page not found\n"),

@@ -15,10 +15,12 @@ use parking_lot::Mutex;
 
 use super::body::RequestBody;
 use super::compress;
-use super::respond::{self, Reply};
+use super::respond::Reply;
 use crate::authn::{self, Peer};
 use crate::authz::{Authorizer, Decision, forbidden};
 use crate::call::{Call, Warnings};
+use crate::encode;
+use crate::negotiate;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::router;
@@ -53,7 +55,8 @@ impl Server {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let audit_id = audit_id(&parts.headers);
-        let gzip = crate::negotiate::accepts_gzip(&parts.headers);
+        let gzip = negotiate::accepts_gzip(&parts.headers);
+        let accepted = negotiate::accept_failure(&parts.headers, &query);
         let warnings = Warnings::default();
         let long = info.is_long_running(&query);
         let seen = info.clone();
@@ -75,10 +78,11 @@ impl Server {
         let processed = AssertUnwindSafe(server.process(call, origin)).catch_unwind().await;
         let mut reply = match processed {
             Ok(Ok(reply)) => reply,
-            Ok(Err(status)) => respond::failure(&status),
+            Ok(Err(status)) => encode::failure(accepted, &status),
             Err(panic) => {
                 tracing::error!(path = seen.path, verb = seen.verb, panic = panic_text(&*panic), "a request panicked");
-                respond::failure(&Status::internal("the server panicked while it handled this request"))
+                let status = Status::internal("the server panicked while it handled this request");
+                encode::failure(accepted, &status)
             }
         };
         if gzip {

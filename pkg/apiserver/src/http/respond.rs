@@ -1,9 +1,8 @@
 //! Responses: JSON, text and Status.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
-use kube1_api::status::Status;
 use serde_json::{Value, json};
 
 use super::body::ResponseBody;
@@ -30,16 +29,6 @@ pub fn json(code: StatusCode, body: &Value) -> Reply {
     let mut text = body.to_string();
     text.push('\n');
     bytes(code, JSON, text)
-}
-
-/// The failure as its Status object.
-pub fn failure(status: &Status) -> Reply {
-    let code = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = json(code, &status.to_json());
-    if status.retry_after_seconds() > 0 {
-        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(status.retry_after_seconds()));
-    }
-    reply
 }
 
 /// The answer to what is no API path at all.

@@ -11,6 +11,7 @@ use crate::admission::Operation;
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
+use crate::negotiate::Answer;
 use crate::options::WriteOptions;
 use crate::storage::StorageError;
 use crate::strategy;
@@ -21,7 +22,7 @@ const ATTEMPTS: usize = 8;
 impl Endpoint {
     /// POST on a collection.
     pub async fn create(&self, call: &mut Call) -> Result<Reply, Status> {
-        let encoder = Encoder::new(&self.row, call, false)?;
+        let encoder = Encoder::new(&self.row, call, Answer::Object)?;
         let options = write_options(call, "CreateOptions")?;
         let object = decode(call, &self.row, options.field_validation).await?;
         let created = self.create_object(call, object, &options, false).await?;

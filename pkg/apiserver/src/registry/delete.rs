@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::{Endpoint, metadata};
 use crate::admission::Operation;
 use crate::call::Call;
-use crate::encode::{self, Encoder};
+use crate::encode::Encoder;
 use crate::http::respond::{Reply, success_status};
-use crate::negotiate::{self, Format};
+use crate::negotiate::{self, Answer, Format};
 use crate::options::DeleteOptions;
 use crate::storage::{Object, StorageError};
 use crate::strategy::{self, DeletePlan};
@@ -31,7 +31,7 @@ impl Endpoint {
     /// DELETE of one object.
     pub async fn delete(&self, call: &mut Call) -> Result<Reply, Status> {
         let options = read_options(call).await?;
-        let encoder = Encoder::new(&self.row, call, false)?;
+        let encoder = Encoder::new(&self.row, call, Answer::Object)?;
         match self.delete_object(call, &options).await? {
             Deleted::Waiting(object) => {
                 let code = if options.explicit_no_orphans { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -41,7 +41,7 @@ impl Endpoint {
             Deleted::Removed(object) => {
                 let uid = metadata::text(&object, "uid");
                 let status = success_status(&self.name, &self.row.group, &self.row.plural, uid);
-                encode::reply(call, StatusCode::OK, &status, true)
+                encoder.status(StatusCode::OK, &status)
             }
         }
     }

@@ -9,6 +9,7 @@ use super::{Endpoint, delete};
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
+use crate::negotiate::Answer;
 use crate::options::{DeleteOptions, ListOptions};
 use crate::storage::Object;
 
@@ -20,7 +21,7 @@ impl Endpoint {
     pub async fn delete_collection(&self, call: &mut Call) -> Result<Reply, Status> {
         let selection = ListOptions::parse(&call.query, false)?;
         let options = delete::read_options(call).await?;
-        let encoder = Encoder::new(&self.row, call, true)?;
+        let encoder = Encoder::new(&self.row, call, Answer::List)?;
         let page = self.page(&selection).await?;
         for chunk in page.items.chunks(PARALLEL) {
             try_join_all(chunk.iter().map(|item| self.delete_one(call, &options, item))).await?;

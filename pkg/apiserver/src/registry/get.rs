@@ -7,11 +7,12 @@ use super::Endpoint;
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
+use crate::negotiate::Answer;
 use crate::options::resource_version;
 
 impl Endpoint {
     pub async fn get(&self, call: &Call) -> Result<Reply, Status> {
-        let encoder = Encoder::new(&self.row, call, false)?;
+        let encoder = Encoder::new(&self.row, call, Answer::Object)?;
         if let Some(asked) = resource_version(call.query.get("resourceVersion").unwrap_or_default())? {
             self.server.storage.wait_for(asked).await?;
         }

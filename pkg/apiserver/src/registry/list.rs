@@ -7,13 +7,14 @@ use super::Endpoint;
 use crate::call::Call;
 use crate::encode::{Encoder, ListHead};
 use crate::http::respond::Reply;
+use crate::negotiate::Answer;
 use crate::options::ListOptions;
 use crate::storage::ListPage;
 
 impl Endpoint {
     /// GET of a collection.
     pub async fn list(&self, call: &Call) -> Result<Reply, Status> {
-        let encoder = Encoder::new(&self.row, call, true)?;
+        let encoder = Encoder::new(&self.row, call, Answer::List)?;
         let options = ListOptions::parse(&call.query, false)?;
         let page = self.page(&options).await?;
         self.answer_page(&encoder, page).await

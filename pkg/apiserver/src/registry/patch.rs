@@ -13,7 +13,7 @@ use super::{Change, Endpoint, metadata, write_options};
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
-use crate::negotiate::content_type;
+use crate::negotiate::{Answer, content_type};
 use crate::options::WriteOptions;
 use crate::strategy;
 
@@ -73,7 +73,7 @@ impl Patch {
 impl Endpoint {
     /// PATCH of the object or of a subresource of the same kind.
     pub async fn patch(&self, call: &mut Call, subresource: &str) -> Result<Reply, Status> {
-        let encoder = Encoder::new(&self.row, call, false)?;
+        let encoder = Encoder::new(&self.row, call, Answer::Object)?;
         let options = write_options(call, "PatchOptions")?;
         let patch = Patch::read(call, self.row.is_custom()).await?;
         check_options(&options, patch.kind)?;

@@ -14,6 +14,7 @@ use crate::admission::Operation;
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
+use crate::negotiate::Answer;
 use crate::options::WriteOptions;
 use crate::storage::{Object, StorageError};
 use crate::strategy;
@@ -40,7 +41,7 @@ pub struct Change<'a> {
 impl Endpoint {
     /// PUT of the object or of a subresource of the same kind.
     pub async fn update(&self, call: &mut Call, subresource: &str) -> Result<Reply, Status> {
-        let encoder = Encoder::new(&self.row, call, false)?;
+        let encoder = Encoder::new(&self.row, call, Answer::Object)?;
         let options = write_options(call, "UpdateOptions")?;
         let mut object = decode(call, &self.row, options.field_validation).await?;
         self.check_name(&mut object)?;

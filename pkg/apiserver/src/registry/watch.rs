@@ -13,6 +13,7 @@ use crate::encode::Encoder;
 use crate::http::body::{BoxError, ResponseBody};
 use crate::http::respond::{self, JSON, Reply};
 use crate::http::websocket::Wish;
+use crate::negotiate::Answer;
 use crate::options::ListOptions;
 use crate::storage::{WatchEvent, WatchKind, WatchStream};
 
@@ -23,7 +24,7 @@ impl Endpoint {
     /// GET of a collection with `watch=true`.
     pub async fn watch(&self, call: &mut Call) -> Result<Reply, Status> {
         let wish = Wish::take(&mut call.parts, true)?;
-        let encoder = Encoder::new(&self.row, call, false)?;
+        let encoder = Encoder::new(&self.row, call, Answer::Stream)?;
         let mut options = ListOptions::parse(&call.query, true)?;
         if !call.info.name.is_empty() && options.fields.exact("metadata.name").is_none() {
             // The old form of a path that names what is watched.

@@ -16,6 +16,7 @@ use crate::admission::Operation;
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
+use crate::negotiate::Answer;
 use crate::options::WriteOptions;
 use crate::registry::{self, Change, Endpoint, Patch, PatchKind};
 use crate::strategy;
@@ -25,7 +26,7 @@ const KIND: &str = "Scale";
 
 /// GET, PUT and PATCH of a Scale.
 pub async fn route(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> {
-    let mut encoder = Encoder::new(&endpoint.row, call, false)?;
+    let mut encoder = Encoder::new(&endpoint.row, call, Answer::Object)?;
     encoder.row = body::row(&endpoint.row, API_VERSION, KIND).into();
     let verb = call.info.verb.clone();
     let scale = match verb.as_str() {

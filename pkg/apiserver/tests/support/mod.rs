@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kube1_apiserver::server::{ApiServer, Config};
@@ -19,15 +19,28 @@ pub struct TestServer {
     pub api: ApiServer,
     pub pki: Arc<ServerPki>,
     pub address: SocketAddr,
-    pub dir: TempDir,
+    dir: Option<TempDir>,
     shutdown: CancellationToken,
     serving: Option<JoinHandle<()>>,
 }
 
 impl TestServer {
     pub async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), listener).await
+    }
+
+    /// Stops the server and starts another with what it stored, at the same address.
+    pub async fn restart(self) -> Self {
+        let address = self.address;
+        let dir = self.stop().await;
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        Self::start_in(dir, socket.listen(1024).unwrap()).await
+    }
+
+    async fn start_in(dir: TempDir, listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let pki = ServerPki::open(ServerPkiConfig {
             data_dir: dir.path().to_owned(),
@@ -55,12 +68,16 @@ impl TestServer {
         let shutdown = CancellationToken::new();
         let (served, stop) = (api.clone(), shutdown.clone());
         let serving = tokio::spawn(async move { served.serve(listener, stop).await.unwrap() });
-        Self { api, pki, address, dir, shutdown, serving: Some(serving) }
+        Self { api, pki, address, dir: Some(dir), shutdown, serving: Some(serving) }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
     }
 
     /// An administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
-        let path = self.dir.path().join("admin.kubeconfig");
+        let path = self.dir().join("admin.kubeconfig");
         let admin = self.pki.admin().unwrap();
         let kubeconfig = Kubeconfig {
             server: format!("https://{}", self.address),
@@ -77,12 +94,13 @@ impl TestServer {
         kube1_client::from_kubeconfig(&self.kubeconfig()).await.unwrap()
     }
 
-    /// Stops the server and waits until it has.
-    pub async fn stop(mut self) {
+    /// Stops the server and waits until it has; returns its directory.
+    pub async fn stop(mut self) -> TempDir {
         self.shutdown.cancel();
         if let Some(serving) = self.serving.take() {
             serving.await.unwrap();
         }
+        self.dir.take().unwrap()
     }
 }
 

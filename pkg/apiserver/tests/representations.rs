@@ -1,0 +1,295 @@
+//! What clients may ask answers to look like, and what they get, over HTTPS.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::Read;
+
+use kube::client::Body;
+use kube1_api::codec::protobuf::decode_object;
+use serde_json::{Value, json};
+use support::TestServer;
+
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const ITEM: &str = "/api/v1/namespaces/default/configmaps/a";
+const LIST: &str = "/api/v1/namespaces/default/configmaps";
+const MISSING: &str = "/api/v1/namespaces/default/configmaps/none";
+
+struct Answer {
+    code: u16,
+    media: String,
+    bytes: Vec<u8>,
+}
+
+impl Answer {
+    /// The object, whatever it is written in.
+    fn value(&self) -> Value {
+        match self.media.split(';').next().unwrap() {
+            PROTOBUF => decode_object(&self.bytes).unwrap().value,
+            YAML => kube1_api::codec::parse_yaml(&self.bytes).unwrap(),
+            JSON => serde_json::from_slice(&self.bytes).unwrap(),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// The events of a watch: each one's type and object.
+    fn events(&self) -> Vec<(String, Value)> {
+        let json = |event: &[u8]| {
+            let event: Value = serde_json::from_slice(event).unwrap();
+            (event["type"].as_str().unwrap().to_owned(), event["object"].clone())
+        };
+        if !self.media.starts_with(PROTOBUF) {
+            return self.bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(json).collect();
+        }
+        let (mut rest, mut events) = (&self.bytes[..], Vec::new());
+        while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+            let (frame, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
+            let magic = frame.windows(4).position(|w| w == b"k8s\0").unwrap();
+            let kind = String::from_utf8(frame[2..2 + usize::from(frame[1])].to_vec()).unwrap();
+            events.push((kind, decode_object(&frame[magic..]).unwrap().value));
+            rest = tail;
+        }
+        events
+    }
+}
+
+async fn get(client: &kube::Client, path: &str, headers: &[(&str, &str)]) -> Answer {
+    send(client, "GET", path, headers, Vec::new()).await
+}
+
+async fn send(client: &kube::Client, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    let mut request = http::Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = client.send(request.body(Body::from(body)).unwrap()).await.unwrap();
+    let media = response.headers().get("content-type").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    let code = response.status().as_u16();
+    Answer { code, media, bytes: response.into_body().collect_bytes().await.unwrap().to_vec() }
+}
+
+fn meta(media: &str, kind: &str) -> String {
+    format!("{media};as={kind};g=meta.k8s.io;v=v1")
+}
+
+async fn with_config_map(server: &TestServer) -> kube::Client {
+    let client = server.admin().await;
+    let object = json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "data": {"k": "v"}}).to_string().into_bytes();
+    assert_eq!(send(&client, "POST", LIST, &[("content-type", JSON)], object).await.code, 201);
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_have_the_form_that_is_accepted() {
+    let server = TestServer::start().await;
+    let client = with_config_map(&server).await;
+    // As client-go's metadata client and informers ask.
+    let metadata =
+        [meta(PROTOBUF, "PartialObjectMetadata"), meta(JSON, "PartialObjectMetadata"), JSON.into()].join(",");
+    let metadata_list =
+        [meta(PROTOBUF, "PartialObjectMetadataList"), meta(JSON, "PartialObjectMetadataList"), JSON.into()].join(",");
+    let table = [meta(JSON, "Table"), JSON.to_owned()].join(",");
+    let both = [PROTOBUF, JSON].join(",");
+    for (path, accept, code, media, kind) in [
+        (ITEM, "", 200, JSON, "ConfigMap"),
+        (ITEM, "*/*", 200, JSON, "ConfigMap"),
+        (ITEM, YAML, 200, YAML, "ConfigMap"),
+        (ITEM, &both, 200, PROTOBUF, "ConfigMap"),
+        (LIST, &both, 200, PROTOBUF, "ConfigMapList"),
+        (LIST, YAML, 200, YAML, "ConfigMapList"),
+        (ITEM, &table, 200, JSON, "Table"),
+        (LIST, &table, 200, JSON, "Table"),
+        (LIST, &meta(YAML, "Table"), 200, YAML, "Table"),
+        (LIST, &meta(PROTOBUF, "Table"), 406, JSON, "Status"),
+        (ITEM, &metadata, 200, PROTOBUF, "PartialObjectMetadata"),
+        (LIST, &metadata_list, 200, PROTOBUF, "PartialObjectMetadataList"),
+        (LIST, &metadata, 406, JSON, "Status"),
+        (ITEM, &metadata_list, 406, JSON, "Status"),
+        (ITEM, "application/json;stream=watch", 200, JSON, "ConfigMap"),
+        (ITEM, "application/cbor", 406, JSON, "Status"),
+        (ITEM, "application/cbor,application/json", 200, JSON, "ConfigMap"),
+        (MISSING, &both, 404, PROTOBUF, "Status"),
+        (MISSING, YAML, 404, YAML, "Status"),
+        (MISSING, &table, 404, JSON, "Status"),
+        (MISSING, &metadata, 404, JSON, "Status"),
+        (MISSING, "text/html", 406, JSON, "Status"),
+        (ITEM, &format!("{ITEM},{PROTOBUF}"), 200, PROTOBUF, "ConfigMap"),
+        ("/api/v1/namespaces/none/pods/none/log", PROTOBUF, 404, PROTOBUF, "Status"),
+        ("/apis/apps/v1/nothing", PROTOBUF, 404, "text/plain; charset=utf-8", ""),
+        ("/api/v1", PROTOBUF, 200, PROTOBUF, "APIResourceList"),
+        ("/apis/apps", YAML, 200, YAML, "APIGroup"),
+        ("/api/v1/pods?limit=x", PROTOBUF, 400, PROTOBUF, "Status"),
+        ("/api/v1/pods?resourceVersionMatch=Exact", &both, 422, PROTOBUF, "Status"),
+        ("/api/v1/pods?includeObject=Some", &table, 400, JSON, "Status"),
+    ] {
+        let headers: &[(&str, &str)] = if accept.is_empty() { &[] } else { &[("accept", accept)] };
+        let answer = get(&client, path, headers).await;
+        assert_eq!((answer.code, answer.media.as_str()), (code, media), "{path} as {accept}");
+        if kind.is_empty() {
+            continue;
+        }
+        let value = answer.value();
+        assert_eq!(value["kind"], kind, "{path} as {accept}");
+        match kind {
+            "Status" => assert_eq!((&value["code"], &value["status"]), (&json!(code), &json!("Failure"))),
+            "ConfigMap" => assert_eq!(value["data"]["k"], "v"),
+            "PartialObjectMetadata" => assert_eq!(value["metadata"]["labels"]["x"], "y"),
+            "PartialObjectMetadataList" => assert_eq!(value["items"][0]["metadata"]["name"], "a"),
+            _ => {}
+        }
+    }
+    let items = get(&client, LIST, &[("accept", &meta(JSON, "PartialObjectMetadataList"))]).await.value();
+    assert_eq!(items["items"][0]["kind"], "PartialObjectMetadata");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_answer_and_fail_in_the_form_that_is_accepted() {
+    let server = TestServer::start().await;
+    let client = with_config_map(&server).await;
+    let post = async |accept: &str, media: &str, body: Vec<u8>| {
+        send(&client, "POST", LIST, &[("accept", accept), ("content-type", media)], body).await
+    };
+    let named = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    let protobuf = |name: &str| kube1_api::codec::protobuf::encode_object(&named(name)).unwrap();
+    let created = post(PROTOBUF, PROTOBUF, protobuf("p")).await;
+    assert_eq!((created.code, created.media.as_str()), (201, PROTOBUF));
+    assert_eq!(created.value()["metadata"]["name"], "p");
+    for (accept, media, body, code, reason) in [
+        (PROTOBUF, PROTOBUF, protobuf("p"), 409, "AlreadyExists"),
+        (PROTOBUF, PROTOBUF, protobuf("Not a name"), 422, "Invalid"),
+        (PROTOBUF, JSON, b"{".to_vec(), 400, "BadRequest"),
+        (PROTOBUF, "application/cbor", Vec::new(), 415, "UnsupportedMediaType"),
+        (YAML, YAML, b"a: [".to_vec(), 400, "BadRequest"),
+        ("text/html", JSON, named("q").to_string().into_bytes(), 406, "NotAcceptable"),
+    ] {
+        let answer = post(accept, media, body).await;
+        let expected = if accept == "text/html" { JSON } else { accept };
+        assert_eq!((answer.code, answer.media.as_str()), (code, expected), "{media} for {accept}");
+        let status = answer.value();
+        assert_eq!((status["kind"].as_str(), status["reason"].as_str()), (Some("Status"), Some(reason)));
+        if code == 422 {
+            assert_eq!(status["details"]["causes"][0]["field"], "metadata.name");
+        }
+    }
+    assert_eq!(get(&client, &format!("{LIST}/q"), &[]).await.code, 404, "what cannot be answered is not done");
+    let deleted = send(
+        &client,
+        "DELETE",
+        &format!("{LIST}/p"),
+        &[("accept", &meta(PROTOBUF, "PartialObjectMetadata"))],
+        Vec::new(),
+    )
+    .await;
+    assert_eq!((deleted.code, deleted.media.as_str()), (200, PROTOBUF));
+    assert_eq!(deleted.value()["status"], "Success");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_speak_the_form_that_is_accepted() {
+    let server = TestServer::start().await;
+    with_config_map(&server).await;
+    // What was before is forgotten.
+    let server = server.restart().await;
+    let client = server.admin().await;
+    let watch = format!("{LIST}?watch=1&timeoutSeconds=1");
+    let initial = format!("{watch}&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true");
+    let old = format!("{watch}&resourceVersion=1");
+    let metadata = [meta(PROTOBUF, "PartialObjectMetadata"), meta(JSON, "PartialObjectMetadata")].join(",");
+    let stream = format!("{PROTOBUF};stream=watch");
+    for (path, accept, media, kinds) in [
+        (&watch, JSON, JSON, vec!["ADDED ConfigMap"]),
+        (&watch, "application/json;stream=watch", JSON, vec!["ADDED ConfigMap"]),
+        (&watch, PROTOBUF, &stream, vec!["ADDED ConfigMap"]),
+        (&watch, &stream, &stream, vec!["ADDED ConfigMap"]),
+        (&initial, &metadata, &stream, vec!["ADDED PartialObjectMetadata", "BOOKMARK PartialObjectMetadata"]),
+        (&initial, &meta(JSON, "Table"), JSON, vec!["ADDED Table", "BOOKMARK Table"]),
+        (&old, JSON, JSON, vec!["ERROR Status"]),
+        (&old, PROTOBUF, &stream, vec!["ERROR Status"]),
+        (&old, &metadata, &stream, vec!["ERROR Status"]),
+        (&old, &meta(JSON, "Table"), JSON, vec!["ERROR Status"]),
+    ] {
+        let answer = get(&client, path, &[("accept", accept)]).await;
+        assert_eq!((answer.code, answer.media.as_str()), (200, media), "{path} as {accept}");
+        let events = answer.events();
+        let seen: Vec<String> =
+            events.iter().map(|(kind, object)| format!("{kind} {}", object["kind"].as_str().unwrap())).collect();
+        assert!(seen.starts_with(&kinds.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>()), "{seen:?} as {accept}");
+        for (kind, object) in &events {
+            if kind == "ERROR" {
+                assert_eq!((&object["code"], &object["reason"]), (&json!(410), &json!("Expired")));
+            }
+            if kind == "BOOKMARK" && object["kind"] == "PartialObjectMetadata" && seen.len() == 2 {
+                assert_eq!(object["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+            }
+        }
+    }
+    for accept in [YAML, "application/cbor", "application/json;stream=other"] {
+        let answer = get(&client, &watch, &[("accept", accept)]).await;
+        let status = answer.value();
+        assert_eq!((answer.code, status["reason"].as_str()), (406, Some("NotAcceptable")), "{accept}");
+        assert!(status["message"].as_str().unwrap().contains("application/json;stream=watch"));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_long_answers_are_compressed() {
+    let server = TestServer::start().await;
+    let client = with_config_map(&server).await;
+    let size = 128 * 1024;
+    let big = json!({"metadata": {"name": "big"}, "data": {"k": "x".repeat(size)}}).to_string().into_bytes();
+    assert_eq!(send(&client, "POST", LIST, &[("content-type", JSON)], big).await.code, 201);
+    let big = format!("{LIST}/big");
+    for (path, accept, encoding, packed) in [
+        (ITEM, JSON, "gzip", false),
+        (big.as_str(), JSON, "gzip", true),
+        (&big, PROTOBUF, "gzip", true),
+        (&big, YAML, "deflate, gzip", true),
+        (LIST, JSON, "gzip", true),
+        (LIST, PROTOBUF, "gzip", true),
+        (LIST, &meta(JSON, "Table"), "gzip", false),
+        (&big, JSON, "identity", false),
+        (&big, JSON, "gzip;q=0", false),
+        ("/openapi/v2", JSON, "gzip", true),
+    ] {
+        let request = http::Request::get(path).header("accept", accept).header("accept-encoding", encoding);
+        let response = client.send(request.body(Body::empty()).unwrap()).await.unwrap();
+        let said = response.headers().get("content-encoding").is_some_and(|v| v == "gzip");
+        assert_eq!(said, packed, "{path} as {accept} in {encoding}");
+        let bytes = response.into_body().collect_bytes().await.unwrap();
+        if packed {
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap();
+            assert!(plain.len() > size && bytes.len() < plain.len());
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discovery_has_all_its_forms() {
+    let server = TestServer::start().await;
+    let client = server.admin().await;
+    let form = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    for media in [JSON, PROTOBUF] {
+        for path in ["/api", "/apis"] {
+            let answer = get(&client, path, &[("accept", &format!("{media}{form},{media}"))]).await;
+            assert_eq!((answer.code, answer.media.as_str()), (200, format!("{media}{form}").as_str()));
+            let list = answer.value();
+            assert_eq!(list["kind"], "APIGroupDiscoveryList");
+            assert!(list["items"][0]["versions"][0]["resources"][0]["verbs"][0].is_string(), "{path}");
+        }
+    }
+    let request = http::Request::get("/apis").header("accept", format!("{JSON}{form}")).body(Body::empty()).unwrap();
+    let first = client.send(request).await.unwrap();
+    let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(first.headers()["vary"], "Accept");
+    let again = get(&client, "/apis", &[("accept", &format!("{JSON}{form}")), ("if-none-match", &tag)]).await;
+    assert_eq!((again.code, again.bytes.len()), (304, 0));
+    server.stop().await;
+}
