@@ -162,7 +162,9 @@ pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Type> {
     // Names of other groups may begin alike: only those of Kubernetes are in the table.
     let ours = !group.contains('.') || group.ends_with(".k8s.io");
     let of_group = || find(&format!("{package}.{version}.{kind}")).filter(|ty| ours && ty.type_meta);
-    let shared = || (version == "v1" || kind.ends_with("Options")).then(|| find(&format!("{META}.{kind}"))).flatten();
+    // What `/api` answers is the one object that names no version.
+    let is_shared = version == "v1" || kind.ends_with("Options") || (version.is_empty() && kind == "APIVersions");
+    let shared = || is_shared.then(|| find(&format!("{META}.{kind}"))).flatten();
     of_group().or_else(|| shared().filter(|ty| ours && ty.type_meta))
 }
 

@@ -105,7 +105,7 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     }
     let pki = &server.config.pki;
     match path.as_str() {
-        "/version" => documents::version(call),
+        "/version" => Ok(documents::version()),
         "/metrics" => Ok(respond::bytes(
             StatusCode::OK,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",

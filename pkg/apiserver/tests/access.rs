@@ -57,7 +57,8 @@ async fn the_anonymous_see_only_what_is_public() {
     let server = TestServer::start().await;
     let nobody = client(&server, None);
     for path in ["/healthz", "/livez", "/readyz", "/version", "/cacerts"] {
-        let request = Request::get(path).body(Vec::new()).unwrap();
+        let request = Request::get(path).header("accept", "application/vnd.kubernetes.protobuf");
+        let request = request.body(Vec::new()).unwrap();
         nobody.request_text(request).await.unwrap();
     }
     let refused = call(&nobody, "GET", "/api/v1/namespaces/default/pods", Value::Null).await.unwrap_err();

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use futures::{SinkExt, StreamExt};
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, LogParams, PatchParams, PostParams};
 use kube1_apiserver::dial::{self, Target, Trust};
@@ -55,6 +56,19 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
     request
 }
 
+/// Lets nobody attach to the input of a container.
+async fn refuse_stdin(client: &kube::Client) {
+    let rules =
+        json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"], "resources": ["pods/attach"]}]);
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": rules}, "validations":
+        [{"expression": "!has(object.stdin)", "messageExpression": "'no input for ' + object.container"}]}});
+    let binding = json!({"metadata": {"name": "p"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    policies.create(&PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_and_commands_reach_the_kubelet() {
     let server = TestServer::start().await;
@@ -85,13 +99,23 @@ async fn logs_and_commands_reach_the_kubelet() {
     let accounts = Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(client.clone(), "default");
     let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
     accounts.create(&PostParams::default(), &account).await.unwrap();
-    let pods: Api<Pod> = Api::namespaced(client, "default");
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let pod =
         json!({"metadata": {"name": "p"}, "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "i"}]}});
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
 
     let log = pods.logs("p", &LogParams { tail_lines: Some(5), ..LogParams::default() }).await.unwrap();
     assert_eq!(log, "hello\n");
+
+    refuse_stdin(&client).await;
+    let attach = |query: &str| {
+        let request = http::Request::get(format!("/api/v1/namespaces/default/pods/p/attach?{query}"));
+        client.request::<serde_json::Value>(request.body(vec![]).unwrap())
+    };
+    let refused = attach("container=c&stdin=true").await.unwrap_err().to_string();
+    assert!(refused.contains("no input for c"), "admission sees what a client connects to: {refused}");
+    let allowed = attach("container=c&stdout=true").await.unwrap_err().to_string();
+    assert!(allowed.contains("Upgrade request required"), "{allowed}");
 
     let admin = server.pki.admin().unwrap();
     let target = Target {

@@ -46,7 +46,7 @@ type SubresourceRule = fn(&At, &At, &mut Errors);
 const RULES: &[(&str, &str, Rule)] = &[
     ("", "ConfigMap", config::config_map),
     ("", "Endpoints", network::endpoints),
-    ("", "Event", records::event),
+    ("", "Event", records::core_event),
     ("", "LimitRange", cluster::limit_range),
     ("", "Namespace", cluster::namespace),
     ("", "Node", cluster::node),

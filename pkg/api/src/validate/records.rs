@@ -1,8 +1,10 @@
 //! What components write down: leases, revisions, events.
 
+use std::collections::BTreeSet;
+
 use serde_json::Map;
 
-use super::at::At;
+use super::at::{At, same};
 use super::{Errors, format};
 
 pub(super) fn lease(object: &At, _old: Option<&At>, errors: &mut Errors) {
@@ -28,52 +30,78 @@ pub(super) fn controller_revision(object: &At, old: Option<&At>, errors: &mut Er
     }
 }
 
-/// An event through core/v1 or events.k8s.io/v1; only the new kind has a time of its own.
+/// The names that the two versions of events have for the same fields.
+struct EventFields {
+    about: &'static str,
+    controller: &'static str,
+    text: &'static str,
+}
+
+/// An event through core/v1.
+pub(super) fn core_event(object: &At, _old: Option<&At>, errors: &mut Errors) {
+    any_event(
+        object,
+        &EventFields { about: "involvedObject", controller: "reportingComponent", text: "message" },
+        errors,
+    );
+}
+
+/// An event through events.k8s.io/v1, which asks more of a new event and lets only the series of an old one change.
 pub(super) fn event(object: &At, old: Option<&At>, errors: &mut Errors) {
-    let about = if object.get("regarding").is_set() { "regarding" } else { "involvedObject" };
-    let about = object.get(about);
+    any_event(object, &EventFields { about: "regarding", controller: "reportingController", text: "note" }, errors);
+    let series = object.get("series");
+    if series.is_set() && old.is_none_or(|old| !same(series.value, old.get("series").value)) {
+        let count = series.get("count");
+        if count.int().is_none_or(|c| c < 2) {
+            count.invalid_value(errors, "", "should be at least 2");
+        }
+        series.get("lastObservedTime").need(errors);
+    }
+    if let Some(old) = old {
+        let names: BTreeSet<&String> = [object, old].into_iter().filter_map(At::members).flat_map(Map::keys).collect();
+        for name in names.into_iter().filter(|name| !matches!(name.as_str(), "metadata" | "series")) {
+            object.get(name).immutable(&old.get(name), errors);
+        }
+        return;
+    }
+    object.get("eventTime").need(errors);
+    object.get("type").need_one_of(errors, &["Normal", "Warning"]);
+    for field in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount", "deprecatedSource"] {
+        let field = object.get(field);
+        if !field.is_empty() {
+            field.invalid_value(errors, "", "needs to be unset");
+        }
+    }
+}
+
+/// What holds for events of both versions. Those with a time of their own say who reports what.
+fn any_event(object: &At, fields: &EventFields, errors: &mut Errors) {
+    let about = object.get(fields.about);
     let (namespace, home) = (about.get("namespace"), object.str("metadata.namespace"));
-    let fits = namespace.text() == home || (namespace.is_empty() && matches!(home, "default" | "kube-system"));
+    let of_cluster = namespace.is_empty();
+    let timed = object.get("eventTime").is_set();
+    let fits = match timed {
+        true => !of_cluster || matches!(home, "default" | "kube-system"),
+        false => namespace.text() == home || (of_cluster && home == "default"),
+    };
     if !fits {
         namespace.invalid_value(errors, namespace.text(), "does not match event.namespace");
     }
-    let new_form = object.get("regarding").is_set();
-    if let Some(old) = old.filter(|_| new_form) {
-        for name in object.members().into_iter().chain(old.members()).flat_map(Map::keys) {
-            if !matches!(name.as_str(), "metadata" | "series") {
-                object.get(name).immutable(&old.get(name), errors);
-            }
-        }
-    }
-    if !object.get("eventTime").is_set() || old.is_some() {
+    if !timed {
         return;
     }
-    let (controller, instance) = if new_form {
-        ("reportingController", "reportingInstance")
-    } else {
-        ("reportingComponent", "reportingInstance")
-    };
-    let controller = object.get(controller);
+    let controller = object.get(fields.controller);
     if controller.need(errors) {
         controller.check(errors, format::qualified_name(controller.text()));
     }
-    for field in [instance, "action", "reason"] {
+    for field in ["reportingInstance", "action", "reason"] {
         let field = object.get(field);
         if field.need(errors) && field.text().len() > 128 {
             field.invalid_value(errors, "", "can have at most 128 characters");
         }
     }
-    let message = object.get(if new_form { "note" } else { "message" });
-    if message.text().len() > 1024 {
-        message.invalid_value(errors, "", "can have at most 1024 characters");
-    }
-    if new_form {
-        object.get("type").need_one_of(errors, &["Normal", "Warning"]);
-        for field in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount", "deprecatedSource"] {
-            let field = object.get(field);
-            if !field.is_empty() {
-                field.invalid(errors, "needs to be unset");
-            }
-        }
+    let text = object.get(fields.text);
+    if text.text().len() > 1024 {
+        text.invalid_value(errors, "", "can have at most 1024 characters");
     }
 }

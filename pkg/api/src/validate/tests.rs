@@ -209,3 +209,34 @@ fn unchanged_parts_are_not_checked_again() {
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "Bad", "image": "other"}]}}}});
     assert_eq!(update(&old, &image), Vec::<String>::new(), "the name was bad before");
 }
+
+fn new_event() -> Value {
+    json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "regarding": {"namespace": "other"}, "note": "it ran",
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "k.io/c", "reportingInstance": "c-1",
+        "action": "Run", "reason": "Ran", "type": "Normal"})
+}
+
+#[test]
+fn events_of_the_new_kind_only_grow_a_series() {
+    assert_eq!(create(&new_event()), [""; 0], "an event with a time of its own may be about another namespace");
+    for (patch, expected) in [
+        (json!({"eventTime": null}), "eventTime: Required value"),
+        (json!({"type": "Loud"}), "type: Unsupported value"),
+        (json!({"deprecatedCount": 3}), "deprecatedCount: Invalid value"),
+        (
+            json!({"series": {"count": 1, "lastObservedTime": "2026-01-01T00:00:00.000000Z"}}),
+            "series.count: Invalid value",
+        ),
+        (json!({"regarding": {"namespace": null}}), "regarding.namespace: Invalid value"),
+    ] {
+        let errors = create(&merge_patch(&new_event(), &patch));
+        assert!(errors.iter().any(|e| e.starts_with(expected)), "{patch}: {errors:?}");
+    }
+    let series = json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:00.000000Z"}});
+    assert_eq!(update(&new_event(), &series), [""; 0]);
+    assert_eq!(update(&new_event(), &json!({"note": "it fell"})).len(), 1, "each field is complained of once");
+    let old_kind = json!({"apiVersion": "v1", "kind": "Event", "involvedObject": {"namespace": "ns"}, "message": "a"});
+    assert_eq!(create(&old_kind), [""; 0]);
+    assert_eq!(update(&old_kind, &json!({"message": "b", "series": {"count": 1}})), [""; 0]);
+    assert_eq!(create(&merge_patch(&old_kind, &json!({"involvedObject": {"namespace": "other"}}))).len(), 1);
+}

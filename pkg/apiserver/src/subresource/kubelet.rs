@@ -95,7 +95,7 @@ pub(super) async fn connect_admission(endpoint: &Endpoint, call: &Call) -> Resul
     let mut attributes = endpoint.attributes(call, Operation::Connect, Value::Null, false);
     attributes.options = None;
     attributes.object = Some(options);
-    endpoint.mutate(call, &mut attributes).await?;
+    attributes.object = Some(endpoint.mutate(call, &mut attributes).await?);
     endpoint.validate(call, &mut attributes).await
 }
 

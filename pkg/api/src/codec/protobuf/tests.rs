@@ -79,6 +79,7 @@ fn kinds_of_meta_v1_are_known_in_every_group() {
         ("v1", "DeleteOptions"),
         ("meta.k8s.io/v1", "PartialObjectMetadataList"),
         ("v1", "APIGroupList"),
+        ("", "APIVersions"),
         ("apps/v1", "DeploymentList"),
         ("rbac.authorization.k8s.io/v1", "RoleList"),
         ("apidiscovery.k8s.io/v2", "APIGroupDiscoveryList"),
