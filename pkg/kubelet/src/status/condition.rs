@@ -79,14 +79,14 @@ pub(super) fn conditions(inputs: &StatusInputs<'_>, status: &PodStatus) -> Vec<P
         .map(|(_, status)| status.name.as_str())
         .collect();
     let any_started = regular.iter().any(|s| s.container_id.is_some());
-    let initialized = if incomplete.is_empty() || any_started {
-        None
-    } else if finished {
-        over()
+    let initialized = if status.phase.as_deref() == Some("Succeeded") {
+        Fact { kind: "Initialized", status: true, reason: Some("PodCompleted"), message: None }
+    } else if incomplete.is_empty() || any_started {
+        Fact::of("Initialized", None)
     } else {
-        Some(("ContainersNotInitialized", Some(list("incomplete", &incomplete))))
+        let why = ("ContainersNotInitialized", Some(list("incomplete", &incomplete)));
+        Fact::of("Initialized", Some(why))
     };
-    let initialized = if status.phase.as_deref() == Some("Succeeded") { None } else { initialized };
 
     let sidecars = spec.init_containers.iter().flatten().zip(init).filter(|(c, _)| pod::is_sidecar(c)).map(|(_, s)| s);
     let unready: Vec<&str> =
@@ -102,7 +102,7 @@ pub(super) fn conditions(inputs: &StatusInputs<'_>, status: &PodStatus) -> Vec<P
     let has_sandbox = inputs.observed.sandbox.is_some();
     let facts = [
         Fact { kind: "PodReadyToStartContainers", status: has_sandbox && !finished, reason: None, message: None },
-        Fact::of("Initialized", initialized),
+        initialized,
         Fact::of("Ready", ready),
         Fact::of("ContainersReady", containers_ready),
         Fact::of("PodScheduled", None),
@@ -161,5 +161,66 @@ fn dated(fact: Fact, old: &[PodCondition], generation: Option<i64>) -> PodCondit
         last_transition_time: since.or_else(|| Some(now())),
         last_probe_time: None,
         observed_generation: generation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::downward::PodFacts;
+    use crate::observed::Observed;
+
+    /// A condition's status and reason, of a pod with one init container and one regular one.
+    fn of(kind: &str, phase: &str, init_ready: bool, started: bool) -> (String, Option<String>) {
+        let spec = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]});
+        let pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a pod");
+        let container_id: Value = if started { "containerd://1".into() } else { Value::Null };
+        let status = |name, ready, id: &Value| {
+            json!({"name": name, "ready": ready, "restartCount": 0, "image": "", "imageID": "", "containerID": id})
+        };
+        let reported = json!({
+            "phase": phase,
+            "initContainerStatuses": [status("i", init_ready, &"containerd://0".into())],
+            "containerStatuses": [status("c", false, &container_id)],
+        });
+        let inputs = StatusInputs {
+            pod: &pod,
+            previous: &PodStatus::default(),
+            facts: &PodFacts::default(),
+            observed: &Observed::default(),
+            findings: &HashMap::new(),
+            waiting: &HashMap::new(),
+            message: &|_| None,
+            verdict: None,
+            ended: false,
+            resize: None,
+            resources: &|_| None,
+        };
+        let all = conditions(&inputs, &serde_json::from_value(reported).expect("a status"));
+        let found = all.into_iter().find(|c| c.type_ == kind).expect("the condition");
+        (found.status, found.reason)
+    }
+
+    #[test]
+    fn conditions_say_how_far_a_pod_came() {
+        let table = [
+            ("Initialized", "Pending", false, false, "False", Some("ContainersNotInitialized")),
+            ("Initialized", "Pending", true, false, "True", None),
+            ("Initialized", "Running", false, true, "True", None),
+            ("Initialized", "Failed", false, false, "False", Some("ContainersNotInitialized")),
+            ("Initialized", "Failed", true, true, "True", None),
+            ("Initialized", "Succeeded", true, true, "True", Some("PodCompleted")),
+            ("Ready", "Running", true, true, "False", Some("ContainersNotReady")),
+            ("Ready", "Failed", false, false, "False", Some("PodFailed")),
+            ("ContainersReady", "Succeeded", true, true, "False", Some("PodCompleted")),
+        ];
+        for (kind, phase, init_ready, started, status, reason) in table {
+            let wanted = (status.to_owned(), reason.map(str::to_owned));
+            assert_eq!(of(kind, phase, init_ready, started), wanted, "{kind} {phase} {init_ready} {started}");
+        }
     }
 }
