@@ -62,6 +62,18 @@ pub struct PodLimits {
     pub memory: Option<i64>,
 }
 
+impl PodLimits {
+    /// Limits under which both what these and what those `other` ones allow may run.
+    pub fn loosest(self, other: Self) -> Self {
+        let higher = |a: Option<i64>, b: Option<i64>| Some(a?.max(b?));
+        Self {
+            cpu_shares: self.cpu_shares,
+            cpu_quota: higher(self.cpu_quota, other.cpu_quota),
+            memory: higher(self.memory, other.memory),
+        }
+    }
+}
+
 pub const POD_CPU_PERIOD_US: i64 = CPU_PERIOD_US;
 
 pub fn pod_limits(spec: &PodSpec) -> PodLimits {
@@ -76,6 +88,13 @@ pub fn pod_limits(spec: &PodSpec) -> PodLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loosest_limits_hold_both() {
+        let limits = |cpu_quota, memory| PodLimits { cpu_shares: 2, cpu_quota, memory };
+        assert_eq!(limits(Some(1), Some(9)).loosest(limits(Some(5), Some(3))), limits(Some(5), Some(9)));
+        assert_eq!(limits(None, Some(9)).loosest(limits(Some(5), None)), limits(None, None));
+    }
 
     #[test]
     fn shares_quota_and_oom_score_follow_upstream() {

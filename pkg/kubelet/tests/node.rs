@@ -323,7 +323,14 @@ async fn running_pods_are_resized_debugged_and_ended_in_time() {
     let stuck = node.wait("grow", "stuck", |pod| condition(pod, "PodResizePending") == "True").await;
     assert_eq!(stuck["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"], "800m");
     node.pods().patch_subresource("resize", "grow", &params, &resize("700m")).await.unwrap();
-    node.wait("grow", "resized again", |pod| condition(pod, "PodResizePending").is_empty()).await;
+    // What is made smaller shrinks below a pod limit that is no longer looser.
+    let shrunk =
+        |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == "700m";
+    let pod = node.wait("grow", "resized again", shrunk).await;
+    assert_eq!([condition(&pod, "PodResizePending"), condition(&pod, "PodResizeInProgress")], ["", ""]);
+    if let Ok(quota) = read("cpu", "cpu.cfs_quota_us") {
+        assert_eq!(quota.trim(), "70000");
+    }
 
     let debug = json!({"spec": {"ephemeralContainers": [{
         "name": "debug", "image": "kube1.local/busybox:1", "targetContainerName": "c",

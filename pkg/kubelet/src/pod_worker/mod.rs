@@ -32,6 +32,7 @@ use crate::node::{Node, PodEntry, PodUpdate};
 use crate::observed::{Observed, Observer};
 use crate::pod::PodExt;
 use crate::probe::Prober;
+use crate::resources::PodLimits;
 use crate::status::{ResizeState, StatusWriter, Verdict, Waiting};
 use crate::volume::Volumes;
 use plan::{Blocked, PlanInputs, plan};
@@ -66,6 +67,8 @@ pub(super) struct PodWorker {
     hooks_run: HashSet<String>,
     volumes: Volumes,
     applied: resize::Applied,
+    /// What the pod's cgroup is limited to, as far as this task knows.
+    limits: Option<PodLimits>,
     resizing: Option<ResizeState>,
     /// When what failed for the whole pod (volumes, sandbox) is tried again, and its next delay.
     retry: Option<(Instant, Duration)>,
@@ -92,6 +95,7 @@ pub async fn run(node: Arc<Node>, entry: Arc<PodEntry>, shutdown: CancellationTo
         hooks_run: HashSet::new(),
         volumes: Volumes::default(),
         applied: resize::Applied::new(),
+        limits: None,
         resizing: None,
         retry: None,
         verdict: None,

@@ -10,7 +10,7 @@ use super::plan::Kill;
 use crate::admission;
 use crate::observed::{Observed, ObservedContainer};
 use crate::pod::{self, ContainerKind, PodExt, ResourceList};
-use crate::resources;
+use crate::resources::{self, PodLimits};
 use crate::status::ResizeState;
 
 /// What containers run with, by id.
@@ -31,10 +31,13 @@ struct Change<'a> {
 impl PodWorker {
     /// Applies changed resources. Gives the containers that must be restarted for it.
     pub(super) async fn resize(&mut self, pod: &Pod, observed: &Observed) -> Vec<Kill> {
+        if observed.sandbox.is_none() {
+            return Vec::new();
+        }
         self.learn_applied(pod, observed);
         let changes = self.changes(pod, observed);
         if changes.is_empty() {
-            self.resizing = None;
+            self.resizing = self.limit_pod(pod, resources::pod_limits(pod.spec())).err().map(ResizeState::failed);
             return Vec::new();
         }
         if let Err(refusal) = admission::room_for(&self.node, &self.entry, pod) {
@@ -46,18 +49,9 @@ impl PodWorker {
             return Vec::new();
         }
         let (restarts, in_place): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.restart);
-        match self.apply(pod, &in_place).await {
-            Ok(()) => {
-                for change in &in_place {
-                    let now = change.container.resources.clone().unwrap_or_default();
-                    self.applied.insert(change.observed.id().to_owned(), now);
-                }
-                self.resizing = None;
-                if !in_place.is_empty() {
-                    self.event(EventType::Normal, "ResizeCompleted", "Pod resize completed");
-                }
-            }
-            Err(message) => self.resizing = Some(ResizeState::failed(message)),
+        self.resizing = self.apply(pod, observed, &in_place, restarts.is_empty()).await.err().map(ResizeState::failed);
+        if self.resizing.is_none() && !in_place.is_empty() {
+            self.event(EventType::Normal, "ResizeCompleted", "Pod resize completed");
         }
         let kill = |change: &Change<'_>| Kill {
             id: change.observed.id().to_owned(),
@@ -107,23 +101,44 @@ impl PodWorker {
         resizable.filter_map(change).collect()
     }
 
-    async fn apply(&self, pod: &Pod, changes: &[Change<'_>]) -> Result<(), String> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        // The pod's own limits open first, so that the containers' new ones fit below them.
-        self.limit_pod(pod)?;
+    /// Changes containers in place. The pod's own limits are never tighter than those of a container below them: they
+    /// open before, and close once no container is left with what it had (`last`).
+    async fn apply(
+        &mut self,
+        pod: &Pod,
+        observed: &Observed,
+        changes: &[Change<'_>],
+        last: bool,
+    ) -> Result<(), String> {
+        let wanted = resources::pod_limits(pod.spec());
+        self.limit_pod(pod, wanted.loosest(self.running_limits(pod, observed)))?;
         for change in changes {
             let new = resources::container_resources(pod.spec(), &change.container, self.node.machine.memory);
             let updated = self.node.runtime.update_container_resources(change.observed.id(), new).await;
             updated.map_err(|e| format!("container {}: {e}", change.container.name))?;
+            let now = change.container.resources.clone().unwrap_or_default();
+            self.applied.insert(change.observed.id().to_owned(), now);
         }
-        Ok(())
+        if last { self.limit_pod(pod, wanted) } else { Ok(()) }
     }
 
-    fn limit_pod(&self, pod: &Pod) -> Result<(), String> {
-        let (class, limits) = (pod::qos_class(pod.spec()), resources::pod_limits(pod.spec()));
-        self.node.cgroups.apply_pod(class, &self.uid, limits).map_err(|e| format!("the pod's cgroup: {e}"))
+    /// The pod's limits by what its containers run with.
+    fn running_limits(&self, pod: &Pod, observed: &Observed) -> PodLimits {
+        let mut spec = pod.spec().clone();
+        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+            let running = observed.latest(&container.name).and_then(|c| self.applied.get(c.id()));
+            container.resources = running.cloned().or(container.resources.take());
+        }
+        resources::pod_limits(&spec)
+    }
+
+    fn limit_pod(&mut self, pod: &Pod, limits: PodLimits) -> Result<(), String> {
+        if self.limits != Some(limits) {
+            let applied = self.node.cgroups.apply_pod(pod::qos_class(pod.spec()), &self.uid, limits);
+            applied.map_err(|e| format!("the pod's cgroup: {e}"))?;
+            self.limits = Some(limits);
+        }
+        Ok(())
     }
 }
 

@@ -58,6 +58,9 @@ impl PodWorker {
             let message = format!("Failed to create pod sandbox: {message}");
             return self.retry_later(EventType::Warning, "FailedCreatePodSandBox", message);
         }
+        if new_sandbox {
+            self.limits = Some(resources::pod_limits(pod.spec()));
+        }
         match volumes {
             Ok(volumes) => self.volumes = volumes,
             Err(failed) => return self.retry_later(EventType::Warning, "FailedMount", failed.to_string()),

@@ -179,9 +179,7 @@ mod tests {
         let spec = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]});
         let pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a pod");
         let container_id: Value = if started { "containerd://1".into() } else { Value::Null };
-        let status = |name, ready, id: &Value| {
-            json!({"name": name, "ready": ready, "restartCount": 0, "image": "", "imageID": "", "containerID": id})
-        };
+        let status = |name, ready, id: &Value| json!({"name": name, "ready": ready, "restartCount": 0, "image": "", "imageID": "", "containerID": id});
         let reported = json!({
             "phase": phase,
             "initContainerStatuses": [status("i", init_ready, &"containerd://0".into())],
