@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
-/// Services with this label are served by somebody else.
-const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+/// Services with one of these labels are served by somebody else, or by nobody.
+const NOT_OURS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
 /// The affinity time of a service that does not say one.
 const DEFAULT_AFFINITY: u64 = 3 * 60 * 60;
 
@@ -51,7 +51,7 @@ pub fn ports_of(service: &Service) -> Vec<ServicePort> {
 
 fn needs_proxy(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
-    let other = labels.is_some_and(|labels| labels.contains_key(OTHER_PROXY));
+    let other = labels.is_some_and(|labels| NOT_OURS.iter().any(|label| labels.contains_key(*label)));
     let external_name = service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName"));
     !other && !external_name
 }
@@ -135,4 +135,30 @@ pub fn health_check_port(service: &Service) -> Option<u16> {
     let local = spec.external_traffic_policy.as_deref() == Some("Local");
     let balanced = spec.type_.as_deref() == Some("LoadBalancer");
     u16::try_from(spec.health_check_node_port?).ok().filter(|port| *port != 0 && local && balanced)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn some_services_need_no_proxy() {
+        let cases = [
+            (json!({}), json!("ClusterIP"), 1),
+            (json!({"service.kubernetes.io/service-proxy-name": "other"}), json!("ClusterIP"), 0),
+            (json!({"service.kubernetes.io/headless": ""}), json!("ClusterIP"), 0),
+            (json!({}), json!("ExternalName"), 0),
+        ];
+        for (labels, kind, ports) in cases {
+            let service: Service = serde_json::from_value(json!({
+                "metadata": {"name": "s", "namespace": "ns", "labels": labels},
+                "spec": {"type": kind, "clusterIP": "10.43.0.7", "ports": [{"port": 80}]},
+            }))
+            .unwrap();
+            assert_eq!(ports_of(&service).len(), ports, "{labels} {kind}");
+        }
+    }
 }
