@@ -138,6 +138,8 @@ async fn the_https_api_shows_logs_and_runs_commands() {
     let (code, summary) = node.get("/stats/summary", true).await;
     assert_eq!(code, 200);
     assert!(summary.contains("workingSetBytes"), "{summary}");
+    let (code, index) = node.get("/logs/", true).await;
+    assert!(code == 200 && index.contains("<pre>"), "{code} {index}");
     let (_, metrics) = node.get("/metrics/resource", true).await;
     assert!(metrics.contains("pod_memory_working_set_bytes{namespace=\"default\",pod=\"talk\"}"), "{metrics}");
 

@@ -5,6 +5,7 @@ mod logs;
 mod metrics;
 mod stats;
 mod stream;
+mod system_logs;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -158,6 +159,7 @@ impl Server {
                 Ok(summary) => json_reply(&summary),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
+            (&Method::GET, ["logs", path @ ..]) => system_logs::serve(path).await,
             (&Method::GET, ["metrics"]) => metrics::reply(metrics::kubelet(&self.node)),
             (&Method::GET, ["metrics", "resource"]) => metrics::reply(metrics::resource(&self.node).await),
             (&Method::GET, ["metrics", "cadvisor"]) => metrics::reply(metrics::cadvisor(&self.node).await),
