@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -21,6 +21,8 @@ use crate::http::respond::Reply;
 use crate::server::Server;
 
 const CONNECT: Duration = Duration::from_secs(10);
+/// Bytes of a refusal that are read.
+const REFUSAL: usize = 64 << 10;
 /// Headers that belong to one connection and are not passed on.
 const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
@@ -63,7 +65,11 @@ async fn timed<T, E: std::error::Error>(connecting: impl Future<Output = Result<
 }
 
 fn failed(error: hyper::Error) -> Status {
-    Status::service_unavailable(format!("error trying to reach service: {error}"))
+    unreachable(&error.to_string())
+}
+
+fn unreachable(why: &str) -> Status {
+    Status::service_unavailable(format!("error trying to reach service: {why}"))
 }
 
 async fn drive<S>(server: &Arc<Server>, stream: S) -> Result<Sender, Status>
@@ -84,8 +90,15 @@ where
     Ok(sender)
 }
 
+/// What came of asking another server for another protocol.
+pub enum Switched {
+    To(Upgraded),
+    /// What the other server answered instead.
+    Refused(StatusCode, String),
+}
+
 /// Opens a connection of the server's own that speaks another protocol.
-pub async fn switch(server: &Arc<Server>, to: &Forwarded, protocol: &'static str) -> Result<Upgraded, Status> {
+pub async fn switch(server: &Arc<Server>, to: &Forwarded, protocol: &'static str) -> Result<Switched, Status> {
     let mut sender = open(server, &to.backend).await?;
     let mut request = Request::post(to.path.as_str()).body(empty_body()).map_err(Status::internal)?;
     let headers = request.headers_mut();
@@ -95,10 +108,12 @@ pub async fn switch(server: &Arc<Server>, to: &Forwarded, protocol: &'static str
     headers.insert(UPGRADE, HeaderValue::from_static(protocol));
     let answer = sender.send_request(request).await.map_err(failed)?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let text = format!("the other server does not speak {protocol}: it answered {}", answer.status());
-        return Err(Status::service_unavailable(text));
+        let code = answer.status();
+        let text =
+            Limited::new(answer.into_body(), REFUSAL).collect().await.map_err(|e| unreachable(&e.to_string()))?;
+        return Ok(Switched::Refused(code, String::from_utf8_lossy(&text.to_bytes()).trim().to_owned()));
     }
-    hyper::upgrade::on(answer).await.map_err(failed)
+    hyper::upgrade::on(answer).await.map(Switched::To).map_err(failed)
 }
 
 fn empty_body() -> RequestBody {

@@ -11,4 +11,6 @@ pub mod metrics;
 pub mod pipeline;
 pub mod respond;
 pub mod serve;
+mod spdy;
+pub mod streams;
 pub mod websocket;

@@ -21,12 +21,13 @@ use tokio_tungstenite::tungstenite::{Error, Message, protocol::Role};
 use super::body::ResponseBody;
 use super::forward::wants_upgrade;
 use super::respond::Reply;
+use super::streams::{self, Wanted};
 use crate::server::Server;
 
 const BINARY: &str = "binary.k8s.io";
 const BASE64: &str = "base64.binary.k8s.io";
 /// A SPDY connection for port forwarding inside a websocket.
-const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+pub const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const TUNNEL_BUFFER: usize = 32 * 1024;
 
 /// A client's wish to get its answer in messages.
@@ -60,12 +61,46 @@ impl Wish {
         Ok(Some(wish))
     }
 
-    /// As [`Wish::take`], for a client that wants to tunnel the streams of a port forward.
-    pub fn take_tunnel(parts: &mut Parts) -> Result<Option<Self>, Status> {
-        if protocol(&parts.headers, &[TUNNEL]).is_none() {
+    /// As [`Wish::take`], for a client that offers this protocol.
+    pub fn take_offer(parts: &mut Parts, known: &'static str) -> Result<Option<Self>, Status> {
+        if protocol(&parts.headers, &[known]).is_none() {
             return Ok(None);
         }
-        Ok(Self::take(parts, false)?.map(|wish| Self { protocol: Some(TUNNEL), ..wish }))
+        Ok(Self::take(parts, false)?.map(|wish| Self { protocol: Some(known), ..wish }))
+    }
+
+    /// Answers 101 and passes the streams of a command on to `backend`; if that was refused, the client is told on the
+    /// channel for errors, where it looks for them.
+    pub fn streams(
+        self,
+        server: &Arc<Server>,
+        backend: Result<Upgraded, Status>,
+        wanted: Wanted,
+    ) -> Result<Reply, Status> {
+        let switched = self.switched()?;
+        let shutdown = server.shutdown.clone();
+        server.streams.spawn(async move {
+            let translating = async {
+                let mut socket = self.socket().await?;
+                match backend {
+                    Ok(backend) => streams::translate(socket, TokioIo::new(backend), wanted).await,
+                    Err(status) => {
+                        socket.send(streams::verdict(&status)).await?;
+                        socket.close(None).await
+                    }
+                }
+            };
+            if let Some(Err(error)) = shutdown.run_until_cancelled(translating).await {
+                tracing::debug!(%error, "a command's streams ended");
+            }
+        });
+        Ok(switched)
+    }
+
+    /// The websocket, once the client has been answered.
+    async fn socket(self) -> Result<WebSocketStream<TokioIo<Upgraded>>, Error> {
+        let stream = self.upgrade.await.map_err(|e| Error::Io(std::io::Error::other(e)))?;
+        Ok(WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, None).await)
     }
 
     /// Answers 101 and passes the bytes of messages on to `backend`, and its bytes back as messages.
@@ -82,9 +117,7 @@ impl Wish {
     }
 
     async fn join(self, backend: Upgraded) -> Result<(), Error> {
-        let broken = |e: hyper::Error| Error::Io(std::io::Error::other(e));
-        let stream = TokioIo::new(self.upgrade.await.map_err(broken)?);
-        let (mut messages, mut said) = WebSocketStream::from_raw_socket(stream, Role::Server, None).await.split();
+        let (mut messages, mut said) = self.socket().await?.split();
         let (mut from, mut to) = tokio::io::split(TokioIo::new(backend));
         let mut buffer = BytesMut::with_capacity(TUNNEL_BUFFER);
         loop {
@@ -139,13 +172,11 @@ impl Wish {
     }
 
     async fn send(self, mut body: ResponseBody) -> Result<(), Error> {
-        let broken = |e: hyper::Error| Error::Io(std::io::Error::other(e));
-        let stream = TokioIo::new(self.upgrade.await.map_err(broken)?);
-        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-        let (mut messages, mut said) = socket.split();
-        if !self.lines {
+        let (protocol, lines) = (self.protocol, self.lines);
+        let (mut messages, mut said) = self.socket().await?.split();
+        if !lines {
             // Clients take the first, empty message as the sign that the stream is there.
-            messages.send(message(self.protocol, Bytes::new())).await?;
+            messages.send(message(protocol, Bytes::new())).await?;
         }
         let mut rest = Vec::new();
         loop {
@@ -159,8 +190,8 @@ impl Wish {
             };
             let Some(Ok(frame)) = frame else { break };
             let Ok(data) = frame.into_data() else { continue };
-            if !self.lines {
-                messages.send(message(self.protocol, data)).await?;
+            if !lines {
+                messages.send(message(protocol, data)).await?;
                 continue;
             }
             rest.extend_from_slice(&data);

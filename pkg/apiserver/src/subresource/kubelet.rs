@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 use crate::admission::Operation;
 use crate::call::Call;
 use crate::dial::{Address, Target, Trust};
-use crate::http::forward::{Backend, Forwarded, forward, switch, wants_upgrade};
+use crate::http::forward::{Backend, Forwarded, Switched, forward, switch, wants_upgrade};
 use crate::http::respond::{self, Reply};
-use crate::http::websocket::Wish;
+use crate::http::streams::{self, Wanted};
+use crate::http::websocket::{TUNNEL, Wish};
+use crate::query::Query;
 use crate::registry::Endpoint;
 use crate::server::Server;
 
+/// Where kubelets are offered versions of a streaming protocol.
+const STREAM_VERSION: &str = "x-stream-protocol-version";
 /// Bytes that a query's values may not hold as they are.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -52,12 +56,12 @@ pub async fn stream(endpoint: &Endpoint, call: &mut Call, what: &str) -> Result<
     let pod = endpoint.stored()?.value();
     let path = match what {
         "portforward" => {
-            let ports = pairs(call.query.pairs().filter(|(k, _)| *k == "ports").map(|(_, v)| ("port", v)));
+            let ports = ports(&call.query)?;
             format!("/portForward/{}/{}?{ports}", endpoint.namespace, endpoint.name)
         }
         _ => {
             let container = container(call, &pod)?;
-            format!("/{what}/{}/{}/{container}?{}", endpoint.namespace, endpoint.name, streams(call)?)
+            format!("/{what}/{}/{}/{container}?{}", endpoint.namespace, endpoint.name, flags(call)?)
         }
     };
     connect_admission(endpoint, call).await?;
@@ -68,14 +72,33 @@ pub async fn stream(endpoint: &Endpoint, call: &mut Call, what: &str) -> Result<
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", endpoint.name)));
     };
     let mut to = at_node(&endpoint.server, node, path)?;
-    if what == "portforward"
-        && let Some(wish) = Wish::take_tunnel(&mut call.parts)?
-    {
-        to.headers.insert("x-stream-protocol-version", HeaderValue::from_static("portforward.k8s.io"));
-        let backend = switch(&endpoint.server, &to, "SPDY/3.1").await?;
-        return wish.tunnel(&endpoint.server, backend);
+    let server = &endpoint.server;
+    if what == "portforward" {
+        if let Some(wish) = Wish::take_offer(&mut call.parts, TUNNEL)? {
+            to.headers.insert(STREAM_VERSION, HeaderValue::from_static("portforward.k8s.io"));
+            return match switch(server, &to, "SPDY/3.1").await? {
+                Switched::To(backend) => wish.tunnel(server, backend),
+                Switched::Refused(code, text) => Ok(respond::text(code, text)),
+            };
+        }
+    } else if let Some(wish) = Wish::take_offer(&mut call.parts, streams::V5)? {
+        for version in streams::BACKEND_VERSIONS {
+            to.headers.append(STREAM_VERSION, HeaderValue::from_static(version));
+        }
+        let backend = match switch(server, &to, "SPDY/3.1").await {
+            Ok(Switched::To(backend)) => Ok(backend),
+            Ok(Switched::Refused(_, text)) => Err(Status::internal(format!("unable to upgrade connection: {text}"))),
+            Err(status) => Err(status),
+        };
+        return wish.streams(server, backend, wanted(call));
     }
-    forward(&endpoint.server, call, to).await
+    forward(server, call, to).await
+}
+
+/// The streams that a client asks for.
+fn wanted(call: &Call) -> Wanted {
+    let on = |key| call.query.flag(key);
+    Wanted { stdin: on("stdin"), stdout: on("stdout"), stderr: on("stderr"), tty: on("tty") }
 }
 
 /// Lets admission judge a connection.
@@ -100,7 +123,7 @@ pub(super) async fn connect_admission(endpoint: &Endpoint, call: &Call) -> Resul
 }
 
 /// The streams a client asks for, as the kubelet calls them.
-fn streams(call: &Call) -> Result<String, Status> {
+fn flags(call: &Call) -> Result<String, Status> {
     let query = &call.query;
     let flags = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
     let wanted: Vec<&str> = flags.iter().filter(|(from, _)| query.flag(from)).map(|(_, to)| *to).collect();
@@ -109,6 +132,15 @@ fn streams(call: &Call) -> Result<String, Status> {
     }
     let commands = query.pairs().filter(|(key, _)| *key == "command");
     Ok(pairs(commands.chain(wanted.into_iter().map(|flag| (flag, "1")))))
+}
+
+/// The ports to connect, as the kubelet takes them. Clients give them one by one or separated by commas.
+fn ports(query: &Query) -> Result<String, Status> {
+    let asked: Vec<&str> = query.all("ports").flat_map(|v| v.split(',')).filter(|v| !v.is_empty()).collect();
+    match asked.iter().find(|port| port.parse::<u16>().is_err()) {
+        Some(bad) => Err(Status::bad_request(format!("{bad:?} is no port number"))),
+        None => Ok(pairs(asked.into_iter().map(|port| ("port", port)))),
+    }
 }
 
 fn pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
@@ -172,4 +204,25 @@ fn kubelet_address(node: &Value) -> Option<(String, u16)> {
     let address = ["InternalIP", "Hostname", "InternalDNS", "ExternalIP"].into_iter().find_map(of_type)?;
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap_or(10250);
     Some((address.to_owned(), u16::try_from(port).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_come_one_by_one_or_separated_by_commas() {
+        let cases = [
+            ("ports=80", Ok("port=80")),
+            ("ports=80&ports=443", Ok("port=80&port=443")),
+            ("ports=80,443&x=1", Ok("port=80&port=443")),
+            ("", Ok("")),
+            ("ports=http", Err("\"http\" is no port number")),
+            ("ports=80,70000", Err("\"70000\" is no port number")),
+        ];
+        for (text, expected) in cases {
+            let found = ports(&Query::parse(text)).map_err(|status| status.message().to_owned());
+            assert_eq!(found.as_deref().map_err(String::as_str), expected, "{text}");
+        }
+    }
 }

@@ -48,7 +48,8 @@ impl Options {
         let mut options = Self::default();
         for (key, value) in pairs {
             let bad = || format!("invalid value {value:?} of {key}");
-            let on = matches!(value.as_str(), "true" | "1");
+            // Clients write it their own way, such as Python's `True`.
+            let on = !(value.eq_ignore_ascii_case("false") || value == "0");
             match key.as_str() {
                 "follow" => options.follow = on,
                 "previous" => options.previous = on,
@@ -297,6 +298,8 @@ mod tests {
         assert!(options.follow && options.timestamps && !options.previous);
         assert_eq!((options.tail, options.limit), (Some(5), Some(9)));
         assert_eq!(options.since.map(|s| s.as_second()), Some(60));
+        let options = parse("follow=True&timestamps=&previous=False");
+        assert!(options.as_ref().is_ok_and(|o| o.follow && o.timestamps && !o.previous), "{options:?}");
         assert!(parse("tailLines=-1").is_err() && parse("sinceTime=yesterday").is_err());
     }
 }
