@@ -46,6 +46,7 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "persistentvolume-binder-controller" as "persistent-volume-binder": binder::run,
     "persistentvolumeclaim-protection-controller" as "pvc-protection-controller": protection::run_claims,
     "persistentvolume-protection-controller" as "pv-protection-controller": protection::run_volumes,
+    "volumeattributesclass-protection-controller" as "volumeattributesclass-protection-controller": protection::run_classes,
     "ephemeral-volume-controller" as "ephemeral-volume-controller": ephemeral::run,
     "serviceaccount-token-controller" as "tokens-controller": account_tokens::run,
     "token-cleaner-controller" as "token-cleaner": tokens::run,

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube1_pki::{PrivateKey, Subject, create_csr};
 use serde_json::{Value, json};
@@ -96,6 +97,32 @@ async fn claims_find_volumes_and_keep_them_while_used() {
     cluster.api::<Pod>("default").delete("user", &DeleteParams::default()).await.unwrap();
     cluster.until_gone::<PersistentVolumeClaim>("default", "c").await;
     wait(|| async { volumes.get("v").await.unwrap().status.unwrap().phase.as_deref() == Some("Released") }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attribute_classes_stay_while_a_claim_wants_them() {
+    let cluster = started(0).await;
+    let classes = Api::<VolumeAttributesClass>::all(cluster.client.clone());
+    for name in ["used", "unused"] {
+        let class = json!({"metadata": {"name": name}, "driverName": "d", "parameters": {"iops": "1"}});
+        classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    }
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "",
+        "volumeAttributesClassName": "used", "resources": {"requests": {"storage": "1Gi"}}}});
+    cluster.create::<PersistentVolumeClaim>("default", claim).await;
+    let gone = |name: &'static str| {
+        let classes = classes.clone();
+        move || {
+            let classes = classes.clone();
+            async move { classes.get_opt(name).await.unwrap().is_none() }
+        }
+    };
+    classes.delete("used", &DeleteParams::default()).await.unwrap();
+    classes.delete("unused", &DeleteParams::default()).await.unwrap();
+    wait(gone("unused")).await;
+    assert!(!gone("used")().await);
+    cluster.api::<PersistentVolumeClaim>("default").delete("c", &DeleteParams::default()).await.unwrap();
+    wait(gone("used")).await;
 }
 
 async fn wait<Fut: Future<Output = bool>>(test: impl Fn() -> Fut) {

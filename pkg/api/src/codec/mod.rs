@@ -7,7 +7,7 @@ mod tolerant;
 mod yaml;
 
 pub use json::{decode_json, encode_canonical, parse_json};
-pub use normal::normalize;
+pub use normal::{normalize, zero};
 pub use tolerant::check_value;
 pub use yaml::{decode_yaml, encode_yaml, parse_yaml};
 

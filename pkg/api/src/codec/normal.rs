@@ -28,7 +28,7 @@ fn normalize_members(ty: &'static Type, members: &mut Map<String, Value>) {
     members.retain(|name, value| !ty.field(name).is_some_and(|field| is_left_out(field, value)));
     for field in ty.fields.iter().filter(|f| !f.inline && !f.pointer) {
         if !members.contains_key(field.name)
-            && let Some(zero) = always_written(field)
+            && let Some(zero) = zero(field)
         {
             members.insert(field.name.to_owned(), zero);
         }
@@ -51,8 +51,9 @@ fn is_left_out(field: &'static Field, value: &Value) -> bool {
     }
 }
 
-/// What stands for the zero value of a field that is not optional.
-fn always_written(field: &'static Field) -> Option<Value> {
+/// What typed clients write for a field that nobody set; `None` if they leave it out. A status that nobody reported
+/// yet has the zero numbers and flags of its type.
+pub fn zero(field: &'static Field) -> Option<Value> {
     match field.shape() {
         Shape::Struct(ty) => {
             let mut members = Map::new();

@@ -136,7 +136,8 @@ pub fn prepare_create(resource: &Resource, object: &mut Value, context: &Context
         if resource.is_custom() {
             remove(object, "status");
         } else {
-            object["status"] = json!({});
+            let status = resource.ty.and_then(|ty| ty.field("status")).and_then(kube1_api::codec::zero);
+            object["status"] = status.unwrap_or_else(|| json!({}));
         }
     }
     rule.generation.start(&mut object["metadata"]);

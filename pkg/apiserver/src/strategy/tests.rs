@@ -30,6 +30,8 @@ fn creating_sets_what_is_the_servers() {
     let deployment =
         created("apps", "v1", "deployments", json!({"metadata": {"name": "a"}, "spec": {}, "status": {"replicas": 9}}));
     assert_eq!(deployment, json!({"metadata": {"name": "a", "generation": 1}, "spec": {}, "status": {}}));
+    let attachment = created("storage.k8s.io", "v1", "volumeattachments", json!({"metadata": {}, "spec": {}}));
+    assert_eq!(attachment["status"], json!({"attached": false}));
     let map = created("", "v1", "configmaps", json!({"metadata": {"name": "a", "generation": 4}, "data": {}}));
     assert_eq!(map, json!({"metadata": {"name": "a"}, "data": {}}));
     let namespace = created("", "v1", "namespaces", json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["x"]}}));

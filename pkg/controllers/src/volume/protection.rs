@@ -1,8 +1,9 @@
-//! Claims and volumes that are deleted stay until nobody uses them.
+//! Claims, volumes and attribute classes that are deleted stay until nobody uses them.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::Resource;
 use kube::api::ListParams;
 use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
@@ -14,6 +15,7 @@ use crate::pods;
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
+const CLASS: &str = "kubernetes.io/vac-protection";
 
 /// Runs the controller that lets unused claims go.
 pub async fn run_claims(controller: Controller) -> Result<(), BoxError> {
@@ -71,6 +73,57 @@ pub async fn run_volumes(controller: Controller) -> Result<(), BoxError> {
     };
     controller.work(&queue, 2, sync).await;
     Ok(())
+}
+
+/// Runs the controller that lets unused attribute classes go.
+pub async fn run_classes(controller: Controller) -> Result<(), BoxError> {
+    let classes: Informer<VolumeAttributesClass> = controller.informers.all();
+    let claims = controller.informers.all::<PersistentVolumeClaim>();
+    let volumes = controller.informers.all::<PersistentVolume>();
+    if !(controller.synced(&claims).await && controller.synced(&volumes).await) {
+        return Ok(());
+    }
+    let queue = WorkQueue::new();
+    controller.watch_own(&classes, &queue);
+    // Any change of a claim or volume may have been the last use of a class that waits.
+    let waiting = |classes: &Informer<VolumeAttributesClass>| {
+        let held = classes.list().into_iter().filter(|c| is_held(&**c, CLASS));
+        held.map(|c| ObjectKey::of(&*c)).collect::<Vec<_>>()
+    };
+    let known = classes.clone();
+    controller.watch(&claims, &queue, move |_| waiting(&known));
+    let known = classes.clone();
+    controller.watch(&volumes, &queue, move |_| waiting(&known));
+    let sync = |key: ObjectKey| {
+        let (client, classes) = (controller.client.clone(), classes.clone());
+        let (claims, volumes) = (claims.clone(), volumes.clone());
+        async move {
+            let held = classes.get(&key).filter(|c| is_held(&**c, CLASS));
+            let used = || {
+                claims.list().iter().any(|claim| classes_of_claim(claim).any(|name| name == key.name))
+                    || volumes.list().iter().any(|volume| class_of_volume(volume) == Some(&key.name))
+            };
+            if let Some(class) = held.filter(|_| !used()) {
+                unless_gone(replace(&cluster(&client), without_finalizer(&*class, CLASS)).await)?;
+            }
+            SyncResult::Ok(Outcome::Done)
+        }
+    };
+    controller.work(&queue, 1, sync).await;
+    Ok(())
+}
+
+/// The attribute classes that a claim wants, has, or changes to.
+fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+    let wanted = claim.spec.as_ref().and_then(|s| s.volume_attributes_class_name.as_deref());
+    let status = claim.status.as_ref();
+    let current = status.and_then(|s| s.current_volume_attributes_class_name.as_deref());
+    let target = status.and_then(|s| s.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref());
+    [wanted, current, target].into_iter().flatten()
+}
+
+fn class_of_volume(volume: &PersistentVolume) -> Option<&str> {
+    volume.spec.as_ref()?.volume_attributes_class_name.as_deref()
 }
 
 /// Whether a deleted object is only kept by this finalizer's owner.
