@@ -1,11 +1,15 @@
 //! The command line. Flag names follow k3s where it has them; each flag is also `KUBE1_…` in the environment and a key
 //! of the configuration file.
 
+mod front;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+
+pub use front::FrontArgs;
 
 /// The smallest complete Kubernetes: one binary, one command.
 #[derive(Debug, Parser)]
@@ -159,9 +163,6 @@ pub struct ServerArgs {
     /// Ports for NodePort Services
     #[arg(long, env = "KUBE1_SERVICE_NODE_PORT_RANGE", default_value = "30000-32767", value_name = "A-B")]
     pub service_node_port_range: PortRange,
-    /// AuthenticationConfiguration: outside issuers whose tokens are accepted (OpenID Connect), anonymous requests
-    #[arg(long, env = "KUBE1_AUTHENTICATION_CONFIG", value_name = "FILE")]
-    pub authentication_config: Option<PathBuf>,
     /// Run no worker on this server
     #[arg(long, env = "KUBE1_DISABLE_AGENT")]
     pub disable_agent: bool,
@@ -170,6 +171,8 @@ pub struct ServerArgs {
     pub write_kubeconfig: PathBuf,
     #[command(flatten)]
     pub node: NodeArgs,
+    #[command(flatten)]
+    pub front: FrontArgs,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ipnet::IpNet;
-use kube1_apiserver::authn::AuthenticationConfiguration;
 use kube1_apiserver::server::{ApiServer, Config};
 use kube1_apiserver::storage::SecretKey;
 use kube1_apiserver::user::UserInfo;
@@ -162,7 +161,6 @@ async fn open_api(
     let directory = layout.server().join("store");
     let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&directory)).await??;
     let secret_key = SecretKey::load_or_create(&layout.server().join("secrets.key"))?;
-    let authentication = args.authentication_config.as_deref().map(AuthenticationConfiguration::read).transpose()?;
     let config = Config {
         store: Arc::new(store),
         pki: Arc::clone(pki),
@@ -172,8 +170,7 @@ async fn open_api(
         service_cidr: args.node.service_cidr,
         node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
         cluster_domain: args.node.cluster_domain.clone(),
-        authentication,
-        audit_log: None,
+        front: args.front.front(),
     };
     Ok(ApiServer::new(config).await?)
 }

@@ -41,8 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         service_cidr: "10.43.0.0/16".parse()?,
         node_ports: 30000..=32767,
         cluster_domain: "cluster.local".into(),
-        authentication: None,
-        audit_log: Some(dir.join("audit.log")),
+        front: Default::default(),
     })
     .await?;
     let shutdown = CancellationToken::new();

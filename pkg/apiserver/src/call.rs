@@ -9,6 +9,7 @@ use kube1_api::name::GroupResource;
 use kube1_api::status::Status;
 use parking_lot::Mutex;
 
+use crate::audit::Trail;
 use crate::http::body::RequestBody;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
@@ -26,6 +27,20 @@ pub struct Call {
     /// Address of the client, empty for calls inside the process.
     pub client_ip: String,
     pub audit_id: String,
+    /// What auditing notes of this request.
+    pub trail: Trail,
+    /// Kept until the answer is over; streams that outlive the handler keep a clone.
+    pub lasting: Lasting,
+}
+
+/// Guards of a request that may go on after its handler has returned. All are dropped with the last clone.
+#[derive(Clone, Default)]
+pub struct Lasting(Arc<Mutex<Vec<Box<dyn Send>>>>);
+
+impl Lasting {
+    pub fn add(&self, guard: impl Send + 'static) {
+        self.0.lock().push(Box::new(guard));
+    }
 }
 
 impl Call {

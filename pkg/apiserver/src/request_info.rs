@@ -96,11 +96,10 @@ impl RequestInfo {
     }
 
     /// Requests that stay open for as long as their client wants.
-    pub fn is_long_running(&self, query: &Query) -> bool {
+    pub fn is_long_running(&self) -> bool {
         self.is_resource
             && (self.verb == "watch"
-                || matches!(self.subresource.as_str(), "proxy" | "exec" | "attach" | "portforward")
-                || (self.subresource == "log" && query.flag("follow")))
+                || matches!(self.subresource.as_str(), "proxy" | "exec" | "attach" | "portforward" | "log"))
     }
 
     /// Whether the path names a single object; `name` alone does not tell, since selectors fill it too.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use kube1_api::name::GroupResource;
 use kube1_api::resource::Resource;
 use kube1_api::status::Status;
@@ -16,6 +16,9 @@ use crate::http::respond::{self, Reply};
 use crate::registry::Endpoint;
 use crate::server::Server;
 use crate::{aggregate, documents, subresource, virtual_resource};
+
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What needs no credential and no permission.
 pub fn public(server: &Server, call: &Call) -> Option<Reply> {
@@ -38,7 +41,15 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
             None => Ok(respond::page_not_found()),
         };
     };
-    call.warnings.extend(row.deprecation_warning.clone());
+    if let Some(warning) = row.deprecation_warning.clone() {
+        call.trail.annotate("k8s.io/deprecated", "true");
+        let release = warning.split("unavailable in v").nth(1).map(|r| r.split(['+', ';']).next().unwrap_or_default());
+        if let Some(release) = release {
+            call.trail.annotate("k8s.io/removed-release", release);
+        }
+        server.metrics.deprecated(&call.info, release.unwrap_or_default());
+        call.warnings.add(warning);
+    }
     let namespace = if row.namespaced { info.namespace.clone() } else { String::new() };
     if !row.namespaced && !info.namespace.is_empty() && row.plural != "namespaces" {
         return Ok(respond::page_not_found());
@@ -97,7 +108,7 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     if !matches!(call.info.verb.as_str(), "get" | "head") {
         return Err(Status::method_not_supported(&GroupResource::default(), &call.info.verb));
     }
-    if let Some(reply) = server.health.answer(&path, &call.query) {
+    if let Some(reply) = server.health.answer(&path, &call.query, &server.metrics) {
         return Ok(reply);
     }
     if let Some(rest) = path.strip_prefix("/logs").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
@@ -106,11 +117,8 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     let pki = &server.config.pki;
     match path.as_str() {
         "/version" => Ok(documents::version()),
-        "/metrics" => Ok(respond::bytes(
-            StatusCode::OK,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            server.metrics.render()?,
-        )),
+        "/metrics" => metrics(server, call),
+        "/metrics/slis" => Ok(respond::bytes(StatusCode::OK, CLASSIC, server.metrics.render_checks()?)),
         "/.well-known/openid-configuration" => {
             let config = crate::review::openid_configuration(
                 &server.reviews.issuer,
@@ -123,6 +131,17 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
         }
         path => documents::route(server, call, path).await,
     }
+}
+
+/// In the classic text format, unless the client asks for OpenMetrics.
+fn metrics(server: &Server, call: &Call) -> Result<Reply, Status> {
+    for row in server.table.load().iter().filter(|row| row.is_stored() && row.is_storage_version()) {
+        server.metrics.stored(&row.group, &row.plural, server.storage.collection(row).len());
+    }
+    let accepted = call.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let open = accepted.contains("application/openmetrics-text");
+    let text = server.metrics.render(open)?;
+    Ok(respond::bytes(StatusCode::OK, if open { OPEN_METRICS } else { CLASSIC }, text))
 }
 
 fn cached(mut reply: Reply, media: &'static str) -> Reply {

@@ -49,8 +49,7 @@ async fn control_plane() -> ControlPlane {
         service_cidr: "10.43.0.0/16".parse().unwrap(),
         node_ports: 30000..=32767,
         cluster_domain: "cluster.local".into(),
-        authentication: None,
-        audit_log: None,
+        front: Default::default(),
     });
     let api = api.await.unwrap();
     let client = |api: &ApiServer, user: UserInfo| kube1_client::in_process(api.in_process(user));

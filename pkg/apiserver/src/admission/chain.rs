@@ -1,10 +1,12 @@
 //! The chain: all mutating calls in order, then, later, all validating ones.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kube1_api::status::Status;
 
-use super::{Attributes, Plugin};
+use super::{Attributes, Operation, Plugin};
+use crate::metrics::AdmissionMetrics;
 
 /// Upstream's order. Plugins that are not named here come last but for quota.
 const ORDER: [&str; 26] = [
@@ -49,6 +51,7 @@ pub fn in_order(mut plugins: Vec<Arc<dyn Plugin>>) -> Vec<Arc<dyn Plugin>> {
 #[derive(Clone, Default)]
 pub struct Admission {
     plugins: Vec<Arc<dyn Plugin>>,
+    metrics: Option<AdmissionMetrics>,
 }
 
 /// After these have changed an object, all plugins look at it once more.
@@ -57,16 +60,32 @@ const OUTSIDE: [&str; 2] = ["MutatingAdmissionPolicy", "MutatingAdmissionWebhook
 impl Admission {
     /// Takes plugins in any order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
-        Self { plugins: in_order(plugins) }
+        Self { plugins: in_order(plugins), metrics: None }
+    }
+
+    /// The same, measured.
+    #[must_use]
+    pub fn with_metrics(self, metrics: AdmissionMetrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Lets every plugin change the object. The first refusal ends it.
     pub async fn mutate(&self, attributes: &mut Attributes) -> Result<(), Status> {
+        let started = Instant::now();
+        let result = self.mutate_all(attributes).await;
+        self.note_step("admit", attributes.operation, &result, started);
+        result
+    }
+
+    async fn mutate_all(&self, attributes: &mut Attributes) -> Result<(), Status> {
         let mut changed = false;
         for plugin in self.plugins.iter().filter(|p| p.handles(attributes)).collect::<Vec<_>>() {
             let outside = OUTSIDE.contains(&plugin.name());
             let before = if outside { attributes.object.clone() } else { None };
-            plugin.mutate(attributes).await?;
+            let started = Instant::now();
+            let result = plugin.mutate(attributes).await;
+            self.note(&**plugin, "admit", attributes.operation, &result, started);
+            result?;
             changed |= outside && before != attributes.object;
         }
         if changed {
@@ -79,9 +98,31 @@ impl Admission {
 
     /// Lets every plugin judge the final object.
     pub async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {
+        let started = Instant::now();
+        let result = self.validate_all(attributes).await;
+        self.note_step("validate", attributes.operation, &result, started);
+        result
+    }
+
+    async fn validate_all(&self, attributes: &mut Attributes) -> Result<(), Status> {
         for plugin in self.plugins.iter().filter(|p| p.handles(attributes)).collect::<Vec<_>>() {
-            plugin.validate(attributes).await?;
+            let started = Instant::now();
+            let result = plugin.validate(attributes).await;
+            self.note(&**plugin, "validate", attributes.operation, &result, started);
+            result?;
         }
         Ok(())
+    }
+
+    fn note(&self, plugin: &dyn Plugin, kind: &str, operation: Operation, result: &Result<(), Status>, from: Instant) {
+        if let Some(metrics) = &self.metrics {
+            metrics.plugin(plugin.name(), kind, operation.as_str(), result.is_err(), from.elapsed());
+        }
+    }
+
+    fn note_step(&self, kind: &str, operation: Operation, result: &Result<(), Status>, from: Instant) {
+        if let Some(metrics) = &self.metrics {
+            metrics.step(kind, operation.as_str(), result.is_err(), from.elapsed());
+        }
     }
 }

@@ -48,6 +48,7 @@ pub use webhook::{MutatingWebhooks, ValidatingWebhooks};
 
 use crate::authz::Authorizer;
 use crate::dial::Resolver;
+use crate::metrics::AdmissionMetrics;
 use crate::reader::StorageReader;
 use crate::storage::Storage;
 
@@ -111,6 +112,7 @@ pub struct Configured {
     pub table: Arc<ArcSwap<ResourceTable>>,
     pub resolver: Resolver,
     pub authorizer: Arc<dyn Authorizer>,
+    pub metrics: AdmissionMetrics,
 }
 
 impl Configured {

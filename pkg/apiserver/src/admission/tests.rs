@@ -62,7 +62,8 @@ impl World {
         let table = Arc::new(ArcSwap::from_pointee(self.table.clone()));
         let resolver = Resolver::new(&self.storage, &self.table).unwrap();
         let (reader, storage) = (self.reader.clone(), self.storage.clone());
-        Configured { reader, storage, table, resolver, authorizer: Arc::new(Alice) }
+        let metrics = crate::metrics::AdmissionMetrics::new(&mut crate::metrics::Registrar::default());
+        Configured { reader, storage, table, resolver, authorizer: Arc::new(Alice), metrics }
     }
 
     fn admission(&self) -> Admission {

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::future::join_all;
 use kube1_api::status::Status;
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::subject::{View, all_hold, bindings, is_exempt};
 use super::{Attributes, Configured, Plugin};
 use crate::dial::{self, Address, Target, Trust};
+use crate::metrics::WebhookCall;
 use crate::reader::StorageReader;
 use crate::webhook::{ClientConfig, FailurePolicy, Hook, hooks};
 
@@ -43,11 +45,16 @@ impl Configurations {
 }
 
 /// What came of asking a webhook.
+#[derive(Default)]
 struct Asked {
     annotations: BTreeMap<String, String>,
     warnings: Vec<String>,
     /// The object in the request's version, if the webhook changed it.
     changed: Option<Value>,
+    /// What changed it.
+    patch: Option<Value>,
+    /// It failed, which its failurePolicy ignores.
+    failed_open: bool,
 }
 
 impl Configured {
@@ -74,21 +81,39 @@ impl Configured {
             let text = format!("admission webhook \"{}\" does not support dry run", hook.name);
             return Err(Status::bad_request(text));
         }
-        let body = review.to_json().to_string();
+        let call = WebhookCall {
+            name: &hook.name,
+            kind: if mutating { "admit" } else { "validating" },
+            operation: attributes.operation.as_str(),
+        };
+        let (started, body) = (Instant::now(), review.to_json().to_string());
         let answer = match self.post(hook, body).await.and_then(|body| review.answer(&body)) {
             Ok(answer) => answer,
-            Err(error) => return failed(hook, &error),
+            Err(error) => {
+                let outcome = failed(hook, &error);
+                match &outcome {
+                    Err(status) => self.metrics.webhook(call, Some((status.code(), false)), started.elapsed()),
+                    Ok(_) => self.metrics.failed_open(call),
+                }
+                return outcome;
+            }
         };
-        if let Some(denied) = answer.denied(&hook.name) {
+        let denied = answer.denied(&hook.name);
+        self.metrics.webhook(call, denied.as_ref().map(|status| (status.code(), true)), started.elapsed());
+        if let Some(denied) = denied {
             return Err(denied);
         }
         let annotations = answer.audit_annotations.iter();
         let annotations =
             annotations.map(|(k, v)| (format!("{}/{k}", hook.name), v.as_str().unwrap_or_default().to_owned()));
-        let mut asked = Asked { annotations: annotations.collect(), warnings: answer.warnings.clone(), changed: None };
+        let mut asked =
+            Asked { annotations: annotations.collect(), warnings: answer.warnings.clone(), ..Asked::default() };
         if let Some(object) = versioned.object.clone().filter(|_| mutating && answer.patch.is_some()) {
             match answer.apply(object) {
-                Ok(changed) => asked.changed = Some(view.back_from(&versioned.row, changed)),
+                Ok(changed) => {
+                    asked.changed = Some(view.back_from(&versioned.row, changed));
+                    asked.patch = answer.patch;
+                }
                 Err(error) => return failed(hook, error.message()),
             }
         }
@@ -134,9 +159,25 @@ fn rooted(path: &str) -> String {
 fn failed(hook: &Hook, error: &str) -> Result<Option<Asked>, Status> {
     if hook.failure_policy == FailurePolicy::Ignore {
         tracing::warn!(webhook = hook.name, error, "a webhook failed and is ignored, as its failurePolicy says");
-        return Ok(None);
+        return Ok(Some(Asked { failed_open: true, ..Asked::default() }));
     }
     Err(Status::internal(format!("failed calling webhook \"{}\": {error}", hook.name)))
+}
+
+/// Notes for the audit what a mutating webhook did.
+fn annotate(asked: &mut Asked, hook: &Hook, attributes: &Attributes, place: &str) {
+    if asked.failed_open {
+        asked.annotations.insert(format!("failed-open.mutation.{place}"), hook.name.clone());
+        return;
+    }
+    let mutated = asked.changed.is_some() && asked.changed != attributes.object;
+    let about = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": mutated});
+    asked.annotations.insert(format!("mutation.{place}"), about.to_string());
+    if let Some(patch) = asked.patch.take().filter(|_| mutated) {
+        let about = json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch,
+            "patchType": "JSONPatch"});
+        asked.annotations.insert(format!("patch.{place}"), about.to_string());
+    }
 }
 
 fn note(attributes: &mut Attributes, asked: Asked) {
@@ -157,8 +198,10 @@ impl MutatingWebhooks {
 
     async fn run(&self, attributes: &mut Attributes, again: bool) -> Result<(), Status> {
         let hooks = self.configurations.hooks(&self.configured.reader);
-        for hook in hooks.iter().filter(|h| !again || h.reinvoke) {
+        for (index, hook) in hooks.iter().enumerate().filter(|(_, h)| !again || h.reinvoke) {
             let Some(mut asked) = self.configured.ask(hook, attributes, true).await? else { continue };
+            let place = format!("webhook.admission.k8s.io/round_{}_index_{index}", u8::from(again));
+            annotate(&mut asked, hook, attributes, &place);
             if let Some(changed) = asked.changed.take() {
                 attributes.object = Some(changed);
             }
@@ -213,9 +256,15 @@ impl Plugin for ValidatingWebhooks {
         let hooks = self.configurations.hooks(&self.configured.reader);
         let asked = join_all(hooks.iter().map(|hook| self.configured.ask(hook, attributes, false))).await;
         let mut refused = None;
-        for outcome in asked {
+        for (index, outcome) in asked.into_iter().enumerate() {
             match outcome {
-                Ok(Some(asked)) => note(attributes, asked),
+                Ok(Some(mut asked)) => {
+                    if asked.failed_open {
+                        let key = format!("failed-open.validating.webhook.admission.k8s.io/round_0_index_{index}");
+                        asked.annotations.insert(key, hooks[index].name.clone());
+                    }
+                    note(attributes, asked);
+                }
                 Ok(None) => {}
                 Err(status) => refused = refused.or(Some(status)),
             }

@@ -26,6 +26,10 @@ impl TokenCache {
         (added.elapsed() < TTL && clock::unix_now() < found.not_after).then(|| found.clone())
     }
 
+    pub fn clear(&self) {
+        self.entries.lock().clear();
+    }
+
     pub fn put(&self, token: &str, audiences: &[String], found: &TokenUser) {
         let mut entries = self.entries.lock();
         if entries.len() >= ENTRIES_MAX {

@@ -14,6 +14,14 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
+/// Whom a user acts as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Impersonated {
+    pub user: UserInfo,
+    /// The mode of constrained impersonation; none for the permission to do anything as the other.
+    pub mode: Option<&'static str>,
+}
+
 /// The user that the `Impersonate-*` headers ask to be; `None` without them, a 403 when `user` may not.
 ///
 /// Constrained impersonation (KEP-5284) is tried first: it needs a permission on the identity and one on what the request
@@ -23,9 +31,10 @@ pub async fn impersonate(
     user: &UserInfo,
     request: &RequestInfo,
     authorizer: &dyn Authorizer,
-) -> Result<Option<UserInfo>, Status> {
+) -> Result<Option<Impersonated>, Status> {
     let Some(mut target) = requested(headers)? else { return Ok(None) };
-    if !is_constrained_permitted(user, &target, request, authorizer).await {
+    let mode = constraint(user, &target, request, authorizer).await;
+    if mode.is_none() {
         for request in permissions(&target, "impersonate") {
             match authorizer.authorize(user, &request).await {
                 Decision::Allow => {}
@@ -34,15 +43,16 @@ pub async fn impersonate(
         }
     }
     complete_groups(&mut target);
-    Ok(Some(target))
+    Ok(Some(Impersonated { user: target, mode }))
 }
 
-async fn is_constrained_permitted(
+/// The mode in which constrained impersonation permits the request.
+async fn constraint(
     user: &UserInfo,
     target: &UserInfo,
     request: &RequestInfo,
     authorizer: &dyn Authorizer,
-) -> bool {
+) -> Option<&'static str> {
     for (mode, identity) in constrained(user, target) {
         let on = RequestInfo { verb: format!("impersonate-on:{mode}:{}", request.verb), ..request.clone() };
         let mut permitted = true;
@@ -50,10 +60,10 @@ async fn is_constrained_permitted(
             permitted = permitted && authorizer.authorize(user, asked).await == Decision::Allow;
         }
         if permitted {
-            return true;
+            return Some(mode);
         }
     }
-    false
+    None
 }
 
 /// The modes in which `target` may be impersonated, with the permissions on it that each takes.
@@ -194,7 +204,7 @@ mod tests {
         ] {
             let map: HeaderMap = headers.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
             let found = impersonate(&map, &me, &RequestInfo::default(), &Some3).await;
-            let found = found.map(|u| u.map(|u| (u.name, u.groups))).map_err(|s| s.code());
+            let found = found.map(|u| u.map(|u| (u.user.name, u.user.groups))).map_err(|s| s.code());
             let expected = expected.map(|u: Option<(&str, Vec<&str>)>| {
                 u.map(|(n, g)| (n.to_owned(), g.into_iter().map(str::to_owned).collect::<Vec<_>>()))
             });

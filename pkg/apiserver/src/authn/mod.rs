@@ -5,9 +5,11 @@ mod cache;
 mod headers;
 mod impersonation;
 mod jwt;
+mod outside;
 mod request_header;
 mod service_account;
 mod token_secret;
+mod token_webhook;
 mod x509;
 
 use std::sync::Arc;
@@ -21,10 +23,12 @@ use kube1_pki::{JwtError, ServiceAccountKeys};
 use rustls::pki_types::CertificateDer;
 
 pub use cache::TokenCache;
-pub use impersonation::impersonate;
+pub use impersonation::{Impersonated, impersonate};
 pub use jwt::{AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator, JwtConfig};
+pub use outside::{AuthenticationOptions, Outside};
 pub use service_account::{ServiceAccountTokens, groups as service_account_groups};
 pub use token_secret::TokenSecrets;
+pub use token_webhook::TokenWebhookOptions;
 pub use x509::{AnyClientCertificate, Authorities, AuthoritiesError, CREDENTIAL_ID, Peer};
 
 use crate::reader::Reader;
@@ -55,6 +59,8 @@ pub enum TokenError {
     Unknown,
     #[error("{0}")]
     Refused(String),
+    #[error("the token webhook failed: {0}")]
+    Webhook(String),
     #[error("the keys of the issuer {issuer} cannot be had: {reason}")]
     Issuer { issuer: String, reason: String },
 }
@@ -80,10 +86,7 @@ pub struct Config {
     pub issuers: Vec<String>,
     /// What tokens for this server are for; the first issuer when empty.
     pub api_audiences: Vec<String>,
-    /// Outside issuers whose tokens are accepted.
-    pub jwt: Vec<JwtAuthenticator>,
-    /// Whether requests without a credential are those of `system:anonymous`.
-    pub anonymous: AnonymousConfig,
+    pub outside: Outside,
     pub reader: Arc<dyn Reader>,
 }
 
@@ -151,7 +154,7 @@ impl Authenticator {
         if expired || peer.rejected {
             return Err(Status::unauthorized());
         }
-        Ok(self.config.anonymous.admits(parts.uri.path()).then(UserInfo::anonymous))
+        Ok(self.config.outside.current().anonymous.admits(parts.uri.path()).then(UserInfo::anonymous))
     }
 
     /// The user of `token` when it is for at least one of `audiences`. A service account's is remembered for ten seconds.
@@ -172,12 +175,39 @@ impl Authenticator {
     }
 
     async fn outside_user(&self, token: &str, audiences: &[String]) -> Result<TokenUser, TokenError> {
-        for issuer in &self.config.jwt {
-            if let Some((user, not_after)) = issuer.authenticate(token).await? {
-                return Ok(TokenUser { not_after, ..self.for_this_server(user, audiences)? });
+        let outside = &self.config.outside;
+        let mut refused = None;
+        for issuer in &outside.current().jwt {
+            match issuer.authenticate(token).await {
+                Ok(Some((user, not_after))) => {
+                    return Ok(TokenUser { not_after, ..self.for_this_server(user, audiences)? });
+                }
+                Ok(None) => {}
+                // Another may know the token all the same.
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
-        Err(TokenError::Unknown)
+        if let Some(webhook) = &outside.webhook {
+            match webhook.authenticate(token, audiences).await? {
+                Some((user, None)) => return self.for_this_server(user, audiences),
+                Some((user, Some(told))) => {
+                    let audiences = audiences.iter().filter(|a| told.contains(a)).cloned().collect();
+                    return Ok(TokenUser { user, audiences, not_after: i64::MAX });
+                }
+                None => {}
+            }
+        }
+        Err(refused.unwrap_or(TokenError::Unknown))
+    }
+
+    /// Authenticators of others, which may change while the server runs.
+    pub fn outside(&self) -> &Outside {
+        &self.config.outside
+    }
+
+    /// Forgets which tokens were good.
+    pub fn forget(&self) {
+        self.cache.clear();
     }
 
     /// Tokens without audiences of this cluster are for this server.
@@ -220,8 +250,7 @@ mod tests {
             service_account_keys: Arc::new(ServiceAccountKeys::new(PrivateKey::generate().unwrap())),
             issuers: vec!["https://k".into()],
             api_audiences: vec![],
-            jwt: vec![],
-            anonymous: AnonymousConfig::everywhere(),
+            outside: Outside::none(),
             reader: Arc::new(Objects::default()),
         })
     }

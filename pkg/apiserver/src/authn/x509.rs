@@ -69,6 +69,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Whether the client showed any certificate.
+    pub fn has_certificate(&self) -> bool {
+        self.user.is_some() || self.proxy.is_some() || self.rejected
+    }
+
     /// Judges the chain a client showed; an empty one is the absence of a certificate.
     pub fn new(chain: &[CertificateDer<'_>], clients: &Authorities, proxies: Option<&Authorities>) -> Self {
         let Some(leaf) = chain.first() else { return Self::default() };

@@ -114,7 +114,6 @@ pub async fn get(target: &Target, path: &str, timeout: Duration) -> Result<Respo
 
 async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> Result<Response, DialError> {
     let stream = connect(target).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(DialError::Exchange)?;
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -122,6 +121,15 @@ async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> R
         .header(CONTENT_TYPE, "application/json")
         .header(http::header::ACCEPT, "application/json")
         .body(Full::new(body))?;
+    send(stream, request).await
+}
+
+/// Sends one request over a connection and reads the whole answer.
+pub(super) async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response, DialError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(DialError::Exchange)?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(DialError::Exchange)?;
         let status = response.status();
@@ -140,7 +148,7 @@ async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> R
     }
 }
 
-fn tls_config(target: &Target) -> Result<ClientConfig, DialError> {
+pub(super) fn tls_config(target: &Target) -> Result<ClientConfig, DialError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

@@ -1,7 +1,9 @@
 //! Connections from the API server to what runs in the cluster: admission webhooks, extension API servers, Services.
 
 mod connect;
+mod remote;
 mod resolve;
 
 pub use connect::{Address, DialError, Response, Target, Trust, connect, get, post};
+pub use remote::{Remote, RemoteError, system_authorities};
 pub use resolve::{ResolveError, Resolver};

@@ -38,9 +38,56 @@ impl ResponseBody {
         Self::Stream(Box::pin(stream))
     }
 
+    /// The same body; `guard` is dropped when it has been sent or given up.
+    pub fn holding(self, guard: impl Send + 'static) -> Self {
+        self.measured(move |_| drop(guard))
+    }
+
+    /// The same body; when it has been sent or given up, `ended` is told how many of its bytes were sent.
+    pub fn measured(self, ended: impl FnOnce(u64) + Send + 'static) -> Self {
+        Self::Proxied(UnsyncBoxBody::new(Measured { body: self, sent: 0, ended: Some(Box::new(ended)) }))
+    }
+
     /// The bytes of a body that is already complete.
     pub fn full(&self) -> Option<&Bytes> {
         if let Self::Full(bytes) = self { Some(bytes) } else { None }
+    }
+}
+
+/// A body whose end somebody wants to hear of.
+struct Measured {
+    body: ResponseBody,
+    sent: u64,
+    ended: Option<Box<dyn FnOnce(u64) + Send>>,
+}
+
+impl http_body::Body for Measured {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            this.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            ended(self.sent);
+        }
     }
 }
 
@@ -96,7 +143,7 @@ pub async fn read(mut body: RequestBody) -> Result<Bytes, Status> {
         let frame = frame.map_err(|e| Status::bad_request(format!("cannot read the body of the request: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > MAX_BODY {
-            return Err(Status::too_large(format!("Request entity is too large: limit is {MAX_BODY}")));
+            return Err(Status::too_large(format!("Request entity too large: limit is {MAX_BODY}")));
         }
         if whole.is_empty() && body.is_end_stream() {
             return Ok(data);

@@ -14,7 +14,7 @@ use kube1_api::status::Status;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::TcpStream;
 
-use crate::call::Call;
+use crate::call::{Call, Lasting};
 use crate::dial::{self, Target};
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::respond::Reply;
@@ -132,7 +132,7 @@ pub async fn forward(server: &Arc<Server>, call: &mut Call, to: Forwarded) -> Re
         let Some(client) = client.filter(|_| upgrade) else {
             return Err(Status::internal("the other server switched protocols unasked"));
         };
-        return Ok(join(server, client, answer));
+        return Ok(join(server, client, answer, call.lasting.clone()));
     }
     let (mut parts, body) = answer.into_parts();
     strip(&mut parts.headers);
@@ -190,13 +190,14 @@ fn strip(headers: &mut HeaderMap) {
 }
 
 /// Answers 101 and joins the two connections once both sides have switched.
-fn join(server: &Arc<Server>, client: OnUpgrade, answer: Response<hyper::body::Incoming>) -> Reply {
+fn join(server: &Arc<Server>, client: OnUpgrade, answer: Response<hyper::body::Incoming>, lasting: Lasting) -> Reply {
     let mut reply = Response::new(ResponseBody::empty());
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *reply.headers_mut() = answer.headers().clone();
     let backend = hyper::upgrade::on(answer);
     let shutdown = server.shutdown.clone();
     server.streams.spawn(async move {
+        let _lasting = lasting;
         let joined = async {
             let (client, backend) = tokio::try_join!(client, backend)?;
             let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));

@@ -1,14 +1,13 @@
 //! The HTTP front: bodies, responses, the pipeline every request passes, and the TLS listener.
 
-pub mod audit;
 pub mod body;
 pub mod compress;
 pub mod forward;
 pub mod health;
 pub mod limit;
 pub mod logs;
-pub mod metrics;
 pub mod pipeline;
+pub mod requests;
 pub mod respond;
 pub mod serve;
 mod spdy;

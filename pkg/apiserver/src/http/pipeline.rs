@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, HeaderValue, WARNING};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use kube1_api::status::Status;
 use parking_lot::Mutex;
 
-use super::body::RequestBody;
+use super::body::{RequestBody, ResponseBody};
 use super::compress;
 use super::respond::Reply;
+use crate::audit::Trail;
 use crate::authn::{self, Peer};
 use crate::authz::{Authorizer, Decision, forbidden};
-use crate::call::{Call, Warnings};
+use crate::call::{Call, Lasting, Warnings};
 use crate::encode;
+use crate::metrics::Seen;
 use crate::negotiate;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
@@ -27,8 +29,6 @@ use crate::router;
 use crate::server::Server;
 use crate::user::UserInfo;
 
-/// How long a request that is not long-running may take.
-const DEADLINE: Duration = Duration::from_secs(60);
 /// How long the rest of a refused request is listened to.
 const DRAIN: Duration = Duration::from_millis(500);
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -51,16 +51,18 @@ impl Server {
     /// Answers a request. Never fails: every failure is a response.
     pub async fn answer(self: Arc<Self>, request: Request<RequestBody>, origin: Origin) -> Reply {
         let started = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let audit_id = audit_id(&parts.headers);
         let gzip = negotiate::accepts_gzip(&parts.headers);
         let accepted = negotiate::accept_failure(&parts.headers, &query);
-        let warnings = Warnings::default();
-        let long = info.is_long_running(&query);
-        let seen = info.clone();
-        let call = Call {
+        let (warnings, lasting) = (Warnings::default(), Lasting::default());
+        let seen = Seen::new(&info, info.is_long_running(), is_apply(&parts), query.get("dryRun").is_some());
+        let path = info.path.clone();
+        parts.extensions.insert(lasting.clone());
+        lasting.add(self.metrics.enter(&seen));
+        let mut call = Call {
             parts,
             body: Mutex::new(Some(body)),
             info,
@@ -72,31 +74,59 @@ impl Server {
                 Origin::User(_) => String::new(),
             },
             audit_id: audit_id.clone(),
+            trail: Trail::default(),
+            lasting: lasting.clone(),
         };
         let server = self.clone();
-        let _inflight = self.metrics.enter(&seen, long);
-        let processed = AssertUnwindSafe(server.process(call, origin)).catch_unwind().await;
+        let processed = AssertUnwindSafe(server.process(&mut call, origin)).catch_unwind().await;
         let mut reply = match processed {
             Ok(Ok(reply)) => reply,
-            Ok(Err(status)) => encode::failure(accepted, &status),
+            Ok(Err(status)) => {
+                if status.code() == 504 {
+                    self.metrics.terminated(&seen, 504);
+                }
+                encode::failure(accepted, &status)
+            }
             Err(panic) => {
-                tracing::error!(path = seen.path, verb = seen.verb, panic = panic_text(&*panic), "a request panicked");
+                let why = panic_text(&*panic);
+                tracing::error!(path, verb = call.info.verb, panic = why, "a request panicked");
+                call.trail.panicked(why).await;
                 let status = Status::internal("the server panicked while it handled this request");
                 encode::failure(accepted, &status)
             }
         };
+        let (code, took) = (reply.status().as_u16(), started.elapsed());
+        tracing::debug!(verb = call.info.verb, path, code, ?took, "request");
+        self.metrics.request(&seen, code, took);
+        drop(call);
         if gzip {
             reply = compress::compress(reply);
         }
+        reply = self.measured(reply, seen, lasting);
         finish_headers(&mut reply, &audit_id, &warnings);
-        let (code, took) = (reply.status().as_u16(), started.elapsed());
-        tracing::debug!(verb = seen.verb, path = seen.path, code, ?took, "request");
-        self.metrics.request(&seen, code, took, long);
         reply
     }
 
-    async fn process(self: Arc<Self>, mut call: Call, origin: Origin) -> Result<Reply, Status> {
-        let result = self.judged(&mut call, origin).await;
+    /// Keeps what lasts as long as the answer, and notes the size of answers.
+    fn measured(self: &Arc<Self>, mut reply: Reply, seen: Seen, lasting: Lasting) -> Reply {
+        match reply.body() {
+            ResponseBody::Full(bytes) => self.metrics.size(&seen, bytes.len() as u64),
+            _ => {
+                let server = self.clone();
+                let body = std::mem::replace(reply.body_mut(), ResponseBody::empty());
+                *reply.body_mut() = body.measured(move |sent| {
+                    if !seen.is_long_running() {
+                        server.metrics.size(&seen, sent);
+                    }
+                    drop(lasting);
+                });
+            }
+        }
+        reply
+    }
+
+    async fn process(self: Arc<Self>, call: &mut Call, origin: Origin) -> Result<Reply, Status> {
+        let result = self.judged(call, origin).await;
         if let Some(unread) = call.take_body() {
             // A stream that is answered before its body was read is reset, which some clients take for a failure.
             let _ = tokio::time::timeout(DRAIN, super::body::read(unread)).await;
@@ -110,78 +140,123 @@ impl Server {
         }
         call.user = match origin {
             Origin::User(user) => user,
-            Origin::Peer(peer) => {
-                self.authenticator.authenticate(&call.parts, &peer.peer).await?.ok_or_else(Status::unauthorized)?
-            }
+            Origin::Peer(peer) => self.authenticated(call, &peer).await?,
         };
-        let target = authn::impersonate(call.headers(), &call.user, &call.info, &*self.authorizer).await?;
-        let real = target.map(|target| std::mem::replace(&mut call.user, target));
-        strip_credentials(&mut call.parts);
-        let long = call.info.is_long_running(&call.query);
-        let limit = if long { Duration::MAX } else { deadline(&call.query)? };
-        let audit = self.audit.begin(call, real.as_ref());
-        let result = within(limit, self.clone().admitted(call)).await;
-        self.audit.end(audit, &result);
+        call.trail = self.audit.trail(call, Some(&call.user));
+        if !call.trail.begin().await {
+            return Err(Status::internal("failed to store audit event"));
+        }
+        let trail = call.trail.clone();
+        let long = call.info.is_long_running();
+        let most = self.config.front.requests.timeout;
+        let mut result = match super::requests::deadline(&call.query, most) {
+            _ if long => self.acting(call).await,
+            Ok(limit) => within(limit, self.acting(call)).await,
+            Err(status) => Err(status),
+        };
+        if long {
+            trail.started(&mut result, &call.lasting).await
+        } else {
+            trail.complete(&mut result).await
+        }
         result
+    }
+
+    /// The user of a request that came over a connection.
+    async fn authenticated(&self, call: &Call, client: &Client) -> Result<UserInfo, Status> {
+        let started = Instant::now();
+        let found = self.authenticator.authenticate(&call.parts, &client.peer).await;
+        let found = found.and_then(|user| user.ok_or_else(Status::unauthorized));
+        let (result, name) = match &found {
+            Ok(user) => ("success", user.name.as_str()),
+            Err(_) => ("failure", ""),
+        };
+        self.metrics.authentication(result, name, started.elapsed());
+        if found.is_err() {
+            self.audit.trail(call, None).refused(&attempted(call, client)).await;
+        }
+        found
+    }
+
+    /// Lets the user act as another, if the request asks for it.
+    async fn acting(self: Arc<Self>, call: &mut Call) -> Result<Reply, Status> {
+        let target = authn::impersonate(call.headers(), &call.user, &call.info, &*self.authorizer).await?;
+        if let Some(target) = target {
+            call.trail.impersonated(&target.user, target.mode);
+            call.user = target.user;
+        }
+        strip_credentials(&mut call.parts);
+        self.admitted(call).await
     }
 
     /// The part that holds a seat of flow control.
     async fn admitted(self: Arc<Self>, call: &mut Call) -> Result<Reply, Status> {
         let seat = self.flow.admit(&call.user, &call.info).await?;
-        authorize(&*self.authorizer, &call.user, &call.info).await?;
+        self.allowed(call).await?;
         let mut reply = router::route(&self, call).await?;
         seat.label(reply.headers_mut());
         Ok(reply)
+    }
+
+    /// 403 unless the user may make the request.
+    async fn allowed(&self, call: &Call) -> Result<(), Status> {
+        let (started, user, info) = (Instant::now(), &call.user, &call.info);
+        // Making up the reason takes time, which is spent only if somebody reads it.
+        let (decision, reason) = match call.trail.is_enabled() {
+            true => self.authorizer.explain(user, info).await,
+            false => (self.authorizer.authorize(user, info).await, String::new()),
+        };
+        let (result, audited, reason) = match &decision {
+            Decision::Allow => ("allowed", "allow", reason),
+            Decision::Deny(reason) => ("denied", "forbid", reason.clone()),
+            Decision::NoOpinion(reason) => ("no-opinion", "forbid", reason.clone()),
+        };
+        self.metrics.authorization(result, started.elapsed());
+        call.trail.annotate("authorization.k8s.io/decision", audited);
+        call.trail.annotate("authorization.k8s.io/reason", reason);
+        judge(decision, user, info)
     }
 }
 
 /// 403 unless the user may make the request.
 pub async fn authorize(authorizer: &dyn Authorizer, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
-    match authorizer.authorize(user, info).await {
+    judge(authorizer.authorize(user, info).await, user, info)
+}
+
+fn judge(decision: Decision, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
+    match decision {
         Decision::Allow => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(user, info, &reason)),
     }
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    if limit == Duration::MAX {
-        return work.await;
-    }
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
         Err(_) => Err(Status::timeout("request did not complete within the allotted timeout")),
     }
 }
 
-/// `?timeout=` may shorten the deadline.
-fn deadline(query: &Query) -> Result<Duration, Status> {
-    let Some(text) = query.text("timeout") else { return Ok(DEADLINE) };
-    let bad = || Status::bad_request(format!("invalid timeout specified in the request URL: \"{text}\""));
-    let asked = parse_duration(text).ok_or_else(bad)?;
-    Ok(if asked.is_zero() { DEADLINE } else { asked.min(DEADLINE) })
+fn is_apply(parts: &Parts) -> bool {
+    parts.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/apply-patch"))
 }
 
-/// A duration such as `32s`, `1m30s` or `500ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let mut total = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |i| digits + i);
-        total += number
-            * match &rest[digits..unit_end] {
-                "ns" => 1e-9,
-                "us" | "µs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return None,
-            };
-        rest = &rest[unit_end..];
+/// How a request tried to say who it is from, for the audit of its refusal.
+fn attempted(call: &Call, client: &Client) -> String {
+    let mut tried = Vec::new();
+    let authorization = call.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    match authorization.split(' ').next().map(str::to_ascii_lowercase).as_deref() {
+        Some("basic") => tried.push("basic"),
+        Some("bearer") => tried.push("bearer"),
+        _ => {}
     }
-    Duration::try_from_secs_f64(total).ok()
+    if client.peer.has_certificate() {
+        tried.push("x509");
+    }
+    match tried.join(", ") {
+        none if none.is_empty() => "Authentication failed, no credentials provided".to_owned(),
+        some => format!("Authentication failed, attempted: {some}"),
+    }
 }
 
 fn audit_id(headers: &HeaderMap) -> String {
@@ -216,23 +291,4 @@ fn finish_headers(reply: &mut Reply, audit_id: &str, warnings: &Warnings) {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_parsed_as_go_writes_them() {
-        for (text, expected) in [
-            ("32s", Some(Duration::from_secs(32))),
-            ("1m30s", Some(Duration::from_secs(90))),
-            ("500ms", Some(Duration::from_millis(500))),
-            ("1.5h", Some(Duration::from_secs(5400))),
-            ("5", None),
-            ("x", None),
-        ] {
-            assert_eq!(parse_duration(text), expected, "{text}");
-        }
-    }
 }

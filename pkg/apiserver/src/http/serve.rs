@@ -16,20 +16,20 @@ use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::body::RequestBody;
+use super::requests::RequestOptions;
 use super::respond::Reply;
 
-/// How long open connections may finish what they do after shutdown began.
-const DRAIN: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A connection without requests is closed after this.
 const IDLE: Duration = Duration::from_secs(90);
-/// Requests of one HTTP/2 connection at a time.
-const MAX_STREAMS: u32 = 1000;
+/// Bytes of one request's headers.
+const HEADERS_MAX: u32 = 1 << 20;
 
 /// What requests of the listener's connections are given to.
 pub trait Handler: Send + Sync + 'static {
@@ -38,6 +38,14 @@ pub trait Handler: Send + Sync + 'static {
 
     /// `certificates` is the chain that the client showed, its own first; empty when it showed none.
     fn connected(&self, certificates: &[CertificateDer<'_>], address: SocketAddr) -> Self::Client;
+
+    /// Called for each connection whose handshake failed.
+    fn handshake_failed(&self) {}
+
+    /// Whether the client is to be told to make its next requests over another connection.
+    fn sends_away(&self, _request: &Request<RequestBody>) -> bool {
+        false
+    }
 
     fn handle(
         self: Arc<Self>,
@@ -59,13 +67,16 @@ pub fn tls_config(
     Ok(Arc::new(config))
 }
 
-/// Serves connections until `shutdown`, then lets them finish for a few seconds.
+/// Serves connections until `shutdown`. Then no more are taken, and those that are open may finish the requests they
+/// are at, for as long as a request may take.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     handler: Arc<H>,
+    options: &RequestOptions,
     shutdown: CancellationToken,
 ) {
+    let (streams, drain) = (options.http2_max_streams, options.timeout);
     let acceptor = TlsAcceptor::from(tls);
     let mut connections = JoinSet::new();
     loop {
@@ -74,7 +85,7 @@ pub async fn serve<H: Handler>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
                     let (acceptor, handler, shutdown) = (acceptor.clone(), handler.clone(), shutdown.clone());
-                    connections.spawn(connection(stream, address, acceptor, handler, shutdown));
+                    connections.spawn(connection(stream, address, acceptor, handler, streams, shutdown));
                 }
                 Err(error) => {
                     // Mostly a lack of file descriptors, which passes as connections end.
@@ -91,7 +102,7 @@ pub async fn serve<H: Handler>(
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+    if tokio::time::timeout(drain, drained).await.is_err() {
         connections.shutdown().await;
     }
 }
@@ -101,18 +112,30 @@ async fn connection<H: Handler>(
     address: SocketAddr,
     acceptor: TlsAcceptor,
     handler: Arc<H>,
+    streams: u32,
     shutdown: CancellationToken,
 ) {
     // Small answers must not wait for acknowledgements.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, %address, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
+        Ok(Err(error)) => {
+            handler.handshake_failed();
+            return tracing::debug!(%error, %address, "TLS handshake failed");
+        }
+        Err(_) => {
+            handler.handshake_failed();
+            return tracing::debug!(%address, "TLS handshake took too long");
+        }
     };
+    let renew = Arc::new(Notify::new());
+    let asked = renew.clone();
     let client = Arc::new(handler.connected(stream.get_ref().1.peer_certificates().unwrap_or_default(), address));
     let service = service_fn(move |request: Request<Incoming>| {
         let request = request.map(|body| RequestBody::new(body.map_err(Into::into)));
+        if request.version() == http::Version::HTTP_2 && handler.sends_away(&request) {
+            asked.notify_one();
+        }
         let reply = handler.clone().handle(request, client.clone());
         async move { Ok::<Response<_>, std::convert::Infallible>(reply.await) }
     });
@@ -121,13 +144,14 @@ async fn connection<H: Handler>(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(streams)
+        .max_header_list_size(HEADERS_MAX)
         .keep_alive_interval(Duration::from_secs(30));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
+        () = async { tokio::select! { () = shutdown.cancelled() => {}, () = renew.notified() => {} } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -22,6 +22,7 @@ use super::body::ResponseBody;
 use super::forward::wants_upgrade;
 use super::respond::Reply;
 use super::streams::{self, Wanted};
+use crate::call::Lasting;
 use crate::server::Server;
 
 const BINARY: &str = "binary.k8s.io";
@@ -37,6 +38,7 @@ pub struct Wish {
     protocol: Option<&'static str>,
     /// Lines of text are messages of their own.
     lines: bool,
+    lasting: Lasting,
 }
 
 impl Wish {
@@ -54,6 +56,7 @@ impl Wish {
             accept: derive_accept_key(key.as_bytes()),
             protocol: if lines { None } else { protocol(&parts.headers, &[BINARY, BASE64]) },
             lines,
+            lasting: parts.extensions.get().cloned().unwrap_or_default(),
         };
         for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL] {
             parts.headers.remove(name);
@@ -117,6 +120,7 @@ impl Wish {
     }
 
     async fn join(self, backend: Upgraded) -> Result<(), Error> {
+        let _lasting = self.lasting.clone();
         let (mut messages, mut said) = self.socket().await?.split();
         let (mut from, mut to) = tokio::io::split(TokioIo::new(backend));
         let mut buffer = BytesMut::with_capacity(TUNNEL_BUFFER);
@@ -172,6 +176,7 @@ impl Wish {
     }
 
     async fn send(self, mut body: ResponseBody) -> Result<(), Error> {
+        let _lasting = self.lasting.clone();
         let (protocol, lines) = (self.protocol, self.lines);
         let (mut messages, mut said) = self.socket().await?.split();
         if !lines {

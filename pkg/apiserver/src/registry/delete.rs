@@ -125,5 +125,8 @@ pub(super) async fn read_options(call: &mut Call) -> Result<DeleteOptions, Statu
             Format::Protobuf => crate::encode::decode_delete_options(&bytes)?,
         })
     };
+    if let Some(body) = &body {
+        call.trail.request_object(body);
+    }
     DeleteOptions::parse(&call.query, body.as_ref())
 }

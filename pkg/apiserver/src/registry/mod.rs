@@ -147,14 +147,14 @@ impl Endpoint {
     /// Runs admission's mutating part on a new or changed object.
     pub async fn mutate(&self, call: &Call, attributes: &mut Attributes) -> Result<Value, Status> {
         let result = self.server.admission.mutate(attributes).await;
-        call.warnings.extend(std::mem::take(&mut attributes.warnings));
+        noted(call, attributes);
         result.map(|()| attributes.object.take().unwrap_or_default())
     }
 
     /// Runs admission's validating part.
     pub async fn validate(&self, call: &Call, attributes: &mut Attributes) -> Result<(), Status> {
         let result = self.server.admission.validate(attributes).await;
-        call.warnings.extend(std::mem::take(&mut attributes.warnings));
+        noted(call, attributes);
         result
     }
 }
@@ -169,7 +169,14 @@ pub async fn decode(call: &mut Call, row: &Resource, validation: FieldValidation
         Format::Protobuf => Decoded { value: crate::encode::decode_protobuf(row, &body)?, warnings: Vec::new() },
     };
     call.warnings.extend(warnings);
+    call.trail.request_object(&value);
     Ok(value)
+}
+
+/// Passes on what admission has to say to the client and to the audit.
+fn noted(call: &Call, attributes: &mut Attributes) {
+    call.warnings.extend(std::mem::take(&mut attributes.warnings));
+    call.trail.annotate_all(std::mem::take(&mut attributes.audit_annotations));
 }
 
 /// Options of a write; `kind` names them in errors.

@@ -65,6 +65,7 @@ impl Patch {
         if kind == PatchKind::Merge && !body.is_object() {
             return Err(Status::bad_request("error decoding patch: the patch is not a JSON object"));
         }
+        call.trail.request_patch(&body);
         let duplicates = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
         Ok(Self { kind, body, duplicates })
     }

@@ -32,6 +32,10 @@ impl Endpoint {
             options.fields = FieldSelector::parse(&fields).map_err(|e| Status::bad_request(e.to_string()))?;
         }
         self.check_fields(&options.fields)?;
+        if options.timeout_seconds.is_none_or(|seconds| seconds == 0) {
+            let least = self.server.config.front.requests.min_watch_timeout.as_secs().max(1);
+            options.timeout_seconds = Some(rand::random_range(least..least * 2));
+        }
         let mut reply = respond::bytes(StatusCode::OK, JSON, Bytes::new());
         reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(encoder.stream_media_type()));
         *reply.body_mut() = match self.collection.watch(self.scope(), &options).await {

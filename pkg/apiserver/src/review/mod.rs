@@ -109,8 +109,7 @@ mod testing {
             service_account_keys: keys.clone(),
             issuers: vec!["https://k".into()],
             api_audiences: vec![],
-            jwt: vec![],
-            anonymous: crate::authn::AnonymousConfig::everywhere(),
+            outside: crate::authn::Outside::none(),
             reader: objects.clone(),
         });
         Context {

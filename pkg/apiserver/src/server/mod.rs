@@ -1,11 +1,11 @@
 //! The assembled server.
 
+mod front;
 mod in_process;
 mod objects;
 mod sync;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,29 +22,29 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use front::Front;
 pub use in_process::InProcess;
 
 use crate::admission::{self, Admission, Configured, RbacEscalation};
 use crate::aggregate::AvailabilityController;
 use crate::aggregate::discovery::RemoteDiscovery;
 use crate::allocator::{AllocatorConfig, ServiceAllocator};
-use crate::authn::{
-    self, AnonymousConfig, AuthenticationConfiguration, Authenticator, Authorities, AuthoritiesError, JwtAuthenticator,
-};
+use crate::audit::{Audit, AuditError, AuditWriter};
+use crate::authn::{self, AuthenticationConfigError, Authenticator, Authorities, AuthoritiesError};
 use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
 use crate::bootstrap;
 use crate::component_status::Components;
 use crate::custom::DefinitionController;
 use crate::dial::Resolver;
-use crate::http::audit::{Audit, AuditError, AuditWriter};
 use crate::http::body::RequestBody;
 use crate::http::health::Health;
 use crate::http::limit::FlowControl;
-use crate::http::metrics::Metrics;
 use crate::http::pipeline::{Client, Origin};
 use crate::http::respond::Reply;
 use crate::http::serve::{self, Handler};
+use crate::metrics::{AdmissionMetrics, Metrics, Registrar};
 use crate::reader::{Reader, StorageReader};
+use crate::reload::Reloads;
 use crate::resource_metrics::ResourceMetrics;
 use crate::review;
 use crate::storage::{OpenError, SecretKey, Storage};
@@ -65,10 +65,7 @@ pub struct Config {
     pub service_cidr: IpNet,
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub cluster_domain: String,
-    /// Outside issuers of tokens, and who is anonymous; upstream's defaults without.
-    pub authentication: Option<AuthenticationConfiguration>,
-    /// Where the audit log is written; none without.
-    pub audit_log: Option<PathBuf>,
+    pub front: Front,
 }
 
 /// Why a server could not be assembled.
@@ -78,8 +75,8 @@ pub enum ServerError {
     Storage(#[from] OpenError),
     #[error("cannot use the cluster's certificate authorities")]
     Authorities(#[from] AuthoritiesError),
-    #[error("the authentication configuration cannot be used: {0}")]
-    Authentication(String),
+    #[error(transparent)]
+    Authentication(#[from] AuthenticationConfigError),
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error("cannot bring the cluster's start objects up to date: {0}")]
@@ -106,10 +103,15 @@ pub struct Server {
     pub components: Components,
     pub metrics: Metrics,
     pub resource_metrics: ResourceMetrics,
+    reloads: Reloads,
     /// Streams that are passed on between a client and another server.
     pub streams: TaskTracker,
+    /// Shutdown has begun: nothing new should be sent here.
+    pub stopping: CancellationToken,
     /// Ends watches and other long answers.
     pub shutdown: CancellationToken,
+    /// All requests of the listener are answered.
+    pub drained: CancellationToken,
 }
 
 /// A server that is ready to answer. Cheap to clone; all clones are the same server.
@@ -125,13 +127,11 @@ impl ApiServer {
         let table = Arc::new(ArcSwap::from_pointee(ResourceTable::builtin().with_resource_metrics()));
         let secret_key = config.secret_key.take();
         let storage = Storage::open(config.store.clone(), &table.load(), secret_key).await?;
-        let (audit, writer) = match &config.audit_log {
-            Some(path) => Audit::open(path).await.map(|(a, w)| (a, Some(w)))?,
-            None => (Audit::default(), None),
-        };
-        let server = Arc::new(Server::assemble(config, table, storage, audit)?);
+        let mut metrics = Registrar::default();
+        let (audit, writers) = Audit::open(&config.front.audit, &mut metrics)?;
+        let server = Arc::new(Server::assemble(config, table, storage, audit, metrics)?);
         let api = Self { server, background: Arc::default() };
-        api.start(writer).await?;
+        api.start(writers).await?;
         Ok(api)
     }
 
@@ -146,11 +146,16 @@ impl ApiServer {
             self.server.config.pki.serving.clone(),
             self.server.authenticator.certificate_verifier(),
         )?;
+        let server = &self.server;
         let ending = async {
             shutdown.cancelled().await;
-            self.server.shutdown.cancel();
+            server.stopping.cancel();
+            tokio::time::sleep(server.config.front.requests.shutdown_delay).await;
+            server.shutdown.cancel();
         };
-        tokio::join!(serve::serve(listener, tls, self.server.clone(), shutdown.clone()), ending);
+        let options = &server.config.front.requests;
+        tokio::join!(serve::serve(listener, tls, server.clone(), options, server.shutdown.clone()), ending);
+        server.drained.cancel();
         let mut tasks = self.background.lock().await;
         let ended = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, ended).await.is_err() {
@@ -164,11 +169,11 @@ impl ApiServer {
         &self.server
     }
 
-    async fn start(&self, audit: Option<AuditWriter>) -> Result<(), ServerError> {
+    async fn start(&self, writers: Vec<AuditWriter>) -> Result<(), ServerError> {
         let server = &self.server;
         let mut tasks = self.background.lock().await;
-        if let Some(writer) = audit {
-            tasks.spawn(writer.run(server.shutdown.clone()));
+        for writer in writers {
+            tasks.spawn(writer.run(server.drained.clone()));
         }
         let (storage, cancel) = (server.storage.clone(), server.shutdown.clone());
         tasks.spawn(async move { storage.run(cancel).await });
@@ -183,6 +188,7 @@ impl ApiServer {
         sync::start(server, &mut tasks).await.map_err(ServerError::Bootstrap)?;
         sync::keep_api_services(server, &mut tasks);
         sync::keep_published(server, &mut tasks);
+        sync::follow_files(server, &mut tasks);
         let identity = server.config.pki.proxy_client.clone();
         if let Some(availability) = AvailabilityController::new(&server.storage, &table, identity) {
             let cancel = server.shutdown.clone();
@@ -213,14 +219,12 @@ impl Server {
         table: Arc<ArcSwap<ResourceTable>>,
         storage: Storage,
         audit: Audit,
+        mut metrics: Registrar,
     ) -> Result<Self, ServerError> {
         let objects = Arc::new(StorageReader::new(&storage, &table.load()));
         let reader: Arc<dyn Reader> = objects.clone();
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
-        let outside = config.authentication.clone().unwrap_or_default();
-        let anonymous = outside.anonymous.unwrap_or_else(AnonymousConfig::everywhere);
-        let jwt = outside.jwt.into_iter().map(JwtAuthenticator::new).collect::<Result<_, _>>();
-        let jwt = jwt.map_err(ServerError::Authentication)?;
+        let outside = authn::Outside::open(&config.front.authentication, std::slice::from_ref(&issuer))?;
         let authenticator = Arc::new(Authenticator::new(authn::Config {
             client_authorities: Authorities::from_pem(config.pki.ca.certificate_pem())?,
             proxy_authorities: Some(Authorities::from_pem(config.pki.request_header_ca.certificate_pem())?),
@@ -228,19 +232,20 @@ impl Server {
             service_account_keys: config.pki.service_account_keys.clone(),
             issuers: vec![issuer.clone()],
             api_audiences: Vec::new(),
-            jwt,
-            anonymous,
+            outside,
             reader: reader.clone(),
         }));
         let rbac = Arc::new(Rbac::of_storage(&storage, &table.load()));
         let node = Arc::new(NodeAuthorizer::new(objects.clone()));
         let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
+        let admission_metrics = AdmissionMetrics::new(&mut metrics);
         let mut plugins = admission::default_plugins(&objects, &authorizer);
         plugins.push(Arc::new(RbacEscalation::new(rbac, authorizer.clone())));
         if let Some(resolver) = Resolver::new(&storage, &table.load()) {
             let (reader, storage, table) = (objects.clone(), storage.clone(), table.clone());
             let authorizer = authorizer.clone();
-            plugins.extend(Configured { reader, storage, table, resolver, authorizer }.plugins());
+            let metrics = admission_metrics.clone();
+            plugins.extend(Configured { reader, storage, table, resolver, authorizer, metrics }.plugins());
         }
         let reviews = review::Context {
             authenticator: authenticator.clone(),
@@ -254,14 +259,23 @@ impl Server {
         let allocator = ServiceAllocator::new(&storage, &table.load(), ranges);
         let health = Health::default();
         health.add("ping", true, || Ok(()));
+        let stopping = CancellationToken::new();
+        let begun = stopping.clone();
+        health.add("shutdown", false, move || match begun.is_cancelled() {
+            true => Err("process is shutting down".into()),
+            false => Ok(()),
+        });
         Ok(Self {
-            admission: Admission::new(plugins),
+            admission: Admission::new(plugins).with_metrics(admission_metrics),
             allocator,
             flow: FlowControl::default(),
             remote_discovery: RemoteDiscovery::default(),
-            metrics: Metrics::default(),
+            reloads: Reloads::new(&mut metrics),
+            metrics: Metrics::new(metrics),
             resource_metrics: ResourceMetrics::default(),
+            stopping,
             shutdown: CancellationToken::new(),
+            drained: CancellationToken::new(),
             streams: TaskTracker::new(),
             config,
             table,
@@ -281,6 +295,15 @@ impl Handler for Server {
 
     fn connected(&self, certificates: &[CertificateDer<'_>], address: SocketAddr) -> Client {
         Client { peer: self.authenticator.peer(certificates), address }
+    }
+
+    fn handshake_failed(&self) {
+        self.metrics.tls_errors.inc(&[]);
+    }
+
+    fn sends_away(&self, _request: &Request<RequestBody>) -> bool {
+        let chance = self.config.front.requests.goaway_chance;
+        chance > 0.0 && rand::random_bool(chance.min(1.0))
     }
 
     async fn handle(self: Arc<Self>, request: Request<RequestBody>, client: Arc<Client>) -> Reply {

@@ -11,7 +11,9 @@ use tokio::task::JoinSet;
 
 use super::{Server, objects};
 use crate::aggregate;
+use crate::authn::AuthenticationConfigError;
 use crate::options::ListOptions;
+use crate::reload;
 use crate::storage::{Collection, WatchEvent, WatchKind};
 
 /// Between looks at what changes rarely, and before trying again.
@@ -116,4 +118,17 @@ pub fn keep_published(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
             }
         }
     });
+}
+
+/// Takes changed files of configuration over while the server runs.
+pub fn follow_files(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
+    if let Some(file) = server.authenticator.outside().file() {
+        let (owner, metrics) = (server.clone(), server.reloads.authentication.clone());
+        let apply = move || {
+            owner.authenticator.outside().reload()?;
+            owner.authenticator.forget();
+            Ok::<(), AuthenticationConfigError>(())
+        };
+        tasks.spawn(reload::follow(vec![file], metrics, server.shutdown.clone(), apply));
+    }
 }

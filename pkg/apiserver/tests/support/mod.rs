@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kube1_apiserver::server::{ApiServer, Config};
+use kube1_apiserver::server::{ApiServer, Config, Front};
 use kube1_pki::{Credential, Kubeconfig, ServerPki, ServerPkiConfig};
 use kube1_store::EmbeddedStore;
 use tempfile::TempDir;
@@ -26,8 +26,15 @@ pub struct TestServer {
 
 impl TestServer {
     pub async fn start() -> Self {
+        Self::start_with(|_| Front::default()).await
+    }
+
+    /// `front` is given the server's directory.
+    pub async fn start_with(front: impl FnOnce(&Path) -> Front) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let front = front(dir.path());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        Self::start_in(tempfile::tempdir().unwrap(), listener).await
+        Self::start_in(dir, listener, front).await
     }
 
     /// Stops the server and starts another with what it stored, at the same address.
@@ -37,10 +44,10 @@ impl TestServer {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind(address).unwrap();
-        Self::start_in(dir, socket.listen(1024).unwrap()).await
+        Self::start_in(dir, socket.listen(1024).unwrap(), Front::default()).await
     }
 
-    async fn start_in(dir: TempDir, listener: TcpListener) -> Self {
+    async fn start_in(dir: TempDir, listener: TcpListener, front: Front) -> Self {
         let address = listener.local_addr().unwrap();
         let pki = ServerPki::open(ServerPkiConfig {
             data_dir: dir.path().to_owned(),
@@ -61,8 +68,7 @@ impl TestServer {
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             node_ports: 30000..=32767,
             cluster_domain: "cluster.local".into(),
-            authentication: None,
-            audit_log: None,
+            front,
         });
         let api = api.await.unwrap();
         let shutdown = CancellationToken::new();

@@ -60,8 +60,7 @@ impl TestNode {
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             node_ports: 30000..=32767,
             cluster_domain: "cluster.local".into(),
-            authentication: None,
-            audit_log: None,
+            front: Default::default(),
         });
         let api = api.await.unwrap();
         let client = |name: &str, groups: &[&str]| {

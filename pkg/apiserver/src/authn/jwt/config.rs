@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use kube1_api::expression::Expression;
 use serde::Deserialize;
 
 /// The file as it is written.
@@ -69,6 +68,9 @@ pub struct IssuerConfig {
     pub audiences: Vec<String>,
     #[serde(default)]
     pub audience_match_policy: String,
+    /// `controlplane` or `cluster`; both are reached directly.
+    #[serde(default)]
+    pub egress_selector_type: String,
 }
 
 /// `claim` with `requiredValue`, or `expression` with `message`.
@@ -123,105 +125,19 @@ pub enum AuthenticationConfigError {
     Parse { path: String, reason: String },
     #[error("the authentication configuration {path} is invalid: {}", problems.join("; "))]
     Invalid { path: String, problems: Vec<String> },
+    #[error("the token webhook cannot be used")]
+    Webhook(#[from] crate::dial::RemoteError),
 }
 
 impl AuthenticationConfiguration {
-    /// Reads and checks a file, YAML or JSON.
-    pub fn read(path: &Path) -> Result<Self, AuthenticationConfigError> {
+    /// Reads and checks a file, YAML or JSON. `own_issuers` are those of this cluster's own tokens.
+    pub fn read(path: &Path, own_issuers: &[String]) -> Result<Self, AuthenticationConfigError> {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|source| AuthenticationConfigError::Read { path: shown.clone(), source })?;
         let config: Self = serde_saphyr::from_str(&text)
             .map_err(|e| AuthenticationConfigError::Parse { path: shown.clone(), reason: e.to_string() })?;
-        let problems = config.problems();
+        let problems = super::check::problems(&config, own_issuers);
         if problems.is_empty() { Ok(config) } else { Err(AuthenticationConfigError::Invalid { path: shown, problems }) }
-    }
-
-    /// What is wrong, with the place.
-    pub fn problems(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        if self.anonymous.as_ref().is_some_and(|a| !a.enabled && !a.conditions.is_empty()) {
-            found.push("anonymous.conditions: may only be given when enabled".to_owned());
-        }
-        if self.kind != "AuthenticationConfiguration" || !self.api_version.starts_with("apiserver.config.k8s.io/") {
-            found.push("it must be an AuthenticationConfiguration of apiserver.config.k8s.io/v1".to_owned());
-        }
-        for (index, jwt) in self.jwt.iter().enumerate() {
-            found.extend(jwt.problems().into_iter().map(|problem| format!("jwt[{index}].{problem}")));
-            if self.jwt[..index].iter().any(|other| other.issuer.url == jwt.issuer.url) {
-                found.push(format!("jwt[{index}].issuer.url: Duplicate value: {:?}", jwt.issuer.url));
-            }
-        }
-        found
-    }
-}
-
-impl JwtConfig {
-    fn problems(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut check = |bad: bool, problem: &str| {
-            if bad {
-                found.push(problem.to_owned());
-            }
-        };
-        let (issuer, mappings) = (&self.issuer, &self.claim_mappings);
-        check(!issuer.url.starts_with("https://"), "issuer.url: must be an https URL");
-        let discovery = &issuer.discovery_url;
-        check(!discovery.is_empty() && !discovery.starts_with("https://"), "issuer.discoveryURL: must be an https URL");
-        check(issuer.audiences.is_empty(), "issuer.audiences: at least one is required");
-        let policy = issuer.audience_match_policy.as_str();
-        check(!matches!(policy, "" | "MatchAny"), "issuer.audienceMatchPolicy: must be MatchAny");
-        check(
-            issuer.audiences.len() > 1 && policy != "MatchAny",
-            "issuer.audienceMatchPolicy: must be MatchAny for several audiences",
-        );
-        let name = &mappings.username;
-        check(name.claim.is_empty() == name.expression.is_empty(), "claimMappings.username: needs claim or expression");
-        check(
-            !name.claim.is_empty() && name.prefix.is_none(),
-            "claimMappings.username.prefix: is required with claim; it may be \"\"",
-        );
-        let groups = &mappings.groups;
-        check(
-            !groups.claim.is_empty() && !groups.expression.is_empty(),
-            "claimMappings.groups: may not have both claim and expression",
-        );
-        check(
-            !groups.claim.is_empty() && groups.prefix.is_none(),
-            "claimMappings.groups.prefix: is required with claim; it may be \"\"",
-        );
-        for (index, rule) in self.claim_validation_rules.iter().enumerate() {
-            let place = format!("claimValidationRules[{index}]");
-            check(rule.claim.is_empty() == rule.expression.is_empty(), &format!("{place}: needs claim or expression"));
-        }
-        for extra in &mappings.extra {
-            let lower = extra.key.to_lowercase() == extra.key;
-            let problem = format!("claimMappings.extra[{}].key: must be a lower-case key with a domain", extra.key);
-            check(!lower || !extra.key.contains('/'), &problem);
-        }
-        for (place, text) in self.expressions() {
-            if let Err(error) = Expression::compile(text) {
-                check(true, &format!("{place}: {error}"));
-            }
-        }
-        found
-    }
-
-    fn expressions(&self) -> Vec<(String, &str)> {
-        let mappings = &self.claim_mappings;
-        let mut all = vec![
-            ("claimMappings.username.expression".to_owned(), mappings.username.expression.as_str()),
-            ("claimMappings.groups.expression".to_owned(), mappings.groups.expression.as_str()),
-            ("claimMappings.uid.expression".to_owned(), mappings.uid.expression.as_str()),
-        ];
-        all.extend(
-            mappings.extra.iter().map(|e| (format!("claimMappings.extra[{}]", e.key), e.value_expression.as_str())),
-        );
-        let rules = self.claim_validation_rules.iter().enumerate();
-        all.extend(rules.map(|(i, r)| (format!("claimValidationRules[{i}].expression"), r.expression.as_str())));
-        let rules = self.user_validation_rules.iter().enumerate();
-        all.extend(rules.map(|(i, r)| (format!("userValidationRules[{i}].expression"), r.expression.as_str())));
-        all.retain(|(_, text)| !text.is_empty());
-        all
     }
 }

@@ -1,5 +1,6 @@
 //! Tokens of outside issuers (OpenID Connect), as an AuthenticationConfiguration describes them.
 
+mod check;
 mod claims;
 mod config;
 mod keys;
@@ -16,20 +17,12 @@ use self::claims::Claims;
 use self::keys::{KeySet, Signed};
 use super::TokenError;
 use super::service_account::{check_times, shared_audiences};
-use crate::dial::{Address, Target, Trust, get};
+use crate::dial::{Address, Target, Trust, get, system_authorities};
 use crate::user::UserInfo;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// A key that is not known makes the keys be fetched again, but not more often than this.
 const REFETCH: Duration = Duration::from_secs(10);
-/// Bundles of the host's own authorities, where systems keep them.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// Accepts the tokens of one issuer. Its keys are fetched when the first token comes and when they have changed.
 pub struct JwtAuthenticator {
     issuer: String,
@@ -46,7 +39,7 @@ impl JwtAuthenticator {
     pub fn new(config: JwtConfig) -> Result<Self, String> {
         let issuer = config.issuer.clone();
         let bundle = match issuer.certificate_authority.as_str() {
-            "" => SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default(),
+            "" => system_authorities(),
             pem => pem.as_bytes().to_vec(),
         };
         let discovery_url = match issuer.discovery_url.as_str() {

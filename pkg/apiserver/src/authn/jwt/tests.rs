@@ -102,18 +102,27 @@ jwt:
 - issuer: {url: "http://x", audiences: [a, b]}
   claimMappings: {username: {claim: sub}}
   claimValidationRules: [{expression: "claims.("}]
+- issuer: {url: "https://own", audiences: [a]}
+  claimMappings:
+    username: {expression: "claims.email"}
+    extra: [{key: "a.k8s.io/b", valueExpression: "claims.x"}]
+anonymous: {enabled: false, conditions: [{path: /livez}]}
 "#;
     let config: AuthenticationConfiguration = serde_saphyr::from_str(text).unwrap();
-    let problems = config.problems();
+    let problems = check::problems(&config, &["https://own".into()]);
     for (problem, expected) in problems.iter().zip([
-        "jwt[0].issuer.url: must be an https URL",
-        "jwt[0].issuer.audienceMatchPolicy: must be MatchAny for several audiences",
-        "jwt[0].claimMappings.username.prefix: is required",
-        "jwt[0].claimValidationRules[0].expression: compilation failed",
+        "jwt[0].issuer.url: Invalid value: \"http://x\": URL scheme must be https",
+        "jwt[0].issuer.audienceMatchPolicy: Invalid value: \"\": audienceMatchPolicy must be MatchAny for multiple audiences",
+        "jwt[0].claimValidationRules[0].expression: Invalid value: \"claims.(\": compilation failed",
+        "jwt[0].claimMappings.username.prefix: Required value: prefix is required",
+        "jwt[1].issuer.url: Invalid value: \"https://own\": URL must not overlap with disallowed issuers: [https://own]",
+        "jwt[1].claimMappings.extra[0].key: Invalid value: \"a.k8s.io/b\": k8s.io, kubernetes.io",
+        "jwt[1].claimMappings.username.expression: Invalid value: \"claims.email\": claims.email_verified must be used",
+        "anonymous.conditions: Invalid value",
     ]) {
-        assert!(problem.starts_with(expected), "{problem}");
+        assert!(problem.starts_with(expected), "{problem} / {expected}");
     }
-    assert_eq!(problems.len(), 4);
+    assert_eq!(problems.len(), 8, "{problems:#?}");
 }
 
 /// Answers each path with its document over TLS, one request a connection, until dropped.

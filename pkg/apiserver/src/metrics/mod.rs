@@ -1,0 +1,337 @@
+//! The server's own metrics, under upstream's names.
+
+mod admission;
+mod family;
+mod text;
+
+use std::time::Duration;
+
+use kube1_api::status::Status;
+use prometheus_client::registry::Registry;
+
+pub use admission::{AdmissionMetrics, WebhookCall};
+pub use family::{Counters, Gauges, Held, Histograms, Names, Registrar};
+
+use crate::request_info::RequestInfo;
+
+const DURATIONS: &[f64] = &[
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+];
+const SIZES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+const ATTEMPTS: &[f64] =
+    &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
+/// Labels that tell what a request was for.
+const TARGET: Names = &["verb", "group", "version", "resource", "subresource", "scope", "component"];
+
+/// Counters of the HTTP front.
+pub struct Metrics {
+    registry: Registry,
+    requests: Counters,
+    durations: Histograms,
+    sizes: Histograms,
+    inflight: Gauges,
+    long_running: Gauges,
+    terminations: Counters,
+    deprecated: Gauges,
+    objects: Gauges,
+    resource_objects: Gauges,
+    checks: Gauges,
+    checked: Counters,
+    authenticated: Counters,
+    authentications: Counters,
+    authentication_times: Histograms,
+    authorizations: Counters,
+    authorization_times: Histograms,
+    /// Connections whose TLS handshake failed.
+    pub tls_errors: Counters,
+}
+
+/// A request as its metrics name it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    verb: &'static str,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+    dry_run: &'static str,
+    long_running: bool,
+    reads: bool,
+}
+
+impl Seen {
+    pub fn new(info: &RequestInfo, long_running: bool, apply: bool, dry_run: bool) -> Self {
+        Self {
+            verb: verb(info, apply),
+            group: info.group.clone(),
+            version: info.version.clone(),
+            resource: info.resource.clone(),
+            subresource: if info.is_resource { info.subresource.clone() } else { non_resource(&info.path) },
+            scope: match info.is_resource {
+                false => "",
+                true if !info.name.is_empty() || info.verb == "create" => "resource",
+                true if !info.namespace.is_empty() => "namespace",
+                true => "cluster",
+            },
+            dry_run: if dry_run { "All" } else { "" },
+            long_running,
+            reads: matches!(info.verb.as_str(), "get" | "list" | "watch" | "head"),
+        }
+    }
+
+    pub fn is_long_running(&self) -> bool {
+        self.long_running
+    }
+
+    /// What does not exist must not make the metrics grow without bound.
+    fn forget_target(&mut self) {
+        for text in [&mut self.group, &mut self.version, &mut self.resource, &mut self.subresource] {
+            text.clear();
+        }
+    }
+
+    fn target(&self) -> [&str; 7] {
+        let Self { verb, group, version, resource, subresource, scope, .. } = self;
+        [verb, group, version, resource, subresource, scope, "apiserver"]
+    }
+}
+
+/// Upstream's names of verbs in metrics.
+fn verb(info: &RequestInfo, apply: bool) -> &'static str {
+    let connects = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
+    match info.verb.as_str() {
+        _ if info.is_resource && connects => "CONNECT",
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" if apply => "APPLY",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        "head" => "HEAD",
+        "options" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Paths that are no resource appear only if they are well known.
+fn non_resource(path: &str) -> String {
+    let known = ["/api", "/apis", "/healthz", "/livez", "/readyz", "/metrics", "/version", "/openapi"];
+    known
+        .iter()
+        .find(|k| path.starts_with(*k))
+        .map(|_| path.split('/').take(3).collect::<Vec<_>>().join("/"))
+        .unwrap_or_default()
+}
+
+impl Metrics {
+    /// Registers them beside those of other parts of the server.
+    pub fn new(mut registrar: Registrar) -> Self {
+        let r = &mut registrar;
+        let with = |names: Names, more: &'static [&'static str]| -> Names { [names, more].concat().leak() };
+        Self {
+            requests: r.counters(
+                "apiserver_request",
+                "Requests by verb, resource and code",
+                with(TARGET, &["dry_run", "code"]),
+            ),
+            durations: r.histograms(
+                "apiserver_request_duration_seconds",
+                "Response latency in seconds, long-running requests left out",
+                with(TARGET, &["dry_run"]),
+                DURATIONS,
+            ),
+            sizes: r.histograms("apiserver_response_sizes", "Response size in bytes", TARGET, SIZES),
+            inflight: r.gauges("apiserver_current_inflight_requests", "Requests being handled", &["request_kind"]),
+            long_running: r.gauges("apiserver_longrunning_requests", "Open watches and streams", TARGET),
+            terminations: r.counters(
+                "apiserver_request_terminations",
+                "Requests which the server ended in self-defense",
+                with(TARGET, &["code"]),
+            ),
+            deprecated: r.gauges(
+                "apiserver_requested_deprecated_apis",
+                "Deprecated APIs that have been requested",
+                &["group", "version", "resource", "subresource", "removed_release"],
+            ),
+            objects: r.gauges("apiserver_storage_objects", "Stored objects by kind", &["resource"]),
+            resource_objects: r.gauges("apiserver_resource_objects", "Stored objects by kind", &["group", "resource"]),
+            checks: r.gauges("kubernetes_healthcheck", "The result of a single health check", &["name", "type"]),
+            checked: r.counters(
+                "kubernetes_healthchecks",
+                "The results of all health checks",
+                &["name", "status", "type"],
+            ),
+            authenticated: r.counters(
+                "authenticated_user_requests",
+                "Authenticated requests broken out by username",
+                &["username"],
+            ),
+            authentications: r.counters("authentication_attempts", "Authentication attempts by result", &["result"]),
+            authentication_times: r.histograms(
+                "authentication_duration_seconds",
+                "Authentication duration in seconds by result",
+                &["result"],
+                ATTEMPTS,
+            ),
+            authorizations: r.counters("authorization_attempts", "Authorization attempts by result", &["result"]),
+            authorization_times: r.histograms(
+                "authorization_duration_seconds",
+                "Authorization duration in seconds by result",
+                &["result"],
+                ATTEMPTS,
+            ),
+            tls_errors: r.counters(
+                "apiserver_tls_handshake_errors",
+                "Connections dropped for a TLS handshake error",
+                &[],
+            ),
+            registry: registrar.finish(),
+        }
+    }
+
+    /// Counts an answered request.
+    pub fn request(&self, seen: &Seen, code: u16, took: Duration) {
+        let mut seen = seen.clone();
+        if !seen.long_running && code < 500 {
+            let [verb, group, version, resource, subresource, scope, component] = seen.target();
+            if code < 400 {
+                let labels = [verb, group, version, resource, subresource, scope, component, seen.dry_run];
+                self.durations.observe(&labels, took.as_secs_f64());
+            }
+        }
+        if code == 404 {
+            seen.forget_target();
+        }
+        let [verb, group, version, resource, subresource, scope, component] = seen.target();
+        let code = code.to_string();
+        self.requests.inc(&[verb, group, version, resource, subresource, scope, component, seen.dry_run, &code]);
+    }
+
+    /// Notes the size of an answer's body.
+    pub fn size(&self, seen: &Seen, bytes: u64) {
+        self.sizes.observe(&seen.target(), bytes as f64);
+    }
+
+    /// Counts a request that was given up by this server.
+    pub fn terminated(&self, seen: &Seen, code: u16) {
+        let [verb, group, version, resource, subresource, scope, component] = seen.target();
+        let code = code.to_string();
+        self.terminations.inc(&[verb, group, version, resource, subresource, scope, component, &code]);
+    }
+
+    /// Counts a request as being handled until the guard is dropped.
+    pub fn enter(&self, seen: &Seen) -> Held {
+        if seen.long_running {
+            return self.long_running.hold(&seen.target());
+        }
+        self.inflight.hold(&[if seen.reads { "readOnly" } else { "mutating" }])
+    }
+
+    /// Notes the use of a version that is going away; the release is empty when none is set.
+    pub fn deprecated(&self, info: &RequestInfo, removed_release: &str) {
+        let RequestInfo { group, version, resource, subresource, .. } = info;
+        self.deprecated.set(&[group, version, resource, subresource, removed_release], 1.0);
+    }
+
+    /// Counts an attempt to find the user of a request.
+    pub fn authentication(&self, result: &str, user: &str, took: Duration) {
+        self.authentications.inc(&[result]);
+        self.authentication_times.observe(&[result], took.as_secs_f64());
+        if result == "success" {
+            // Names are counted only if they are few: those of people and tokens are many.
+            let shown = if user.starts_with("system:")
+                && !user.starts_with("system:serviceaccount:")
+                && !user.starts_with("system:node:")
+            {
+                user
+            } else {
+                "other"
+            };
+            self.authenticated.inc(&[shown]);
+        }
+    }
+
+    /// Counts a decision about a request.
+    pub fn authorization(&self, result: &str, took: Duration) {
+        self.authorizations.inc(&[result]);
+        self.authorization_times.observe(&[result], took.as_secs_f64());
+    }
+
+    /// Notes how many objects of a resource there are.
+    pub fn stored(&self, group: &str, resource: &str, count: usize) {
+        let full = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+        self.objects.set(&[&full], count as f64);
+        self.resource_objects.set(&[group, resource], count as f64);
+    }
+
+    /// Notes a health check's result.
+    pub fn checked(&self, name: &str, kind: &str, fine: bool) {
+        self.checks.set(&[name, kind], f64::from(u8::from(fine)));
+        self.checked.inc(&[name, if fine { "success" } else { "error" }, kind]);
+    }
+
+    /// The text that Prometheus reads: its classic format, or OpenMetrics.
+    pub fn render(&self, open_metrics: bool) -> Result<String, Status> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).map_err(Status::internal)?;
+        // Metrics that have no labels.
+        let text = text.replace("{} ", " ");
+        if open_metrics {
+            return Ok(text);
+        }
+        let mut classic = text::classic(&text);
+        classic.push_str(&text::process());
+        Ok(classic)
+    }
+
+    /// The text of the health checks' metrics alone.
+    pub fn render_checks(&self) -> Result<String, Status> {
+        let all = self.render(false)?;
+        let of_checks = |line: &&str| {
+            line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").starts_with("kubernetes_healthcheck")
+        };
+        Ok(all.lines().filter(of_checks).map(|line| format!("{line}\n")).collect())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_under_upstreams_names() {
+        let metrics = Metrics::new(Registrar::default());
+        let info = RequestInfo {
+            is_resource: true,
+            verb: "create".into(),
+            version: "v1".into(),
+            resource: "pods".into(),
+            namespace: "a".into(),
+            ..RequestInfo::default()
+        };
+        let seen = Seen::new(&info, false, false, false);
+        let guard = metrics.enter(&seen);
+        metrics.request(&seen, 201, Duration::from_millis(1));
+        metrics.size(&seen, 100);
+        let text = metrics.render(false).unwrap();
+        for line in [
+            "# TYPE apiserver_request_total counter",
+            r#"apiserver_request_total{verb="POST",group="",version="v1",resource="pods",subresource="",scope="resource",component="apiserver",dry_run="",code="201"} 1"#,
+            r#"apiserver_current_inflight_requests{request_kind="mutating"} 1"#,
+            "# TYPE apiserver_response_sizes histogram",
+            "# TYPE process_start_time_seconds gauge",
+        ] {
+            assert!(text.lines().any(|l| l.trim_end_matches(".0") == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("# EOF"));
+        drop(guard);
+        let text = metrics.render(true).unwrap();
+        assert!(text.contains("# TYPE apiserver_request counter") && text.ends_with("# EOF\n"), "{text}");
+    }
+}

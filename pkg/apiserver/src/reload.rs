@@ -1,0 +1,90 @@
+//! Files of configuration that take effect when they change.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{Counters, Gauges, Registrar};
+
+/// Between looks at a file. A mounted ConfigMap changes by renaming, which looking at the path always notices.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Tells how often a kind of file was taken over, under upstream's names.
+#[derive(Clone)]
+pub struct ReloadMetrics {
+    reloads: Counters,
+    last: Gauges,
+}
+
+impl ReloadMetrics {
+    /// `kind` is `authentication`, `authorization` or `encryption`.
+    pub fn new(kind: &str, metrics: &mut Registrar) -> Self {
+        let name = format!("apiserver_{kind}_config_controller_automatic_reload");
+        let help = format!("Automatic reloads of the {kind} configuration split by status");
+        let reloads = metrics.counters(&format!("{name}s"), &help, &["status"]);
+        let help = format!("Timestamp of the last automatic reload of the {kind} configuration split by status");
+        let last = metrics.gauges(&format!("{name}_last_timestamp_seconds"), &help, &["status"]);
+        Self { reloads, last }
+    }
+
+    fn note(&self, fine: bool) {
+        let status = if fine { "success" } else { "failure" };
+        self.reloads.inc(&[status]);
+        self.last.set(&[status], kube1_pki::clock::unix_now() as f64);
+    }
+}
+
+/// Those of all files that are followed.
+#[derive(Clone)]
+pub struct Reloads {
+    pub authentication: ReloadMetrics,
+    pub authorization: ReloadMetrics,
+    pub encryption: ReloadMetrics,
+}
+
+impl Reloads {
+    pub fn new(metrics: &mut Registrar) -> Self {
+        Self {
+            authentication: ReloadMetrics::new("authentication", metrics),
+            authorization: ReloadMetrics::new("authorization", metrics),
+            encryption: ReloadMetrics::new("encryption", metrics),
+        }
+    }
+}
+
+/// What tells that a file was replaced or written to.
+fn mark(path: &Path) -> Option<(SystemTime, u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+/// Calls `apply` whenever one of the files has changed, until cancelled. What cannot be used is told, and what was in
+/// effect before stays.
+pub async fn follow<E: std::error::Error>(
+    files: Vec<PathBuf>,
+    metrics: ReloadMetrics,
+    cancel: CancellationToken,
+    mut apply: impl FnMut() -> Result<(), E>,
+) {
+    let look = || files.iter().map(|file| mark(file)).collect::<Vec<_>>();
+    let mut known = look();
+    let mut tick = tokio::time::interval(PAUSE);
+    while cancel.run_until_cancelled(tick.tick()).await.is_some() {
+        let now = look();
+        if now == known {
+            continue;
+        }
+        known = now;
+        let result = apply();
+        metrics.note(result.is_ok());
+        let names = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+        match result {
+            Ok(()) => tracing::info!(file = names, "the changed configuration is in effect"),
+            Err(error) => {
+                tracing::error!(file = names, %error, "the changed configuration cannot be used: the old one stays in effect")
+            }
+        }
+    }
+}
