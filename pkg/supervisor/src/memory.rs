@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::sys::mman::{MmapAdvise, madvise};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{BoxError, Component, Context};
@@ -18,8 +19,8 @@ use crate::{BoxError, Component, Context};
 const PERIOD: Duration = Duration::from_secs(20);
 /// More CPU time than this in one period means that the process is at work.
 const BUSY: Duration = Duration::from_millis(400);
-/// Less CPU time than this since the last time cannot have touched much.
-const WORTHWHILE: Duration = Duration::from_millis(200);
+/// Fewer page faults than this since the last time cannot have brought much in.
+const WORTHWHILE: i64 = 200;
 
 /// Returns unused memory to the kernel when the process has become idle after work.
 ///
@@ -37,7 +38,7 @@ impl Component for MemoryTrimmer {
         let mut period = tokio::time::interval(PERIOD);
         period.tick().await;
         ctx.ready();
-        let (mut last, mut trimmed) = (cpu_time()?, Duration::ZERO);
+        let (mut last, mut trimmed) = (cpu_time()?, 0);
         loop {
             tokio::select! {
                 () = ctx.shutdown.cancelled() => return Ok(()),
@@ -46,10 +47,9 @@ impl Component for MemoryTrimmer {
             let now = cpu_time()?;
             let idle = now.saturating_sub(last) < BUSY;
             last = now;
-            if idle && now.saturating_sub(trimmed) >= WORTHWHILE {
+            if idle && page_faults()? - trimmed >= WORTHWHILE {
                 tokio::task::spawn_blocking(trim).await??;
-                trimmed = cpu_time()?;
-                last = trimmed;
+                trimmed = page_faults()?;
             }
         }
     }
@@ -57,6 +57,11 @@ impl Component for MemoryTrimmer {
 
 fn cpu_time() -> nix::Result<Duration> {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from)
+}
+
+/// The page faults of the process so far that needed no disk.
+fn page_faults() -> nix::Result<i64> {
+    getrusage(UsageWho::RUSAGE_SELF).map(|usage| usage.minor_page_faults())
 }
 
 /// Releases the heap's free pages and the program's clean ones.
