@@ -1,20 +1,23 @@
 //! Shared informers: one watch and one cache per kind and selection, however many components of a process use it.
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeSet, HashMap};
-use std::fmt::{self, Debug};
+use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::api::ApiResource;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::cache::{Cache, IndexFn};
+use crate::raw::{RawObject, follow};
 
 /// Namespace and name; the namespace is empty for cluster-scoped objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +94,7 @@ impl Informers {
     /// All objects of a kind, in all namespaces.
     pub fn all<K>(&self) -> Informer<K>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
     {
         self.select(Selection::default())
     }
@@ -99,28 +102,22 @@ impl Informers {
     /// The objects of a kind that a selection names, in all namespaces.
     pub fn select<K>(&self, selection: Selection) -> Informer<K>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
     {
-        self.start("", selection, || Api::all(self.client.clone()))
+        self.start("", selection)
     }
 
     /// The objects of a kind in one namespace that a selection names.
     pub fn select_in<K>(&self, namespace: &str, selection: Selection) -> Informer<K>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Send + Sync + 'static,
     {
-        self.start(namespace, selection, || Api::namespaced(self.client.clone(), namespace))
+        self.start(namespace, selection)
     }
 
-    fn start<K>(&self, namespace: &str, selection: Selection, api: impl FnOnce() -> Api<K>) -> Informer<K>
+    fn start<K>(&self, namespace: &str, selection: Selection) -> Informer<K>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
     {
         let mut started = self.started.lock();
         let key = (TypeId::of::<K>(), namespace.to_owned(), selection.clone());
@@ -129,10 +126,19 @@ impl Informers {
         }
         let inner = Arc::new(Inner::<K>::new());
         started.insert(key, Arc::clone(&inner) as Arc<dyn Any + Send + Sync>);
-        let task = run(Arc::clone(&inner), api(), selection);
+        self.feed(ApiResource::erase::<K>(&()), namespace, selection, Arc::clone(&inner) as Arc<dyn Observer>);
+        Informer { inner }
+    }
+
+    fn feed(&self, kind: ApiResource, namespace: &str, selection: Selection, observer: Arc<dyn Observer>) {
+        let client = self.client.clone();
+        let api = match namespace {
+            "" => Api::all_with(client, &kind),
+            _ => Api::namespaced_with(client, namespace, &kind),
+        };
+        let task = follow(api, kind.kind, selection, move |event| observer.observe(event));
         let shutdown = self.shutdown.clone();
         self.tracker.spawn(async move { shutdown.run_until_cancelled(task).await });
-        Informer { inner }
     }
 
     /// Waits until every informer has stopped. Call after `shutdown` is cancelled.
@@ -143,23 +149,19 @@ impl Informers {
 }
 
 type Handler<K> = Box<dyn Fn(&Event<K>) + Send + Sync>;
-type IndexFn<K> = fn(&K) -> Vec<String>;
+
+/// What a watch feeds, whatever its kind.
+trait Observer: Send + Sync {
+    fn observe(&self, event: watcher::Event<RawObject>);
+}
 
 struct Inner<K> {
     cache: RwLock<Cache<K>>,
+    /// What has come of a list that is not complete.
+    listing: Mutex<Vec<K>>,
     /// Held while a change is applied and told, so that every handler sees every change once and in order.
     handlers: Mutex<Vec<Handler<K>>>,
     synced: watch::Sender<bool>,
-}
-
-struct Cache<K> {
-    objects: HashMap<ObjectKey, Arc<K>>,
-    indexes: HashMap<&'static str, Index<K>>,
-}
-
-struct Index<K> {
-    values: IndexFn<K>,
-    keys: HashMap<String, BTreeSet<ObjectKey>>,
 }
 
 /// A cache of one kind, kept current by a watch.
@@ -200,22 +202,12 @@ impl<K: Resource<DynamicType = ()>> Informer<K> {
 
     /// Keeps an index of the objects by the values that `values` gives for each. Harmless when it exists already.
     pub fn add_index(&self, name: &'static str, values: IndexFn<K>) {
-        let mut cache = self.inner.cache.write();
-        if cache.indexes.contains_key(name) {
-            return;
-        }
-        let mut index = Index { values, keys: HashMap::new() };
-        for (key, object) in &cache.objects {
-            index.insert(key, object);
-        }
-        cache.indexes.insert(name, index);
+        self.inner.cache.write().add_index(name, values);
     }
 
     /// The objects whose index has `value`; none if there is no such index.
     pub fn by_index(&self, name: &'static str, value: &str) -> Vec<Arc<K>> {
-        let cache = self.inner.cache.read();
-        let keys = cache.indexes.get(name).and_then(|index| index.keys.get(value));
-        keys.into_iter().flatten().filter_map(|key| cache.objects.get(key).cloned()).collect()
+        self.inner.cache.read().by_index(name, value)
     }
 
     /// Tells `handler` of every change from now on, after an `Added` for every object that is there already.
@@ -245,8 +237,12 @@ impl<K: Resource<DynamicType = ()>> Informer<K> {
 
 impl<K: Resource<DynamicType = ()>> Inner<K> {
     fn new() -> Self {
-        let cache = Cache { objects: HashMap::new(), indexes: HashMap::new() };
-        Self { cache: RwLock::new(cache), handlers: Mutex::new(Vec::new()), synced: watch::Sender::new(false) }
+        Self {
+            cache: RwLock::default(),
+            listing: Mutex::default(),
+            handlers: Mutex::default(),
+            synced: watch::Sender::new(false),
+        }
     }
 
     fn tell(handlers: &[Handler<K>], event: &Event<K>) {
@@ -270,11 +266,12 @@ impl<K: Resource<DynamicType = ()>> Inner<K> {
         Self::tell(handlers, &event);
     }
 
-    fn delete(&self, object: K) {
+    /// `last` is the object's last state, if it could be read.
+    fn delete(&self, key: &ObjectKey, last: Option<K>) {
         let handlers = self.handlers.lock();
-        let key = ObjectKey::of(&object);
-        if self.cache.write().remove(&key).is_some() {
-            Self::tell(&handlers, &Event::Deleted(Arc::new(object)));
+        let known = self.cache.write().remove(key);
+        if let Some(known) = known {
+            Self::tell(&handlers, &Event::Deleted(last.map_or(known, Arc::new)));
         }
     }
 
@@ -298,74 +295,28 @@ impl<K: Resource<DynamicType = ()>> Inner<K> {
     }
 }
 
-impl<K> Cache<K> {
-    fn insert(&mut self, key: ObjectKey, object: Arc<K>) -> Option<Arc<K>> {
-        let old = self.objects.insert(key.clone(), Arc::clone(&object));
-        for index in self.indexes.values_mut() {
-            if let Some(old) = &old {
-                index.remove(&key, old);
+impl<K> Observer for Inner<K>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
+{
+    fn observe(&self, event: watcher::Event<RawObject>) {
+        let decode = |raw: &RawObject| {
+            let refused = |error| tracing::warn!(kind = %K::kind(&()), object = %raw.key(), %error, "object left out");
+            raw.decode::<K>().map_err(refused).ok()
+        };
+        match event {
+            watcher::Event::Init => self.listing.lock().clear(),
+            watcher::Event::InitApply(raw) => self.listing.lock().extend(decode(&raw)),
+            watcher::Event::InitDone => {
+                let listed = std::mem::take(&mut *self.listing.lock());
+                self.replace(listed);
             }
-            index.insert(&key, &object);
-        }
-        old
-    }
-
-    fn remove(&mut self, key: &ObjectKey) -> Option<Arc<K>> {
-        let old = self.objects.remove(key)?;
-        for index in self.indexes.values_mut() {
-            index.remove(key, &old);
-        }
-        Some(old)
-    }
-}
-
-impl<K> Index<K> {
-    fn insert(&mut self, key: &ObjectKey, object: &K) {
-        for value in (self.values)(object) {
-            self.keys.entry(value).or_default().insert(key.clone());
-        }
-    }
-
-    fn remove(&mut self, key: &ObjectKey, object: &K) {
-        for value in (self.values)(object) {
-            if let Some(keys) = self.keys.get_mut(&value) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.keys.remove(&value);
+            watcher::Event::Apply(raw) => {
+                if let Some(object) = decode(&raw) {
+                    self.apply(object);
                 }
             }
-        }
-    }
-}
-
-async fn run<K>(inner: Arc<Inner<K>>, api: Api<K>, selection: Selection)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let mut config = watcher::Config::default();
-    if !selection.field_selector.is_empty() {
-        config = config.fields(&selection.field_selector);
-    }
-    if !selection.label_selector.is_empty() {
-        config = config.labels(&selection.label_selector);
-    }
-    let events = watcher(api, config).default_backoff().modify(|object| {
-        // No component reads it, and it is often the larger half of an object.
-        object.managed_fields_mut().clear();
-        object.managed_fields_mut().shrink_to_fit();
-    });
-    let mut events = std::pin::pin!(events);
-    let mut listing = Vec::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Init) => listing = Vec::new(),
-            Ok(watcher::Event::InitApply(object)) => listing.push(object),
-            Ok(watcher::Event::InitDone) => inner.replace(std::mem::take(&mut listing)),
-            Ok(watcher::Event::Apply(object)) => inner.apply(object),
-            Ok(watcher::Event::Delete(object)) => inner.delete(object),
-            Err(error) => {
-                tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted, will be resumed");
-            }
+            watcher::Event::Delete(raw) => self.delete(&raw.key(), decode(&raw)),
         }
     }
 }

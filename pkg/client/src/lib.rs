@@ -3,9 +3,11 @@
 //! Every component of a node talks to the API through the [`kube::Client`] made here and knows nothing of its
 //! transport, so that it works the same against this process's apiserver, another server, or upstream's.
 
+mod cache;
 mod informer;
 mod leader;
 pub mod node_match;
+mod raw;
 mod recorder;
 mod transport;
 mod work_queue;

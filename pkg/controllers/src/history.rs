@@ -78,7 +78,8 @@ fn template_data(template: &PodTemplateSpec) -> Value {
 pub fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let mut template = revision.data.as_ref()?.0.pointer("/spec/template")?.clone();
     template.as_object_mut()?.remove("$patch");
-    serde_json::from_value(template).ok()
+    // From text, as every other object comes: a decoder from values would be one more copy of a large one.
+    serde_json::from_str(&template.to_string()).ok()
 }
 
 async fn create<O>(

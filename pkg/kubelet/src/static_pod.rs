@@ -135,7 +135,9 @@ fn read_manifests(dir: &Path, node_name: &str) -> HashMap<ObjectKey, Arc<Pod>> {
 }
 
 fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
-    let mut pod: Pod = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    // By way of JSON: a decoder of pods from YAML would be one more copy of a large one.
+    let manifest: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let mut pod: Pod = serde_json::from_str(&manifest.to_string()).map_err(|e| e.to_string())?;
     if pod.spec.as_ref().is_none_or(|s| s.containers.is_empty()) || pod.name().is_empty() {
         return Err("a pod needs a name and at least one container".to_owned());
     }
