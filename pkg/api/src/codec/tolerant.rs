@@ -141,14 +141,33 @@ impl Walk {
             Shape::Struct(_) => self.members(shape, value),
             Shape::Map(field) => {
                 let Value::Object(members) = value else { return Err(self.wrong("map", value)) };
-                members.iter_mut().try_for_each(|(key, v)| self.below(key, |w| w.value(field.element(), v)))
+                members.iter_mut().try_for_each(|(key, v)| self.below(key, |w| w.element(field.element(), v)))
             }
             Shape::List(_) | Shape::Strings => {
                 let Value::Array(items) = value else { return Err(self.wrong("list", value)) };
                 let mut indexed = items.iter_mut().enumerate();
-                indexed.try_for_each(|(i, v)| self.below_item(i, |w| w.value(shape.item(), v)))
+                indexed.try_for_each(|(i, v)| self.below_item(i, |w| w.element(shape.item(), v)))
             }
         }
+    }
+
+    /// A null among the elements of a list or map is the zero value of their type.
+    fn element(&mut self, shape: Shape, value: &mut Value) -> Result<(), String> {
+        if value.is_null() {
+            match shape {
+                Shape::Scalar(Scalar::String | Scalar::Bytes) => *value = "".into(),
+                Shape::Scalar(Scalar::Quantity) => *value = "0".into(),
+                Shape::Scalar(Scalar::Bool) => *value = false.into(),
+                Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double | Scalar::IntOrString) => *value = 0.into(),
+                Shape::Struct(_) => *value = Value::Object(serde_json::Map::new()),
+                Shape::Scalar(Scalar::Time | Scalar::MicroTime | Scalar::Duration)
+                | Shape::Any
+                | Shape::Map(_)
+                | Shape::List(_)
+                | Shape::Strings => {}
+            }
+        }
+        self.value(shape, value)
     }
 
     fn members(&mut self, shape: Shape, value: &mut Value) -> Result<(), String> {
@@ -210,5 +229,32 @@ impl Walk {
         let format = if scalar == Scalar::Time { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S.%6fZ" };
         *value = time.strftime(format).to_string().into();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nulls_are_absent_members_and_zero_elements() {
+        let cases = [
+            ("ConfigMap", json!({"data": {"a": null, "b": "c"}}), json!({"data": {"a": "", "b": "c"}})),
+            ("ConfigMap", json!({"data": null}), json!({})),
+            ("Secret", json!({"data": {"a": null}}), json!({"data": {"a": ""}})),
+            ("Namespace", json!({"metadata": {"labels": {"a": null}}}), json!({"metadata": {"labels": {"a": ""}}})),
+            ("Namespace", json!({"spec": {"finalizers": [null]}}), json!({"spec": {"finalizers": [""]}})),
+            ("ResourceQuota", json!({"spec": {"hard": {"pods": null}}}), json!({"spec": {"hard": {"pods": "0"}}})),
+            ("Pod", json!({"spec": {"containers": [null]}}), json!({"spec": {"containers": [{}]}})),
+        ];
+        for (kind, given, expected) in cases {
+            let ty = crate::schema::find(&format!("io.k8s.api.core.v1.{kind}")).unwrap();
+            let (mut value, mut walk) = (given.clone(), Walk { path: String::new(), unknown: Vec::new() });
+            walk.value(ty.shape(), &mut value).unwrap();
+            assert_eq!(value, expected, "{kind} {given}");
+        }
     }
 }

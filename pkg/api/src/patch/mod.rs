@@ -21,7 +21,8 @@ pub fn json_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
             operations.len()
         )));
     }
-    let patch: json_patch::Patch = serde::Deserialize::deserialize(patch)
+    let operations: Vec<Value> = operations.iter().map(with_value).collect();
+    let patch: json_patch::Patch = serde_json::from_value(operations.into())
         .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
     let mut patched = object.clone();
     let mut copied = 0;
@@ -36,6 +37,17 @@ pub fn json_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
             .map_err(|e| Status::unprocessable(e.to_string()))?;
     }
     Ok(patched)
+}
+
+/// An operation without a value has null for it: clients leave empty values out.
+fn with_value(operation: &Value) -> Value {
+    let mut operation = operation.clone();
+    if let Value::Object(members) = &mut operation
+        && matches!(members.get("op").and_then(Value::as_str), Some("add" | "replace" | "test"))
+    {
+        members.entry("value").or_insert(Value::Null);
+    }
+    operation
 }
 
 /// Applies an RFC 7386 patch: null deletes, objects merge, everything else replaces.
@@ -75,6 +87,8 @@ mod tests {
         let object = json!({"spec": {"replicas": 1, "list": [1, 2]}});
         let patch = json!([{"op": "replace", "path": "/spec/replicas", "value": 3}, {"op": "add", "path": "/spec/list/-", "value": 3}]);
         assert_eq!(json_patch(&object, &patch).unwrap(), json!({"spec": {"replicas": 3, "list": [1, 2, 3]}}));
+        let empty = json!([{"op": "add", "path": "/spec/empty"}, {"op": "test", "path": "/spec/empty"}]);
+        assert_eq!(json_patch(&object, &empty).unwrap()["spec"].get("empty"), Some(&Value::Null));
         let code = |patch: Value| json_patch(&object, &patch).unwrap_err().code();
         assert_eq!(code(json!([{"op": "test", "path": "/spec/replicas", "value": 2}])), 422);
         assert_eq!(code(json!([{"op": "remove", "path": "/nothing/here"}])), 422);
