@@ -21,6 +21,7 @@ use crate::node::Node;
 use crate::{check, version};
 
 const PROXY_HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256);
+const PROXY_STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How a worker reaches the API, and what its kubelet shows.
@@ -116,6 +117,7 @@ impl Worker<'_> {
             cluster_cidrs: vec![self.args.cluster_cidr],
             served_here: self.own_dns().into_iter().collect(),
             healthz: Some(PROXY_HEALTH),
+            status: Some(PROXY_STATUS),
             data_dir: self.node.layout.root().to_owned(),
         }
     }

@@ -11,7 +11,9 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use jiff::Timestamp;
 use kube1_client::ObjectKey;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -60,7 +62,7 @@ impl HealthChecks {
                 Ok(listener) => {
                     let (sender, receiver) = watch::channel(report.clone());
                     let stop = self.shutdown.child_token();
-                    let answer = move || service_report(&receiver.borrow());
+                    let answer = move |_: &str| service_report(&receiver.borrow());
                     self.servers.spawn(serve(listener, stop.clone(), answer));
                     self.ports.insert(*port, (sender, stop));
                 }
@@ -82,7 +84,7 @@ fn service_report((service, endpoints): &Report) -> Response<Full<Bytes>> {
     response
 }
 
-pub(crate) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -91,11 +93,54 @@ pub(crate) fn json_response(status: StatusCode, body: &serde_json::Value) -> Res
     response
 }
 
-/// Gives every request on `listener` the same answer, until stopped.
+/// What the proxy says of itself.
+#[derive(Default)]
+pub(crate) struct Health {
+    /// When all that was known had last been written to the kernel.
+    updated: Mutex<Option<Timestamp>>,
+}
+
+impl Health {
+    pub fn updated(&self) {
+        *self.updated.lock() = Some(Timestamp::now());
+    }
+
+    /// For everybody who asks the node: load balancers, monitoring.
+    pub fn public(&self, path: &str) -> Response<Full<Bytes>> {
+        match path {
+            "/healthz" | "/livez" => {
+                let updated = self.updated.lock().map(|time| time.to_string());
+                let status = if updated.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                let now = Timestamp::now().to_string();
+                json_response(status, &json!({"lastUpdated": updated, "currentTime": now, "nodeEligible": true}))
+            }
+            _ => text_response(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    /// For the node's administrator.
+    pub fn local(&self, path: &str) -> Response<Full<Bytes>> {
+        match path {
+            "/healthz" => text_response(StatusCode::OK, "ok"),
+            "/proxyMode" => text_response(StatusCode::OK, "nftables"),
+            _ => text_response(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+}
+
+fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    let kind = hyper::header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert("content-type", kind);
+    response
+}
+
+/// Answers every request on `listener` by its path alone, until stopped.
 pub(crate) async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
-    answer: impl Fn() -> Response<Full<Bytes>> + Send + Sync + 'static,
+    answer: impl Fn(&str) -> Response<Full<Bytes>> + Send + Sync + 'static,
 ) {
     let (answer, mut connections) = (Arc::new(answer), JoinSet::new());
     loop {
@@ -107,7 +152,9 @@ pub(crate) async fn serve(
         let Ok((stream, _)) = accepted else { continue };
         let answer = Arc::clone(&answer);
         connections.spawn(async move {
-            let reply = service_fn(move |_: Request<Incoming>| std::future::ready(Ok::<_, Infallible>(answer())));
+            let reply = service_fn(move |request: Request<Incoming>| {
+                std::future::ready(Ok::<_, Infallible>(answer(request.uri().path())))
+            });
             // A client that breaks off is not our concern.
             let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), reply).await;
         });
@@ -120,6 +167,23 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+
+    #[test]
+    fn the_proxy_tells_what_upstream_s_tells() {
+        let health = Health::default();
+        let status = |answer: Response<Full<Bytes>>| answer.status().as_u16();
+        assert_eq!(status(health.public("/healthz")), 503);
+        health.updated();
+        let healthy = health.public("/healthz");
+        assert_eq!(healthy.status(), 200);
+        let body = format!("{:?}", healthy.into_body());
+        assert!(body.contains("lastUpdated") && body.contains("currentTime"), "{body}");
+        let cases = [("/healthz", 200), ("/proxyMode", 200), ("/other", 404)];
+        for (path, code) in cases {
+            assert_eq!(status(health.local(path)), code, "{path}");
+        }
+        assert_eq!(status(health.public("/proxyMode")), 404);
+    }
 
     async fn get(port: u16) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;

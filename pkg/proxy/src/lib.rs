@@ -11,6 +11,7 @@ mod state;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 
 pub use endpoints::{Place, Targets, targets};
 pub use flows::Fronts;
-use health::HealthChecks;
+use health::{Health, HealthChecks};
 pub use rules::{Fragment, fragment};
 use saved::SavedService;
 pub use service::{ServicePort, health_check_port, ports_of};
@@ -61,12 +62,15 @@ pub struct ProxyConfig {
     pub data_dir: PathBuf,
     /// Where to say that the proxy is healthy; upstream uses port 10256.
     pub healthz: Option<SocketAddr>,
+    /// Where to tell the administrator how it works; upstream uses port 10249 of the loopback address.
+    pub status: Option<SocketAddr>,
 }
 
 /// The service proxy as a component. Its table stays in the kernel when it stops.
 pub struct Proxy {
     informers: Informers,
     config: ProxyConfig,
+    health: Arc<Health>,
 }
 
 /// What is computed from one service's objects.
@@ -79,7 +83,7 @@ struct Computed {
 impl Proxy {
     /// `informers` act as the node and may be shared with its other components.
     pub fn new(informers: Informers, config: ProxyConfig) -> Self {
-        Self { informers, config }
+        Self { informers, config, health: Arc::default() }
     }
 
     fn place(&self) -> Place {
@@ -238,6 +242,7 @@ impl Worker {
         self.state = Some(transaction.await??);
         let wanted = self.ports.iter().map(|(key, (port, ready))| (*port, (key.clone(), *ready))).collect();
         self.health.set(&wanted).await;
+        proxy.health.updated();
         Ok(())
     }
 
@@ -249,6 +254,10 @@ impl Worker {
     }
 }
 
+async fn listen(address: SocketAddr) -> Result<TcpListener, ProxyError> {
+    TcpListener::bind(address).await.map_err(|source| ProxyError::Listen { address, source })
+}
+
 #[async_trait]
 impl Component for Proxy {
     fn name(&self) -> &str {
@@ -256,15 +265,21 @@ impl Component for Proxy {
     }
 
     async fn run(&self, ctx: Context) -> Result<(), BoxError> {
-        let mut healthz = JoinSet::new();
+        let mut servers = JoinSet::new();
         if let Some(address) = self.config.healthz {
-            let listener = TcpListener::bind(address).await.map_err(|source| ProxyError::Listen { address, source })?;
-            let body = serde_json::json!({"nodeEligible": true});
-            let answer = move || health::json_response(hyper::StatusCode::OK, &body);
-            healthz.spawn(health::serve(listener, ctx.shutdown.child_token(), answer));
+            let health = Arc::clone(&self.health);
+            let serving =
+                health::serve(listen(address).await?, ctx.shutdown.child_token(), move |path| health.public(path));
+            servers.spawn(serving);
+        }
+        if let Some(address) = self.config.status {
+            let health = Arc::clone(&self.health);
+            let serving =
+                health::serve(listen(address).await?, ctx.shutdown.child_token(), move |path| health.local(path));
+            servers.spawn(serving);
         }
         let result = self.serve(&ctx).await;
-        healthz.shutdown().await;
+        servers.shutdown().await;
         Ok(result?)
     }
 }

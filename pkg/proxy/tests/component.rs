@@ -71,6 +71,7 @@ async fn run_until_served(client: kube::Client, data_dir: &Path) {
         served_here: Vec::new(),
         data_dir: data_dir.to_owned(),
         healthz: None,
+        status: None,
     };
     let proxy = Proxy::new(Informers::new(client, shutdown.clone()), config);
     let (context, _ready) = Context::new(shutdown.clone());
