@@ -40,6 +40,9 @@ async fn objects_live_their_lives() {
     assert_ne!(second.metadata.resource_version, first.metadata.resource_version);
     let error = api.replace("a", &PostParams::default(), &changed).await.unwrap_err();
     assert!(matches!(error, kube::Error::Api(e) if e.code == 409 && e.reason == "Conflict"));
+    changed.metadata.resource_version = Some("0".into());
+    let same = api.replace("a", &PostParams::default(), &changed).await.unwrap();
+    assert_eq!(same.metadata.resource_version, second.metadata.resource_version);
 
     let merge = Patch::Merge(json!({"data": {"key": null, "other": "3"}}));
     let third = api.patch("a", &PatchParams::default(), &merge).await.unwrap();

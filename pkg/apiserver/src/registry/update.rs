@@ -148,12 +148,13 @@ impl Endpoint {
 
     fn check_preconditions(&self, change: &Change<'_>, stored: &Object, new: &Value) -> Result<(), Status> {
         match metadata::text(new, "resourceVersion") {
-            "" if change.demands_version && !self.row.unconditional_update => {
+            // Clients say "0" for whichever version there is.
+            "" | "0" if change.demands_version && !self.row.unconditional_update => {
                 let path = FieldPath::new("metadata").child("resourceVersion");
                 let error = FieldError::invalid(&path, 0, "must be specified for an update");
                 return Err(Status::invalid(&self.group_kind(), &self.name, vec![error]));
             }
-            "" => {}
+            "" | "0" => {}
             given if given == stored.revision().to_string() => {}
             _ => return Err(self.conflict(MODIFIED)),
         }
