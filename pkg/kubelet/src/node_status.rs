@@ -14,7 +14,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube1_client::EventType;
 use kube1_supervisor::BoxError;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -184,12 +184,8 @@ impl NodeStatusTask {
     }
 
     async fn write(&self, current: &ApiNode, status: NodeStatus) -> Result<(), kube::Error> {
-        let mut patch = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
-        // Volumes are the attach controller's; an absent field would not change it anyway.
-        if let Some(map) = patch.as_object_mut() {
-            map.remove("volumesAttached");
-        }
-        let patch = json!({"metadata": {"uid": current.metadata.uid}, "status": patch});
+        let status = status_patch(current.status.as_ref(), &status).map_err(kube::Error::SerdeError)?;
+        let patch = json!({"metadata": {"uid": current.metadata.uid}, "status": status});
         let name = &self.config().node_name;
         self.api().patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
     }
@@ -209,7 +205,8 @@ impl NodeStatusTask {
                 ("hugepages-2Mi", "0".to_owned()),
                 ("hugepages-1Gi", "0".to_owned()),
             ];
-            pairs.into_iter().map(|(k, v)| (k.to_owned(), text(v))).collect::<BTreeMap<_, _>>()
+            let own = pairs.into_iter().map(|(k, v)| (k.to_owned(), text(v)));
+            extended_resources(old).into_iter().chain(own).collect::<BTreeMap<_, _>>()
         };
         let storage = format!("{}Ki", disk.capacity / 1024);
         NodeStatus {
@@ -316,6 +313,33 @@ impl NodeStatusTask {
     }
 }
 
+/// The patch that makes `old` be `new`.
+fn status_patch(old: Option<&NodeStatus>, new: &NodeStatus) -> serde_json::Result<Value> {
+    let mut patch = serde_json::to_value(new)?;
+    // Volumes are the attach controller's; an absent field would not change it anyway.
+    if let Some(members) = patch.as_object_mut() {
+        members.remove("volumesAttached");
+    }
+    let before = [
+        ("capacity", old.and_then(|o| o.capacity.as_ref())),
+        ("allocatable", old.and_then(|o| o.allocatable.as_ref())),
+    ];
+    for (field, before) in before {
+        let Some(amounts) = patch.get_mut(field).and_then(Value::as_object_mut) else { continue };
+        for name in before.into_iter().flatten().map(|(name, _)| name) {
+            amounts.entry(name.as_str()).or_insert(Value::Null);
+        }
+    }
+    Ok(patch)
+}
+
+/// What somebody else has advertised as the node's capacity. All of it is for pods.
+fn extended_resources(status: Option<&NodeStatus>) -> BTreeMap<String, Quantity> {
+    let capacity = status.and_then(|s| s.capacity.as_ref()).into_iter().flatten();
+    let extended = capacity.filter(|(name, _)| name.contains('/') && !name.contains("kubernetes.io/"));
+    extended.map(|(name, amount)| (name.clone(), amount.clone())).collect()
+}
+
 fn is_ready(status: Option<&NodeStatus>) -> bool {
     let conditions = status.and_then(|s| s.conditions.as_ref());
     conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
@@ -339,4 +363,30 @@ fn differs(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
         || old.node_info != new.node_info
         || old.images != new.images
         || old.daemon_endpoints != new.daemon_endpoints
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extended_resources_of_others_are_kept() {
+        let names = ["cpu", "example.com/gadget", "hugepages-2Mi", "kubernetes.io/batch-cpu"];
+        let capacity = names.map(|name| (name.to_owned(), Quantity("3".to_owned())));
+        let status = NodeStatus { capacity: Some(capacity.into()), ..NodeStatus::default() };
+        let kept = extended_resources(Some(&status));
+        assert_eq!(kept, BTreeMap::from([("example.com/gadget".to_owned(), Quantity("3".to_owned()))]));
+        assert!(extended_resources(None).is_empty());
+    }
+
+    #[test]
+    fn resources_that_are_gone_leave_the_status() {
+        let amounts =
+            |names: &[&str]| Some(names.iter().map(|n| ((*n).to_owned(), Quantity("1".to_owned()))).collect());
+        let old = NodeStatus { allocatable: amounts(&["cpu", "example.com/gadget"]), ..NodeStatus::default() };
+        let new = NodeStatus { allocatable: amounts(&["cpu"]), ..NodeStatus::default() };
+        let patch = status_patch(Some(&old), &new).unwrap();
+        assert_eq!(patch["allocatable"], json!({"cpu": "1", "example.com/gadget": null}));
+    }
 }

@@ -158,7 +158,9 @@ impl Walk {
                 Shape::Scalar(Scalar::String | Scalar::Bytes) => *value = "".into(),
                 Shape::Scalar(Scalar::Quantity) => *value = "0".into(),
                 Shape::Scalar(Scalar::Bool) => *value = false.into(),
-                Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double | Scalar::IntOrString) => *value = 0.into(),
+                Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double | Scalar::IntOrString) => {
+                    *value = 0.into()
+                }
                 Shape::Struct(_) => *value = Value::Object(serde_json::Map::new()),
                 Shape::Scalar(Scalar::Time | Scalar::MicroTime | Scalar::Duration)
                 | Shape::Any
