@@ -1,4 +1,5 @@
-//! The embedded engine: one redb file, one writer thread that commits what is waiting together.
+//! The embedded engine: one writer thread that commits what is waiting together, to a journal; from there it goes to
+//! one redb file.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -12,11 +13,14 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::checkpoint;
 use crate::error::StoreError;
 use crate::history::{History, Limits};
+use crate::journal::{Journal, Record};
 use crate::model::{Page, Range, Revision, Txn};
 use crate::store::{Observer, Store, Watch};
 use crate::table::{self, Rows};
+use crate::view::{Changes, View};
 use crate::writer::{Command, Writer};
 
 const FILE: &str = "store.redb";
@@ -49,14 +53,7 @@ pub(crate) struct Shared {
     pub revision: AtomicU64,
 }
 
-/// The rows of the newest revision and what led to them.
-pub(crate) struct View {
-    /// `None` after a failed commit, until the file could be opened again.
-    pub rows: Option<Arc<Rows>>,
-    pub history: History,
-}
-
-/// A store in one file of one process.
+/// A store in one directory of one process.
 ///
 /// An acknowledged write is on disk. A commit that fails (full or broken disk) fails the writes it held; the store
 /// goes on and later writes may succeed.
@@ -78,16 +75,17 @@ impl EmbeddedStore {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(directory)?;
         let path = dir.join(FILE);
         let database = open_database(&path, options.cache_bytes)?;
-        let revision = table::read_revision(&database).map_err(|e| read_error(&path, e))?;
-        let rows = Some(Arc::new(Rows::open(&database).map_err(|e| read_error(&path, e))?));
+        let (journal, records) = Journal::open(&path).map_err(directory)?;
+        let revision = replay(&database, records).map_err(|e| read_error(&path, e))?;
+        let rows = Rows::open(&database).map_err(|e| read_error(&path, e))?;
         let shared = Arc::new(Shared {
             path,
             cache_bytes: options.cache_bytes,
-            view: RwLock::new(View { rows, history: History::new(revision, options.history) }),
+            view: RwLock::new(View::new(rows, History::new(revision, options.history))),
             revision: AtomicU64::new(revision),
         });
         let (commands, receiver) = mpsc::channel(QUEUE);
-        let writer = Writer::new(shared.clone(), database, receiver);
+        let writer = Writer::new(shared.clone(), journal, database, receiver);
         let writer =
             std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run()).map_err(directory)?;
         Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
@@ -103,7 +101,8 @@ impl EmbeddedStore {
         }
         let source = open_existing(snapshot)?;
         let rows = Rows::open(&source).map_err(|e| read_error(snapshot, e))?;
-        table::copy(&rows, &path, RESTORE_GAP).map_err(|e| write_error(&path, e))
+        let revision = table::read_revision(&source).map_err(|e| read_error(snapshot, e))? + RESTORE_GAP;
+        table::copy(&rows, &Changes::new(), &path, revision).map_err(|e| write_error(&path, e))
     }
 
     async fn ask<T>(
@@ -167,8 +166,12 @@ impl Store for EmbeddedStore {
             if path.exists() {
                 return Err(StoreError::Directory { path, source: std::io::ErrorKind::AlreadyExists.into() });
             }
-            let rows = shared.view.read().rows.clone().ok_or(StoreError::Unavailable)?;
-            table::copy(&rows, &path, 0).map_err(|e| write_error(&path, e))
+            let (rows, changes, revision) = {
+                let view = shared.view.read();
+                let (rows, changes) = view.at(&Range::default(), None)?;
+                (rows, changes, shared.revision.load(Ordering::Acquire))
+            };
+            table::copy(&rows, &changes, &path, revision).map_err(|e| write_error(&path, e))
         })
         .await
     }
@@ -178,16 +181,32 @@ impl Shared {
     pub fn range(&self, range: &Range) -> Result<Page, StoreError> {
         let view = self.view.read();
         let newest = self.revision.load(Ordering::Acquire);
-        let undo = match range.revision {
-            Some(asked) if asked > newest => return Err(StoreError::Future { asked, newest }),
-            Some(asked) => view.history.undo(range, asked)?,
-            None => Default::default(),
-        };
-        let rows = view.rows.clone().ok_or(StoreError::Unavailable)?;
+        if let Some(asked) = range.revision.filter(|asked| *asked > newest) {
+            return Err(StoreError::Future { asked, newest });
+        }
+        let (rows, instead) = view.at(range, range.revision)?;
         drop(view);
-        let (items, more) = rows.page(range, undo).map_err(|e| read_error(&self.path, e))?;
+        let (items, more) = rows.page(range, instead).map_err(|e| read_error(&self.path, e))?;
         Ok(Page { items, revision: newest, more })
     }
+}
+
+/// Moves what the journal holds to the rows' file; gives the newest revision.
+fn replay(database: &redb::Database, records: Vec<Record>) -> Result<Revision, redb::Error> {
+    let stored = table::read_revision(database)?;
+    let (mut revision, mut changes) = (stored, Changes::new());
+    for record in records.into_iter().filter(|r| r.after > stored) {
+        if record.before != revision {
+            tracing::error!(revision, found = record.before, "the datastore's journal has a gap: what follows is lost");
+            break;
+        }
+        revision = record.after;
+        changes.extend(record.changes);
+    }
+    if revision > stored {
+        checkpoint::write(database, &changes, revision)?;
+    }
+    Ok(revision)
 }
 
 async fn blocking<T: Send + 'static>(

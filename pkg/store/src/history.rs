@@ -1,12 +1,11 @@
 //! The bounded past: what changed lately, for watches from a revision and for reads at a revision.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-
-use bytes::Bytes;
 
 use crate::error::StoreError;
 use crate::model::{Event, KeyValue, Range, Revision};
+use crate::view::Changes;
 
 /// How much of the past is kept; whichever limit is met first counts.
 #[derive(Clone, Debug)]
@@ -79,8 +78,8 @@ impl History {
     }
 
     /// For keys of the range that changed after a revision: what they held at it.
-    pub fn undo(&self, range: &Range, to: Revision) -> Result<BTreeMap<Bytes, Option<KeyValue>>, StoreError> {
-        let mut before = BTreeMap::new();
+    pub fn undo(&self, range: &Range, to: Revision) -> Result<Changes, StoreError> {
+        let mut before = Changes::new();
         for event in self.since(range, to)? {
             before.entry(event.key).or_insert(event.previous);
         }

@@ -1,11 +1,14 @@
 //! Revisioned key-value store: the `Store` trait and its engines.
 
+mod checkpoint;
 mod embedded;
 mod error;
 mod history;
+mod journal;
 mod model;
 mod store;
 mod table;
+mod view;
 mod writer;
 
 pub use embedded::{EmbeddedStore, Options};

@@ -1,12 +1,12 @@
 //! The rows of the file: key to revisions and value. The row with the empty key holds the newest revision.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, Table, TableDefinition};
 
 use crate::model::{KeyValue, Range, Revision};
+use crate::view::Changes;
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 const REVISION_KEY: &[u8] = b"";
@@ -43,10 +43,6 @@ pub fn open(txn: &redb::WriteTransaction) -> Result<Table<'_, &'static [u8], &'s
     Ok(txn.open_table(ROWS)?)
 }
 
-pub fn get(table: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &Bytes) -> Result<Option<KeyValue>> {
-    Ok(table.get(&key[..])?.map(|row| decode(key.clone(), row.value())))
-}
-
 pub fn put(table: &mut Table<'_, &'static [u8], &'static [u8]>, item: &KeyValue) -> Result<()> {
     let mut row = table.insert_reserve(&item.key[..], HEAD + item.value.len())?;
     let row = row.as_mut();
@@ -79,22 +75,26 @@ impl Rows {
         Ok(Self(database.begin_read()?.open_table(ROWS)?))
     }
 
-    /// The rows of a range, where keys in `undo` hold what it says; and whether more exist.
-    pub fn page(&self, range: &Range, undo: BTreeMap<Bytes, Option<KeyValue>>) -> Result<(Vec<KeyValue>, bool)> {
+    pub fn get(&self, key: &Bytes) -> Result<Option<KeyValue>> {
+        Ok(self.0.get(&key[..])?.map(|row| decode(key.clone(), row.value())))
+    }
+
+    /// The rows of a range, where keys in `instead` hold what it says; and whether more exist.
+    pub fn page(&self, range: &Range, instead: Changes) -> Result<(Vec<KeyValue>, bool)> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         // Skips the row of the revision.
         let start = if range.start.is_empty() { Excluded(REVISION_KEY) } else { Included(&range.start[..]) };
         let end = if range.end.is_empty() { Unbounded } else { Excluded(&range.end[..]) };
         let limit = if range.limit == 0 { usize::MAX } else { range.limit };
         let mut items: Vec<KeyValue> = Vec::new();
-        let mut undo = undo.into_iter().peekable();
+        let mut instead = instead.into_iter().peekable();
         for row in self.0.range::<&[u8]>((start, end))? {
             let (key, value) = row?;
             let key = key.value();
-            while let Some((_, old)) = undo.next_if(|(k, _)| &k[..] < key) {
+            while let Some((_, old)) = instead.next_if(|(k, _)| &k[..] < key) {
                 items.extend(old);
             }
-            match undo.next_if(|(k, _)| k == key) {
+            match instead.next_if(|(k, _)| k == key) {
                 Some((_, old)) => items.extend(old),
                 None => items.push(decode(Bytes::copy_from_slice(key), value.value())),
             }
@@ -103,7 +103,7 @@ impl Rows {
             }
         }
         if items.len() <= limit {
-            items.extend(undo.filter_map(|(_, old)| old));
+            items.extend(instead.filter_map(|(_, old)| old));
         }
         let more = items.len() > limit;
         items.truncate(limit);
@@ -111,8 +111,8 @@ impl Rows {
     }
 }
 
-/// Writes all rows of one moment to a new file, with the revision raised by `gap`.
-pub fn copy(rows: &Rows, path: &Path, gap: Revision) -> Result<()> {
+/// Writes all rows of one moment, and the changes that they miss, to a new file of a revision.
+pub fn copy(rows: &Rows, changes: &Changes, path: &Path, revision: Revision) -> Result<()> {
     let temporary = path.with_extension("partial");
     let target = Database::create(&temporary)?;
     let txn = target.begin_write()?;
@@ -120,10 +120,14 @@ pub fn copy(rows: &Rows, path: &Path, gap: Revision) -> Result<()> {
         let mut table = txn.open_table(ROWS)?;
         for row in rows.0.range::<&[u8]>(..)? {
             let (key, value) = row?;
-            table.insert(key.value(), value.value())?;
+            if !changes.contains_key(key.value()) {
+                table.insert(key.value(), value.value())?;
+            }
         }
-        let revision = rows.0.get(REVISION_KEY)?.map_or(FIRST_REVISION, |row| number(row.value(), 0));
-        write_revision(&mut table, revision + gap)?;
+        for item in changes.values().flatten() {
+            put(&mut table, item)?;
+        }
+        write_revision(&mut table, revision)?;
     }
     txn.commit()?;
     drop(target);

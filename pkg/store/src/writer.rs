@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::embedded::{Shared, open_database};
+use crate::checkpoint::Checkpointer;
+use crate::embedded::Shared;
 use crate::error::StoreError;
+use crate::journal::Journal;
 use crate::model::{Compare, Event, KeyValue, Page, Range, Revision, Txn};
 use crate::store::{Observer, Watch};
-use crate::table::{self, Rows};
+use crate::table::Rows;
+use crate::view::{Changes, View};
 
 /// One commit takes at most this many transactions or bytes.
 const BATCH: usize = 512;
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 /// Changes that may wait in a watch; one that lags more is ended.
 const WATCH_QUEUE: usize = 1024;
 
@@ -28,21 +32,25 @@ pub(crate) enum Command {
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
-    /// `None` after a failed commit, until the file could be opened again.
-    database: Option<redb::Database>,
+    journal: Journal,
+    checkpointer: Checkpointer,
     commands: mpsc::Receiver<Command>,
     observers: Vec<(Range, Arc<dyn Observer>)>,
     watches: Vec<(Range, mpsc::Sender<Vec<Event>>)>,
-    /// What a commit that reported failure may have written all the same.
-    doubtful: Option<(Vec<Event>, Revision)>,
 }
 
 type Waiting = Vec<(Txn, Reply<Revision>)>;
 type Outcome = Result<Revision, StoreError>;
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, database: redb::Database, commands: mpsc::Receiver<Command>) -> Self {
-        Self { shared, database: Some(database), commands, observers: Vec::new(), watches: Vec::new(), doubtful: None }
+    pub fn new(
+        shared: Arc<Shared>,
+        journal: Journal,
+        database: redb::Database,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        let checkpointer = Checkpointer::new(shared.clone(), database);
+        Self { shared, journal, checkpointer, commands, observers: Vec::new(), watches: Vec::new() }
     }
 
     pub fn run(mut self) {
@@ -65,6 +73,8 @@ impl Writer {
             }
             self.commit(waiting);
         }
+        // What could not be written is in the journal.
+        let _ = self.checkpointer.finish();
     }
 
     fn commit(&mut self, waiting: Waiting) {
@@ -75,10 +85,7 @@ impl Writer {
         let outcomes = match self.write(&txns) {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                tracing::error!(error = %error, "writing to the datastore failed");
-                // After a failed write redb refuses everything until the file is opened again.
-                self.shared.view.write().rows = None;
-                self.database = None;
+                tracing::error!(%error, "writing to the datastore failed");
                 let source = Arc::new(error);
                 let path = &self.shared.path;
                 txns.iter().map(|_| Err(StoreError::Write { path: path.clone(), source: source.clone() })).collect()
@@ -94,64 +101,30 @@ impl Writer {
 
     /// Commits all transactions whose compares hold, in order.
     fn write(&mut self, txns: &[Txn]) -> Result<Vec<Outcome>, redb::Error> {
-        self.reopen()?;
-        let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
-        let mut revision = self.shared.revision.load(Ordering::Acquire);
-        let before = revision;
-        let (mut events, mut outcomes) = (Vec::new(), Vec::with_capacity(txns.len()));
-        let commit = database.begin_write()?;
-        {
-            let mut rows = table::open(&commit)?;
-            for txn in txns {
-                outcomes.push(match check(&rows, &txn.compares)? {
-                    Some(failed) => Err(failed),
-                    None => {
-                        let changed = apply(&mut rows, txn, revision + 1, &mut events)?;
-                        revision += u64::from(changed);
-                        Ok(revision)
-                    }
-                });
-            }
-            if revision > before {
-                table::write_revision(&mut rows, revision)?;
-            }
-        }
-        if revision == before {
-            commit.abort()?;
+        let before = self.shared.revision.load(Ordering::Acquire);
+        self.checkpointer.recover()?;
+        let (outcomes, events, revision) = {
+            let view = self.shared.view.read();
+            let rows = view.rows.clone().ok_or(redb::Error::DatabaseClosed)?;
+            Draft::new(&view, &rows, before).take(txns)?
+        };
+        if events.is_empty() {
             return Ok(outcomes);
         }
-        match commit.commit().map_err(redb::Error::from).and_then(|()| Rows::open(database)) {
-            Ok(rows) => self.publish(&events, revision, rows),
-            Err(error) => {
-                self.doubtful = Some((events, revision));
-                return Err(error);
-            }
+        if !self.journal.has_room(&events) {
+            self.checkpointer.begin(before)?;
+            self.journal.turn();
         }
+        self.journal.append(before, revision, &events)?;
+        self.publish(&events, revision);
         Ok(outcomes)
     }
 
-    /// Opens the file again after a failed commit.
-    fn reopen(&mut self) -> Result<(), redb::Error> {
-        if self.database.is_some() {
-            return Ok(());
-        }
-        let reopened = open_database(&self.shared.path, self.shared.cache_bytes).map_err(flatten)?;
-        let found = table::read_revision(&reopened)?;
-        let rows = Rows::open(&reopened)?;
-        self.database = Some(reopened);
-        // The failed commit may have reached the disk: then it did happen, although its writers were told of an error.
-        match self.doubtful.take() {
-            Some((events, revision)) if revision == found => self.publish(&events, revision, rows),
-            _ => self.shared.view.write().rows = Some(Arc::new(rows)),
-        }
-        Ok(())
-    }
-
-    fn publish(&mut self, events: &[Event], revision: Revision, rows: Rows) {
+    fn publish(&mut self, events: &[Event], revision: Revision) {
         {
             let mut view = self.shared.view.write();
+            view.apply(events);
             view.history.push(events, Instant::now());
-            view.rows = Some(Arc::new(rows));
             self.shared.revision.store(revision, Ordering::Release);
         }
         for (range, observer) in &self.observers {
@@ -198,50 +171,92 @@ impl Writer {
     }
 }
 
-type Table<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
+/// What transactions would change, each seeing those before it.
+struct Draft<'a> {
+    view: &'a View,
+    rows: &'a Rows,
+    changed: Changes,
+    events: Vec<Event>,
+    revision: Revision,
+}
 
-/// The first compare that does not hold.
-fn check(rows: &Table<'_>, compares: &[Compare]) -> Result<Option<StoreError>, redb::Error> {
-    for (index, compare) in compares.iter().enumerate() {
-        let (key, expected) = match compare {
-            Compare::Absent(key) => (key, 0),
-            Compare::Modified(key, revision) => (key, *revision),
-        };
-        let current = table::get(rows, key)?;
-        if current.as_ref().map_or(0, |kv| kv.mod_revision) != expected {
-            return Ok(Some(StoreError::Compare { index, current }));
+type Drafted = (Vec<Outcome>, Vec<Event>, Revision);
+
+impl<'a> Draft<'a> {
+    fn new(view: &'a View, rows: &'a Rows, revision: Revision) -> Self {
+        Self { view, rows, changed: Changes::new(), events: Vec::new(), revision }
+    }
+
+    fn take(mut self, txns: &[Txn]) -> Result<Drafted, redb::Error> {
+        let mut outcomes = Vec::with_capacity(txns.len());
+        for txn in txns {
+            outcomes.push(match self.check(&txn.compares)? {
+                Some(failed) => Err(failed),
+                None => {
+                    self.apply(txn)?;
+                    Ok(self.revision)
+                }
+            });
+        }
+        Ok((outcomes, self.events, self.revision))
+    }
+
+    fn get(&self, key: &Bytes) -> Result<Option<KeyValue>, redb::Error> {
+        match self.changed.get(key).or_else(|| self.view.changed(key)) {
+            Some(item) => Ok(item.clone()),
+            None => self.rows.get(key),
         }
     }
-    Ok(None)
-}
 
-/// Whether the transaction changed anything.
-fn apply(rows: &mut Table<'_>, txn: &Txn, revision: Revision, events: &mut Vec<Event>) -> Result<bool, redb::Error> {
-    let before = events.len();
-    for (key, value) in &txn.puts {
-        let previous = table::get(rows, key)?;
-        let item = KeyValue {
-            key: key.clone(),
-            value: value.clone(),
-            create_revision: previous.as_ref().map_or(revision, |p| p.create_revision),
-            mod_revision: revision,
-            version: previous.as_ref().map_or(0, |p| p.version) + 1,
-        };
-        table::put(rows, &item)?;
-        events.push(Event { key: key.clone(), value: Some(item), previous, revision, origin: txn.origin.clone() });
+    /// The first compare that does not hold.
+    fn check(&self, compares: &[Compare]) -> Result<Option<StoreError>, redb::Error> {
+        for (index, compare) in compares.iter().enumerate() {
+            let (key, expected) = match compare {
+                Compare::Absent(key) => (key, 0),
+                Compare::Modified(key, revision) => (key, *revision),
+            };
+            let current = self.get(key)?;
+            if current.as_ref().map_or(0, |kv| kv.mod_revision) != expected {
+                return Ok(Some(StoreError::Compare { index, current }));
+            }
+        }
+        Ok(None)
     }
-    for key in &txn.deletes {
-        let Some(previous) = table::get(rows, key)? else { continue };
-        rows.remove(&key[..])?;
-        let origin = txn.origin.clone();
-        events.push(Event { key: key.clone(), value: None, previous: Some(previous), revision, origin });
-    }
-    Ok(events.len() > before)
-}
 
-fn flatten(error: StoreError) -> redb::Error {
-    match error {
-        StoreError::Directory { source, .. } => redb::Error::Io(source),
-        other => redb::Error::Corrupted(other.to_string()),
+    /// Takes the next revision if the transaction changes anything.
+    fn apply(&mut self, txn: &Txn) -> Result<(), redb::Error> {
+        let (before, revision) = (self.events.len(), self.revision + 1);
+        for (key, value) in &txn.puts {
+            let previous = self.get(key)?;
+            let item = KeyValue {
+                key: key.clone(),
+                value: value.clone(),
+                create_revision: previous.as_ref().map_or(revision, |p| p.create_revision),
+                mod_revision: revision,
+                version: previous.as_ref().map_or(0, |p| p.version) + 1,
+            };
+            self.push(txn, Some(item), previous, revision, key);
+        }
+        for key in &txn.deletes {
+            if let Some(previous) = self.get(key)? {
+                self.push(txn, None, Some(previous), revision, key);
+            }
+        }
+        if self.events.len() > before {
+            self.revision = revision;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        txn: &Txn,
+        value: Option<KeyValue>,
+        previous: Option<KeyValue>,
+        revision: Revision,
+        key: &Bytes,
+    ) {
+        self.changed.insert(key.clone(), value.clone());
+        self.events.push(Event { key: key.clone(), value, previous, revision, origin: txn.origin.clone() });
     }
 }
