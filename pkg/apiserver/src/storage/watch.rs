@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 use super::collection::Collection;
 use super::map::{Key, ObjectMap};
 use super::object::Object;
-use super::watchers::{Seen, Target, Watcher};
+use super::watchers::{Crowd, Seen, Target, Watcher};
 use crate::options::ListOptions;
 
 /// Changes that may wait in one watch.
@@ -57,8 +57,10 @@ pub enum Encoding {
     Protobuf,
 }
 
-#[derive(Debug, Default)]
-struct Encoded {
+#[derive(Debug)]
+struct Shared {
+    /// When the change happened.
+    at: std::time::Instant,
     json: OnceLock<Bytes>,
     protobuf: OnceLock<Bytes>,
 }
@@ -69,26 +71,27 @@ pub struct WatchEvent {
     pub kind: WatchKind,
     /// For bookmarks an object with only kind and metadata.
     pub object: Arc<Object>,
-    encoded: Option<Arc<Encoded>>,
+    shared: Option<Arc<Shared>>,
 }
 
 impl WatchEvent {
     fn new(kind: WatchKind, object: Arc<Object>) -> Self {
-        Self { kind, object, encoded: None }
+        Self { kind, object, shared: None }
     }
 
     /// An event that several watchers get.
-    pub(super) fn shared(kind: WatchKind, object: Arc<Object>) -> Self {
-        Self { kind, object, encoded: Some(Arc::default()) }
+    pub(super) fn shared(kind: WatchKind, object: Arc<Object>, at: std::time::Instant) -> Self {
+        let shared = Shared { at, json: OnceLock::new(), protobuf: OnceLock::new() };
+        Self { kind, object, shared: Some(Arc::new(shared)) }
     }
 
     /// The event in the storage version's wire form, encoded by the first watcher that asks and shared with the
     /// others. Every caller must pass the same function for the same encoding.
     pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce() -> Bytes) -> Bytes {
-        let Some(encoded) = &self.encoded else { return encode() };
+        let Some(shared) = &self.shared else { return encode() };
         let slot = match encoding {
-            Encoding::Json => &encoded.json,
-            Encoding::Protobuf => &encoded.protobuf,
+            Encoding::Json => &shared.json,
+            Encoding::Protobuf => &shared.protobuf,
         };
         slot.get_or_init(encode).clone()
     }
@@ -144,7 +147,7 @@ impl Collection {
             stream.backlog = state.since(after).filter_map(|change| Seen::new(change).by(&watcher)).collect();
             stream.after = after;
         }
-        stream.id = state.watchers.add(stream.target.clone(), watcher);
+        (stream.id, stream.pace.crowd) = state.watchers.add(stream.target.clone(), watcher);
         drop(state);
         let selected =
             objects.range(namespace, Bound::Unbounded).filter(|o| o.matches(&options.labels, &options.fields));
@@ -177,6 +180,7 @@ pub struct WatchStream {
     /// Everything up to here was told, once initial events and backlog are.
     told: u64,
     bookmarks: bool,
+    pace: Pace,
     alarm: Pin<Box<Sleep>>,
     deadline: Instant,
 }
@@ -198,6 +202,7 @@ impl WatchStream {
             after: 0,
             told: 0,
             bookmarks: options.bookmarks,
+            pace: Pace::default(),
             alarm: Box::pin(tokio::time::sleep_until(first)),
             deadline,
         }
@@ -212,6 +217,52 @@ impl WatchStream {
             return Some(self.collection.bookmark(self.told, true));
         }
         self.backlog.pop_front()
+    }
+}
+
+/// Gathers what comes in quick succession to a watcher of a crowd: it is told at once after a quiet time, and of all
+/// that came meanwhile after a pause.
+#[derive(Default)]
+struct Pace {
+    crowd: Arc<Crowd>,
+    /// Changes are being told, until none is left.
+    flowing: bool,
+    /// When telling them began the last time.
+    began: Option<Instant>,
+    /// The end of the pause before telling what is there now.
+    resumes: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pace {
+    /// Whether the changes that are there shall wait; the task is woken when they need not any more.
+    fn hold(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.flowing {
+            return false;
+        }
+        if self.resumes.is_none() {
+            let end = self.began.zip(self.crowd.pause()).map(|(began, pause)| began + pause);
+            let Some(end) = end.filter(|end| *end > Instant::now()) else { return false };
+            self.resumes = Some(end);
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(end),
+                None => self.sleep = Some(Box::pin(tokio::time::sleep_until(end))),
+            }
+        }
+        self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_pending())
+    }
+
+    fn tell(&mut self, event: &WatchEvent) {
+        if std::mem::replace(&mut self.flowing, true) {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(shared) = &event.shared {
+            let ready = self.resumes.unwrap_or(shared.at.into()).max(shared.at.into());
+            self.crowd.told_after(now.saturating_duration_since(ready));
+        }
+        self.began = Some(now);
+        self.resumes = None;
     }
 }
 
@@ -230,12 +281,18 @@ impl Stream for WatchStream {
             return Poll::Ready(Some(event));
         }
         loop {
+            if !this.queue.is_empty() && this.pace.hold(cx) {
+                return Poll::Pending;
+            }
             // Read before the queue is found empty: then all changes up to it were told.
             let published = this.collection.clock.published();
             match this.queue.poll_recv(cx) {
                 Poll::Ready(Some(event)) if event.object.revision() <= this.after => continue,
-                Poll::Ready(event) => return Poll::Ready(event),
-                Poll::Pending => {}
+                Poll::Ready(event) => {
+                    event.iter().for_each(|event| this.pace.tell(event));
+                    return Poll::Ready(event);
+                }
+                Poll::Pending => this.pace.flowing = false,
             }
             if this.queue.is_empty() {
                 this.told = this.told.max(published).max(this.after);
@@ -258,5 +315,40 @@ impl Stream for WatchStream {
 impl Drop for WatchStream {
     fn drop(&mut self) {
         self.collection.state.write().watchers.remove(&self.target, self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> WatchEvent {
+        let layout = Arc::new(crate::storage::object::Layout::new("v1", "Pod", &[]));
+        let object = Arc::new(Object::free(&layout, Bytes::new(), 1));
+        WatchEvent::shared(WatchKind::Added, object, Instant::now().into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watcher_of_a_slow_crowd_is_told_of_several_changes_at_once() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut pace = Pace { crowd: Crowd::of(1000), ..Pace::default() };
+        let slow = event();
+        tokio::time::advance(Duration::from_millis(20)).await;
+        assert!(!pace.hold(&mut cx), "the first one is told at once");
+        pace.tell(&slow);
+        assert!(!pace.hold(&mut cx), "and what is there with it");
+        pace.flowing = false;
+        assert!(pace.hold(&mut cx), "the next one waits");
+        tokio::time::advance(Duration::from_millis(39)).await;
+        assert!(pace.hold(&mut cx));
+        tokio::time::advance(Duration::from_millis(2)).await;
+        assert!(!pace.hold(&mut cx), "for twice the time that telling took");
+        pace.tell(&event());
+        pace.flowing = false;
+        tokio::time::advance(Duration::from_millis(101)).await;
+        assert!(!pace.hold(&mut cx), "after a quiet time nothing waits");
+        let few = Pace { crowd: Crowd::of(3), began: Some(Instant::now()), ..Pace::default() };
+        few.crowd.told_after(Duration::from_secs(1));
+        assert_eq!(few.crowd.pause(), None, "few watchers are never paused");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kube1_api::selector::{FieldSelector, LabelSelector};
 use tokio::sync::mpsc;
@@ -32,10 +34,66 @@ impl Watcher {
     }
 }
 
+/// Those who watch the same target, and how long telling them takes.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    size: AtomicUsize,
+    /// The longest time from a change to one of them that was seen lately, in microseconds.
+    lag: AtomicU64,
+}
+
+impl Crowd {
+    /// Watchers who are told within this time of each other need not be spared.
+    const SHORT: Duration = Duration::from_millis(2);
+    /// No change waits longer than this to be told together with others, nor longer than this for each watcher.
+    const LONG: Duration = Duration::from_millis(100);
+    const LONG_EACH: Duration = Duration::from_micros(50);
+
+    #[cfg(test)]
+    pub fn of(size: usize) -> Arc<Self> {
+        Arc::new(Self { size: size.into(), lag: 0.into() })
+    }
+
+    /// A change was told so long after it could have been.
+    pub fn told_after(&self, lag: Duration) {
+        let lag = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
+        if lag > self.lag.load(Ordering::Relaxed) {
+            self.lag.store(lag, Ordering::Relaxed);
+        }
+    }
+
+    /// How long a watcher should go untold of further changes, so that telling all takes only a part of the time.
+    pub fn pause(&self) -> Option<Duration> {
+        let size = u32::try_from(self.size.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let most = Self::LONG_EACH.saturating_mul(size).min(Self::LONG);
+        let pause = Duration::from_micros(self.lag.load(Ordering::Relaxed)).saturating_mul(2).min(most);
+        (pause >= Self::SHORT).then_some(pause)
+    }
+
+    /// A further change is told: the times of older ones count less.
+    fn next(&self) {
+        let lag = self.lag.load(Ordering::Relaxed);
+        self.lag.store(lag - lag.div_ceil(8), Ordering::Relaxed);
+    }
+}
+
+#[derive(Default)]
+struct Group {
+    watchers: Vec<Watcher>,
+    crowd: Arc<Crowd>,
+}
+
+impl Group {
+    fn retain(&mut self, keep: impl FnMut(&Watcher) -> bool) {
+        self.watchers.retain(keep);
+        self.crowd.size.store(self.watchers.len(), Ordering::Relaxed);
+    }
+}
+
 /// The watchers of a collection.
 #[derive(Default)]
 pub(super) struct Watchers {
-    by_target: HashMap<Target, Vec<Watcher>>,
+    by_target: HashMap<Target, Group>,
     last_id: u64,
 }
 
@@ -58,12 +116,13 @@ impl Watchers {
         }
         let mut seen = Seen::new(change);
         for target in targets {
-            let Some(watchers) = self.by_target.get_mut(&target) else { continue };
-            watchers.retain(|watcher| match seen.by(watcher) {
+            let Some(group) = self.by_target.get_mut(&target) else { continue };
+            group.crowd.next();
+            group.retain(|watcher| match seen.by(watcher) {
                 Some(event) => watcher.queue.try_send(event).is_ok(),
                 None => true,
             });
-            if watchers.is_empty() {
+            if group.watchers.is_empty() {
                 self.by_target.remove(&target);
             }
         }
@@ -74,17 +133,20 @@ impl Watchers {
         self.by_target.is_empty()
     }
 
-    pub fn add(&mut self, target: Target, mut watcher: Watcher) -> u64 {
+    /// Gives the watcher's id and the crowd that it is one of.
+    pub fn add(&mut self, target: Target, mut watcher: Watcher) -> (u64, Arc<Crowd>) {
         self.last_id += 1;
         watcher.id = self.last_id;
-        self.by_target.entry(target).or_default().push(watcher);
-        self.last_id
+        let group = self.by_target.entry(target).or_default();
+        group.watchers.push(watcher);
+        group.crowd.size.store(group.watchers.len(), Ordering::Relaxed);
+        (self.last_id, group.crowd.clone())
     }
 
     pub fn remove(&mut self, target: &Target, id: u64) {
-        if let Some(watchers) = self.by_target.get_mut(target) {
-            watchers.retain(|w| w.id != id);
-            if watchers.is_empty() {
+        if let Some(group) = self.by_target.get_mut(target) {
+            group.retain(|w| w.id != id);
+            if group.watchers.is_empty() {
                 self.by_target.remove(target);
             }
         }
@@ -121,7 +183,7 @@ impl<'a> Seen<'a> {
                 (Some(previous), WatchKind::Deleted) if !change.deleted => Arc::new(previous.at(change.revision())),
                 _ => change.object.clone(),
             };
-            WatchEvent::shared(kind, object)
+            WatchEvent::shared(kind, object, change.at)
         });
         Some(event.clone())
     }
