@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use kube1_api::codec::partial_object_metadata;
+use kube1_api::codec::protobuf::ListEncoder;
 use kube1_api::status::Status;
 use serde_json::{Map, Value, json};
 
@@ -16,7 +17,7 @@ use crate::negotiate::View;
 use crate::storage::Object;
 
 /// Chunks of a streamed list are about this long; lists shorter than it are sent whole.
-const CHUNK: usize = 128 * 1024;
+pub(super) const CHUNK: usize = 128 * 1024;
 
 /// The metadata of a list.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +28,7 @@ pub struct ListHead {
 }
 
 impl ListHead {
-    fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         let mut meta = Map::new();
         // What is not stored has no revision.
         if self.revision > 0 {
@@ -48,6 +49,11 @@ impl Encoder {
     pub fn list(&self, head: &ListHead, items: Vec<Arc<Object>>) -> Result<Reply, Status> {
         if self.is_verbatim() {
             return Ok(self.spliced(head, items));
+        }
+        if self.is_transcoded()
+            && let Some(encoder) = ListEncoder::new(&self.row.api_version(), &self.row.list_kind)
+        {
+            return Ok(self.transcoded(encoder, head, items));
         }
         let mut values = Vec::with_capacity(items.len());
         for item in &items {

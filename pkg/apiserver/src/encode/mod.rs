@@ -3,6 +3,7 @@
 //! The usual case, JSON of the stored version, copies bytes and parses nothing.
 
 mod list;
+mod protobuf_list;
 mod render;
 mod watch;
 
@@ -56,6 +57,11 @@ impl Encoder {
         self.accepted == Accepted::default() && self.row.is_storage_version() && !self.row.is_custom()
     }
 
+    /// Whether the answer is the protobuf form of the stored bytes.
+    fn is_transcoded(&self) -> bool {
+        self.accepted == Accepted::plain(Format::Protobuf) && self.row.is_storage_version() && !self.row.is_custom()
+    }
+
     /// A stored object as the row shows it.
     pub fn shown(&self, stored: &[u8]) -> Result<Value, Status> {
         let mut value: Value = serde_json::from_slice(stored).map_err(Status::internal)?;
@@ -67,6 +73,10 @@ impl Encoder {
     pub fn stored(&self, code: StatusCode, stored: &Bytes) -> Result<Reply, Status> {
         if self.is_verbatim() {
             return Ok(respond::bytes(code, JSON, stored.clone()));
+        }
+        if self.is_transcoded() {
+            let body = render::protobuf_of_stored(&self.row, stored)?;
+            return Ok(respond::bytes(code, self.accepted.format.media_type(), body));
         }
         self.object(code, self.shown(stored)?)
     }

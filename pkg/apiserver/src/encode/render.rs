@@ -26,6 +26,12 @@ pub fn protobuf(value: &Value) -> Result<Vec<u8>, Status> {
     protobuf::encode_object(value).ok_or_else(|| Status::not_acceptable(&["application/json", "application/yaml"]))
 }
 
+/// The enveloped form of a stored object of the row's own version.
+pub fn protobuf_of_stored(row: &Resource, stored: &[u8]) -> Result<Vec<u8>, Status> {
+    protobuf::encode_text(&row.api_version(), &row.kind, stored)
+        .ok_or_else(|| Status::not_acceptable(&["application/json", "application/yaml"]))
+}
+
 /// A frame of a watch stream.
 pub fn protobuf_event(kind: &str, object: &Value) -> Result<Bytes, Status> {
     Ok(protobuf::watch_frame(kind, &protobuf(object)?).into())

@@ -5,7 +5,7 @@ use kube1_api::status::Status;
 use serde_json::{Value, json};
 
 use super::Encoder;
-use crate::negotiate::{Accepted, Format};
+use crate::negotiate::Format;
 use crate::storage::{Encoding, WatchEvent};
 
 impl Encoder {
@@ -23,8 +23,10 @@ impl Encoder {
         if self.is_verbatim() {
             return Ok(event.encoded(Encoding::Json, || verbatim(kind, event.object.json())));
         }
-        if self.accepted == Accepted::plain(Format::Protobuf) && self.row.is_storage_version() {
-            let encode = || self.shown(event.object.json()).and_then(|o| self.frame(kind, &o)).unwrap_or_default();
+        if self.is_transcoded() {
+            let object = |stored| super::render::protobuf_of_stored(&self.row, stored);
+            let frame = |object: Vec<u8>| kube1_api::codec::protobuf::watch_frame(kind, &object).into();
+            let encode = || object(event.object.json()).map_or_else(|_| Bytes::new(), frame);
             return Ok(event.encoded(Encoding::Protobuf, encode));
         }
         self.event_of(kind, self.shown(event.object.json())?, first)

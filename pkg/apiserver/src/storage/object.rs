@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use kube1_api::codec::encode_canonical;
@@ -111,6 +112,8 @@ pub struct Object {
     revision: u64,
     layout: Arc<Layout>,
     spans: Box<[Span]>,
+    /// Length of the protobuf form once it was asked for; 0 before.
+    protobuf_size: AtomicU32,
 }
 
 impl Object {
@@ -125,7 +128,7 @@ impl Object {
         spliced.extend_from_slice(&json[end..]);
         spliced.shrink_to_fit();
         let spans = spans.iter().map(|s| s.shifted(hole.start, delta)).collect();
-        Self { json: spliced.into(), revision, layout: layout.clone(), spans }
+        Self { json: spliced.into(), revision, layout: layout.clone(), spans, protobuf_size: AtomicU32::new(0) }
     }
 
     /// The same object with another resourceVersion.
@@ -135,7 +138,13 @@ impl Object {
 
     /// Something that is not stored, such as what a bookmark carries.
     pub(super) fn free(layout: &Arc<Layout>, json: Bytes, revision: u64) -> Self {
-        Self { json, revision, layout: layout.clone(), spans: vec![Span::default(); FIRST_FIELD].into() }
+        Self {
+            json,
+            revision,
+            layout: layout.clone(),
+            spans: vec![Span::default(); FIRST_FIELD].into(),
+            protobuf_size: AtomicU32::new(0),
+        }
     }
 
     /// Empty for cluster-scoped objects.
@@ -165,6 +174,17 @@ impl Object {
     /// in lists of built-in kinds.
     pub fn json_without_kind(&self) -> Bytes {
         self.json.slice(self.layout.head.min(self.json.len())..)
+    }
+
+    /// The length of the protobuf form, which `measure` gives when it is not known yet.
+    pub fn protobuf_size(&self, measure: impl FnOnce() -> usize) -> usize {
+        let known = self.protobuf_size.load(Ordering::Relaxed);
+        if known > 0 {
+            return known as usize;
+        }
+        let size = measure();
+        self.protobuf_size.store(u32::try_from(size).unwrap_or(0), Ordering::Relaxed);
+        size
     }
 
     /// Parses the object.

@@ -3,8 +3,11 @@
 mod decode;
 mod encode;
 mod leaf;
+mod list;
+mod tape;
 pub(crate) mod wire;
 
+pub use list::ListEncoder;
 pub use wire::WireError;
 
 use serde_json::Value;
@@ -13,6 +16,7 @@ use super::normalize;
 use crate::schema::{self, Type};
 use crate::status::Status;
 use decode::Budget;
+use tape::Tape;
 use wire::{Part, Reader, write_bytes, write_part};
 
 /// What an enveloped object begins with.
@@ -36,27 +40,23 @@ pub fn encode_object(value: &Value) -> Option<Vec<u8>> {
 
 /// Encodes an object of a known type, in its envelope.
 pub fn encode(ty: &'static Type, api_version: &str, kind: &str, value: &Value) -> Vec<u8> {
-    envelope(api_version, kind, |out| encode::message(out, ty, value))
+    let text = value.to_string();
+    envelope(api_version, kind, |out| message(out, ty, &text))
 }
 
-/// Encodes a list from its metadata and items, in its envelope; `None` when the kind has no protobuf form.
-///
-/// `kind` is the list's, such as `PodList`; items may be of any number and are not gathered into one value.
-pub fn encode_list<'a>(
-    api_version: &str,
-    kind: &str,
-    metadata: &Value,
-    items: impl IntoIterator<Item = &'a Value>,
-) -> Option<Vec<u8>> {
+/// Encodes an object from its compact JSON; `None` when the kind has no protobuf form, or the text is no JSON.
+pub fn encode_text(api_version: &str, kind: &str, json: &[u8]) -> Option<Vec<u8>> {
     let ty = schema::by_kind(api_version, kind)?;
-    let item = schema::find(ty.field("items")?.reference)?;
-    let meta = schema::find(ty.field("metadata")?.reference)?;
-    Some(envelope(api_version, kind, |out| {
-        write_part(out, 1, |out| encode::message(out, meta, metadata));
-        for value in items {
-            write_part(out, 2, |out| encode::message(out, item, value));
-        }
-    }))
+    let text = std::str::from_utf8(json).ok()?;
+    let tape = Tape::parse(text)?;
+    Some(envelope(api_version, kind, |out| encode::message(out, ty, tape.root())))
+}
+
+/// The content of a message of a type, from JSON that this program wrote.
+fn message(out: &mut Vec<u8>, ty: &'static Type, text: &str) {
+    if let Some(tape) = Tape::parse(text) {
+        encode::message(out, ty, tape.root());
+    }
 }
 
 /// A frame of a watch stream: the length, then an event around an object that is already in its envelope.

@@ -60,13 +60,31 @@ fn difference(left: &[u8], right: &[u8]) -> String {
 
 #[test]
 fn lists_and_watch_frames_wrap_objects() {
-    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": []}});
-    let bytes = encode_list("v1", "PodList", &json!({"resourceVersion": "7"}), [&pod, &pod]).unwrap();
+    let encoder = ListEncoder::new("v1", "PodList").unwrap();
+    // Lengths of one, two and three bytes.
+    let pods: Vec<String> = [1, 200, 20_000]
+        .map(|n| json!({"metadata": {"name": "a".repeat(n)}, "spec": {"containers": []}}).to_string())
+        .to_vec();
+    let size = |pod: &String| {
+        let mut message = Vec::new();
+        encoder.message(&mut message, pod.as_bytes());
+        ListEncoder::item_size(message.len())
+    };
+    let mut bytes = Vec::new();
+    let items = pods.iter().map(size).sum();
+    encoder.open(&mut bytes, "v1", "PodList", &json!({"resourceVersion": "7"}), items);
+    for (pod, size) in pods.iter().map(|pod| (pod, size(pod))) {
+        let before = bytes.len();
+        encoder.item(&mut bytes, pod.as_bytes());
+        assert_eq!(bytes.len() - before, size);
+    }
+    ListEncoder::close(&mut bytes);
     let list = decode_object(&bytes).unwrap();
     assert_eq!(list.kind, "PodList");
     assert_eq!(list.value["metadata"]["resourceVersion"], "7");
-    assert_eq!(list.value["items"][1]["metadata"]["name"], "a");
-    assert!(encode_list("example.com/v1", "FooList", &json!({}), []).is_none());
+    assert_eq!(list.value["items"][1]["metadata"]["name"], "a".repeat(200));
+    assert_eq!(bytes, encode_object(&list.value).unwrap());
+    assert!(ListEncoder::new("example.com/v1", "FooList").is_none());
     let frame = watch_frame("ADDED", b"object");
     assert_eq!(frame, b"\0\0\0\x11\x0a\x05ADDED\x12\x08\x0a\x06object");
 }

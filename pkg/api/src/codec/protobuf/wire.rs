@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -129,8 +129,15 @@ pub(crate) fn write_part(out: &mut Vec<u8>, number: u32, content: impl FnOnce(&m
     if length < 0x80 {
         out[start] = length as u8;
     } else {
-        let mut prefix = Vec::with_capacity(5);
-        write_varint(&mut prefix, length as u64);
-        out.splice(start..=start, prefix);
+        // The length is written behind the content first, for its own length.
+        let end = out.len();
+        write_varint(out, length as u64);
+        let size = out.len() - end;
+        let mut prefix = [0; 10];
+        prefix[..size].copy_from_slice(&out[end..]);
+        out.truncate(end);
+        out.resize(end + size - 1, 0);
+        out.copy_within(start + 1..end, start + size);
+        out[start..start + size].copy_from_slice(&prefix[..size]);
     }
 }
