@@ -27,6 +27,12 @@ pub fn meminfo(name: &str) -> Option<i64> {
     Some(kib * 1024)
 }
 
+/// A counter of /proc/vmstat since the start of the machine, such as `pgfault`.
+pub fn page_faults(name: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/vmstat").ok()?;
+    text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
 impl Machine {
     pub fn read() -> Self {
         let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

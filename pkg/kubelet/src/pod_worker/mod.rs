@@ -73,6 +73,8 @@ pub(super) struct PodWorker {
     /// When what failed for the whole pod (volumes, sandbox) is tried again, and its next delay.
     retry: Option<(Instant, Duration)>,
     verdict: Option<Verdict>,
+    /// Whether a container is being made: the runtime must not be interrupted in it.
+    making: watch::Sender<bool>,
     adopted: bool,
     ended: bool,
 }
@@ -99,6 +101,7 @@ pub async fn run(node: Arc<Node>, entry: Arc<PodEntry>, shutdown: CancellationTo
         resizing: None,
         retry: None,
         verdict: None,
+        making: watch::Sender::new(false),
         adopted: false,
         ended: false,
     };
@@ -112,11 +115,11 @@ impl PodWorker {
             let next = if self.must_terminate(&update) {
                 Next::Terminate
             } else {
-                let (updates, ended) = (self.updates.clone(), self.ended);
+                // A pull or a hook may take long; the pod's end does not wait for it.
+                let interrupted = interruption(self.updates.clone(), self.ended, self.making.subscribe());
                 tokio::select! {
                     next = self.sync(&update) => next,
-                    // A pull or a hook may take long; the pod's end does not wait for it.
-                    () = termination(updates, ended) => Next::Terminate,
+                    () = interrupted => Next::Terminate,
                 }
             };
             match next {
@@ -368,14 +371,53 @@ fn wants_end(update: &PodUpdate, ended: bool) -> bool {
     deleted || (update.evicted.is_some() && !ended)
 }
 
-/// Returns when the pod is to end.
-async fn termination(mut updates: watch::Receiver<PodUpdate>, ended: bool) {
-    if updates.wait_for(|update| wants_end(update, ended)).await.is_err() {
+/// Returns when the pod is to end and nothing is being made that a cut call would leave half done: a container of
+/// which the runtime says that its start failed would look as if it had failed by itself.
+async fn interruption(mut updates: watch::Receiver<PodUpdate>, ended: bool, mut making: watch::Receiver<bool>) {
+    let to_end = updates.wait_for(|update| wants_end(update, ended)).await.is_ok();
+    if !to_end || making.wait_for(|making| !making).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Holds interruptions off for as long as it lives.
+struct Making(watch::Sender<bool>);
+
+impl Making {
+    fn new(flag: &watch::Sender<bool>) -> Self {
+        flag.send_replace(true);
+        Self(flag.clone())
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
     }
 }
 
 /// The restart count that a container's annotations tell.
 fn restart_count(container: &crate::observed::ObservedContainer) -> u32 {
     container.annotation(labels::RESTART_COUNT).parse().unwrap_or(container.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_container_in_the_making_is_not_interrupted() {
+        let update = PodUpdate { pod: Arc::default(), mirror: None, removed: false, evicted: None };
+        let (updates, making) = (watch::Sender::new(update), watch::Sender::new(false));
+        let interruption = interruption(updates.subscribe(), false, making.subscribe());
+        tokio::pin!(interruption);
+        assert!(interruption.as_mut().now_or_never().is_none());
+        let guard = Making::new(&making);
+        updates.send_modify(|update| update.removed = true);
+        assert!(interruption.as_mut().now_or_never().is_none());
+        drop(guard);
+        assert!(interruption.now_or_never().is_some());
+    }
 }

@@ -12,7 +12,7 @@ use kube1_cri::v1::PodSandboxConfig;
 use tokio::time::Instant;
 
 use super::plan::{Blocked, backoff_key};
-use super::{PodWorker, restart_count};
+use super::{Making, PodWorker, restart_count};
 use crate::container::{Inputs, container_config};
 use crate::env::{EnvSources, container_env, visible_services};
 use crate::hook;
@@ -201,6 +201,7 @@ impl PodWorker {
             machine_memory: node.machine.memory,
         })
         .map_err(|e| config_error(e.to_string()))?;
+        let making = Making::new(&self.making);
         let id = node.runtime.create_container(&current.id, config, sandbox).await;
         let id = id.map_err(|e| internal(e.to_string()))?;
         node.owners.set(&id, &self.uid);
@@ -209,6 +210,7 @@ impl PodWorker {
         // The runtime keeps it as a container that ended with an error, which is then subject to back-off.
         let at_once = |e| StartError { retry_after: Some(Duration::ZERO), ..StartError::new("RunContainerError", e) };
         started.map_err(|e| at_once(e.to_string()))?;
+        drop(making);
         node.recorder.event_for(object.clone(), EventType::Normal, "Started", "Container started");
         self.remove_older(observed, &container.name).await;
         let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };

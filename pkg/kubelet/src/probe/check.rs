@@ -14,6 +14,8 @@ use super::http::{HttpTarget, get};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Success,
+    /// A success that people should know of.
+    Warning(String),
     Failure(String),
     /// The question could not be asked, which says nothing about the container.
     Unknown(String),
@@ -45,8 +47,11 @@ pub async fn check_handler(runtime: &Runtime, target: &Target, probe: &Probe, li
                 target.url()
             )),
             Ok(Err(error)) => Outcome::Failure(format!("Get \"{}\": {error}", target.url())),
-            Ok(Ok(code)) if (200..400).contains(&code) => Outcome::Success,
-            Ok(Ok(code)) => Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
+            Ok(Ok(answer)) => match answer.code {
+                200..300 => Outcome::Success,
+                300..400 => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body)),
+                code => Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
+            },
         };
     }
     if let Some(action) = &probe.tcp_socket {

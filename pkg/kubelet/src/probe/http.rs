@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
-use http_body_util::Empty;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::HTTPGetAction;
@@ -17,6 +17,17 @@ use super::check::{Target, connect_error, resolve_port};
 
 /// Redirects followed within one host.
 const REDIRECTS: usize = 10;
+/// Most of an answer that is read.
+const BODY_MAX: usize = 10 * 1024;
+
+/// What a container answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub code: u16,
+    /// The beginning of a redirect's text; that of others is not read.
+    pub body: String,
+    location: Option<String>,
+}
 
 /// A request to a container.
 #[derive(Clone, Debug)]
@@ -73,9 +84,8 @@ impl HttpTarget {
     }
 
     /// Where an answer sends us, if that is on the same host.
-    fn redirected(&self, answer: &Response<Incoming>) -> Option<Self> {
-        let location = answer.headers().get(http::header::LOCATION)?.to_str().ok()?;
-        let uri: Uri = location.parse().ok()?;
+    fn redirected(&self, answer: &Answer) -> Option<Self> {
+        let uri: Uri = answer.location.as_deref()?.parse().ok()?;
         let tls = uri.scheme_str().map_or(self.tls, |s| s == "https");
         let host = uri.host().unwrap_or(&self.host).trim_matches(['[', ']']).to_owned();
         if host != self.host {
@@ -93,21 +103,20 @@ impl HttpTarget {
     }
 }
 
-/// The status code of a GET. Redirects within the host are followed; one to elsewhere is an answer by itself.
-pub async fn get(target: &HttpTarget) -> Result<u16, String> {
+/// The answer to a GET. Redirects within the host are followed; one to elsewhere is an answer by itself.
+pub async fn get(target: &HttpTarget) -> Result<Answer, String> {
     let mut target = target.clone();
     for _ in 0..REDIRECTS {
         let answer = send(&target).await?;
-        let code = answer.status().as_u16();
         match target.redirected(&answer) {
-            Some(next) if (300..400).contains(&code) => target = next,
-            _ => return Ok(code),
+            Some(next) if (300..400).contains(&answer.code) => target = next,
+            _ => return Ok(answer),
         }
     }
     Err(format!("stopped after {REDIRECTS} redirects"))
 }
 
-async fn send(target: &HttpTarget) -> Result<Response<Incoming>, String> {
+async fn send(target: &HttpTarget) -> Result<Answer, String> {
     let dial = |error: std::io::Error| format!("dial tcp {}: {}", target.authority(), connect_error(&error));
     let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(dial)?;
     if target.tls {
@@ -119,21 +128,39 @@ async fn send(target: &HttpTarget) -> Result<Response<Incoming>, String> {
     }
 }
 
-async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String>
+async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, String>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(|e| e.to_string())?;
-    let answer = sender.send_request(request);
+    let answer = async {
+        let (head, body) = sender.send_request(request).await.map_err(|e| e.to_string())?.into_parts();
+        let body = if head.status.is_redirection() { beginning(body).await } else { String::new() };
+        let location = head.headers.get(http::header::LOCATION).and_then(|l| l.to_str().ok()).map(str::to_owned);
+        Ok(Answer { code: head.status.as_u16(), body, location })
+    };
     tokio::pin!(connection, answer);
-    // The body is not read: the connection ends with this function.
+    // The connection ends with this function.
     tokio::select! {
-        answer = &mut answer => answer.map_err(|e| e.to_string()),
+        answer = &mut answer => answer,
         ended = &mut connection => match ended {
-            Ok(()) => answer.await.map_err(|e| e.to_string()),
+            Ok(()) => answer.await,
             Err(error) => Err(error.to_string()),
         },
     }
+}
+
+/// As much of a body as comes, up to [`BODY_MAX`].
+async fn beginning(mut body: Incoming) -> String {
+    let mut read = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        if read.len() >= BODY_MAX {
+            read.truncate(BODY_MAX);
+            break;
+        }
+    }
+    String::from_utf8_lossy(&read).into_owned()
 }
 
 fn insecure_tls() -> Result<TlsConnector, String> {
@@ -176,13 +203,14 @@ mod tests {
         let answers = vec![
             "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".to_owned(),
             "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".to_owned(),
-            "HTTP/1.1 302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.1 302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 4\r\n\r\nmove".to_owned(),
         ];
         let server = tokio::spawn(serve(listener, answers));
         let headers = vec![("Host".to_owned(), "me.example".to_owned())];
         let target = HttpTarget { tls: false, host: "127.0.0.1".into(), port, path: "/here".into(), headers };
-        assert_eq!(get(&target).await, Ok(503));
-        assert_eq!(get(&target).await, Ok(302));
+        assert_eq!(get(&target).await.unwrap().code, 503);
+        let elsewhere = get(&target).await.unwrap();
+        assert_eq!((elsewhere.code, elsewhere.body.as_str()), (302, "move"));
         let asked = server.await.unwrap();
         assert!(asked[0].starts_with("GET /here ") && asked[1].starts_with("GET /there "), "{asked:?}");
         assert!(asked[0].contains("Host: me.example") || asked[0].contains("host: me.example"), "{asked:?}");

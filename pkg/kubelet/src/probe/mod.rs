@@ -166,15 +166,16 @@ impl ProbeWorker {
             ticks.tick().await;
             match self.ask().await {
                 Outcome::Success => (successes, failures) = (successes + 1, 0),
+                Outcome::Warning(reason) => {
+                    (successes, failures) = (successes + 1, 0);
+                    self.warn("ProbeWarning", &format!("warning: {reason}"));
+                }
                 Outcome::Failure(reason) => {
                     (successes, failures) = (0, failures + 1);
-                    let message = format!("{} probe failed: {reason}", self.kind.title());
-                    self.recorder.event_for(self.object.clone(), EventType::Warning, "Unhealthy", message);
+                    self.warn("Unhealthy", &format!("failed: {reason}"));
                 }
                 Outcome::Unknown(reason) => {
-                    let message =
-                        format!("{} probe errored and resulted in unknown state: {reason}", self.kind.title());
-                    self.recorder.event_for(self.object.clone(), EventType::Warning, "Unhealthy", message);
+                    self.warn("Unhealthy", &format!("errored and resulted in unknown state: {reason}"));
                     continue;
                 }
             }
@@ -189,6 +190,11 @@ impl ProbeWorker {
                 return;
             }
         }
+    }
+
+    fn warn(&self, reason: &str, what: &str) {
+        let message = format!("{} probe {what}", self.kind.title());
+        self.recorder.event_for(self.object.clone(), EventType::Warning, reason, message);
     }
 
     async fn ask(&self) -> Outcome {

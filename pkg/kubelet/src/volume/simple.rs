@@ -73,9 +73,15 @@ pub(super) fn empty_dir(
     if done {
         return Ok(());
     }
-    set_mode(dir, if group.is_some() { 0o2777 } else { 0o777 })?;
+    set_mode(dir, empty_mode(medium == "Memory", group.is_some()))?;
     std::os::unix::fs::chown(dir, None, group).map_err(VolumeError::io(dir))?;
     fs::write(&ready, []).map_err(VolumeError::io(&ready))
+}
+
+/// Everybody may write to an empty directory, and what is made in one with a group belongs to the group. One in memory
+/// is like any tmpfs: nobody removes the files of others.
+fn empty_mode(in_memory: bool, grouped: bool) -> u32 {
+    0o777 | if in_memory { 0o1000 } else { 0 } | if grouped { 0o2000 } else { 0 }
 }
 
 /// The directory of published files; secrets lie in memory, so that they are never on a disk.
@@ -91,6 +97,12 @@ pub(super) fn files_dir(dir: &Path, in_memory: bool) -> Result<(), VolumeError> 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_directories_have_the_modes_of_upstream() {
+        let modes = [(false, false), (false, true), (true, false), (true, true)].map(|(m, g)| empty_mode(m, g));
+        assert_eq!(modes, [0o777, 0o2777, 0o1777, 0o3777]);
+    }
 
     #[test]
     fn host_paths_are_checked_and_made() {
