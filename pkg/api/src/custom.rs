@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::codec::trail::Trail;
 use crate::field::{FieldError, FieldPath};
 use crate::structural::{RuleSet, Schema, parse};
 
@@ -34,10 +35,10 @@ impl CustomSchema {
 
     /// Drops what the schema does not know and sets defaults; gives the paths of what was dropped.
     pub fn admit(&self, object: &mut Value) -> Vec<String> {
-        let mut pruned = Vec::new();
+        let mut pruned = Trail::default();
         self.schema.prune(object, &mut pruned);
         self.schema.apply_defaults(object);
-        pruned
+        pruned.found()
     }
 
     /// Everything that is wrong with an object. Rules are only asked when its structure is right. Errors that `old`

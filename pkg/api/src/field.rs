@@ -1,37 +1,63 @@
 //! Errors about single fields of an object.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value;
 
-/// Path of a field, such as `spec.containers[0].name`.
+/// Path of a field, such as `spec.containers[0].name`. Longer paths share what they have in common: a step costs the
+/// same however long the path is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FieldPath(String);
+pub struct FieldPath(Option<Arc<Step>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Step {
+    before: FieldPath,
+    kind: StepKind,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum StepKind {
+    Member(String),
+    Index(usize),
+    Key(String),
+}
 
 impl FieldPath {
     pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
+        Self::default().then(StepKind::Member(name.into()))
     }
 
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.into()) } else { Self(format!("{}.{name}", self.0)) }
+        self.then(StepKind::Member(name.into()))
     }
 
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        self.then(StepKind::Index(index))
     }
 
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        self.then(StepKind::Key(key.into()))
+    }
+
+    fn then(&self, kind: StepKind) -> Self {
+        Self(Some(Arc::new(Step { before: self.clone(), kind })))
     }
 }
 
 impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let Some(step) = &self.0 else { return Ok(()) };
+        step.before.fmt(f)?;
+        match &step.kind {
+            StepKind::Member(name) if step.before.0.is_none() => f.write_str(name),
+            StepKind::Member(name) => write!(f, ".{name}"),
+            StepKind::Index(index) => write!(f, "[{index}]"),
+            StepKind::Key(key) => write!(f, "[{key}]"),
+        }
     }
 }
 

@@ -5,12 +5,16 @@ pub mod apply;
 mod authorizer_library;
 pub mod codec;
 pub mod custom;
+mod deep_stack;
 pub mod default;
 pub mod discovery;
 pub mod expression;
 #[cfg(test)]
 mod facts;
 pub mod field;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod name;
 pub mod openapi;
 pub mod patch;

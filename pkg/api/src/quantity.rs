@@ -20,6 +20,8 @@ enum Form {
 }
 
 const NANO: i128 = 1_000_000_000;
+/// The largest amount, either way.
+const MAX: i128 = i64::MAX as i128 * NANO;
 const DECIMAL: [(&str, i32); 11] =
     [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18), ("", 0)];
 const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
@@ -46,10 +48,10 @@ impl Quantity {
             return Err(QuantityError);
         }
         let mantissa: i128 = format!("0{whole}{fraction}").parse().map_err(|_| QuantityError)?;
-        let scaled =
-            mantissa.checked_shl(0).and_then(|m| m.checked_mul(1_i128 << binary_shift)).ok_or(QuantityError)?;
         let power = exponent + 9 - i32::try_from(fraction.len()).map_err(|_| QuantityError)?;
-        let nanos = scale(scaled, power).ok_or(QuantityError)?;
+        let nanos = mantissa.checked_mul(1_i128 << binary_shift).and_then(|scaled| scale(scaled, power));
+        // More than fits becomes the largest amount there is.
+        let nanos = nanos.map_or(MAX, |nanos| nanos.min(MAX));
         Ok(Self { nanos: if negative { -nanos } else { nanos }, form })
     }
 
@@ -194,6 +196,9 @@ mod tests {
             ("+3", "3"),
             ("500Mi", "500Mi"),
             ("1000M", "1G"),
+            ("1e30", "9223372036854775807"),
+            ("-9223372036854775808", "-9223372036854775807"),
+            ("16Ei", "9223372036854775807"),
         ] {
             assert_eq!(Quantity::parse(text).unwrap().to_string(), expected, "{text}");
         }

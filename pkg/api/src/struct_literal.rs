@@ -2,7 +2,32 @@
 //! them; as their types only say which fields may be set, they become maps.
 
 use cel::IdedExpr;
-use cel::common::ast::{EntryExpr, Expr, LiteralValue, MapEntryExpr, MapExpr};
+use cel::common::ast::{EntryExpr, Expr, LiteralValue, MapEntryExpr, MapExpr, StructExpr};
+
+/// How deep the expression goes.
+pub(crate) fn depth(expression: &IdedExpr) -> usize {
+    let mut below = 0;
+    each_child(expression, &mut |child| below = below.max(depth(child)));
+    below + 1
+}
+
+fn each_child<'a>(expression: &'a IdedExpr, tell: &mut dyn FnMut(&'a IdedExpr)) {
+    match &expression.expr {
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).for_each(tell),
+        Expr::Comprehension(c) => {
+            [&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result].into_iter().for_each(tell);
+        }
+        Expr::List(list) => list.elements.iter().for_each(tell),
+        Expr::Select(select) => tell(&select.operand),
+        Expr::Map(MapExpr { entries }) | Expr::Struct(StructExpr { entries, .. }) => {
+            entries.iter().for_each(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => [&entry.key, &entry.value].into_iter().for_each(&mut *tell),
+                EntryExpr::StructField(field) => tell(&field.value),
+            });
+        }
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+    }
+}
 
 /// Turns all struct literals in the expression into maps; the error names a type that does not exist.
 pub(crate) fn into_maps(expression: &mut IdedExpr) -> Result<(), String> {

@@ -14,6 +14,9 @@ pub mod custom;
 pub mod dial;
 pub mod documents;
 pub mod encode;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod metrics;
 pub mod negotiate;

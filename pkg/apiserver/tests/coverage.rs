@@ -4,11 +4,15 @@
 
 mod support;
 
+use futures::StreamExt;
 use kube::client::Body;
 use kube1_api::openapi::coverage::{Coverage, Route, coverage, routes};
 use kube1_api::resource::ResourceTable;
 use serde_json::Value;
 use support::TestServer;
+
+/// Requests that wait for their answer.
+const AT_ONCE: usize = 16;
 
 async fn answered(client: &kube::Client, route: &Route) -> bool {
     let probe = route.probe();
@@ -24,10 +28,9 @@ async fn answered(client: &kube::Client, route: &Route) -> bool {
 
 async fn ask(client: &kube::Client, document: &Value) -> Coverage {
     let routes = routes(document).unwrap();
-    let answers = futures::future::join_all(routes.iter().map(|route| answered(client, route))).await;
-    let served: std::collections::BTreeSet<Route> =
-        routes.iter().zip(answers).filter(|(_, yes)| *yes).map(|(route, _)| route.clone()).collect();
-    coverage(routes, |route| served.contains(route))
+    let asked = futures::stream::iter(&routes).map(async |route| (route.clone(), answered(client, route).await));
+    let answers: Vec<(Route, bool)> = asked.buffer_unordered(AT_ONCE).collect().await;
+    coverage(routes, |route| answers.contains(&(route.clone(), true)))
 }
 
 #[tokio::test(flavor = "multi_thread")]

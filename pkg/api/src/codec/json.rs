@@ -1,11 +1,12 @@
 //! JSON: strict decoding that reports duplicates, and the canonical stored form.
 
 use std::cell::RefCell;
-use std::fmt::{self, Write};
+use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::trail::Trail;
 use super::{Decoded, FieldValidation, tolerant};
 use crate::resource::Resource;
 use crate::status::Status;
@@ -24,11 +25,11 @@ pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
-    let found = RefCell::new(Found::default());
+    let found = RefCell::new(Trail::default());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = ValueSeed(&found).deserialize(&mut deserializer)?;
     deserializer.end()?;
-    Ok((value, found.into_inner().duplicates))
+    Ok((value, found.into_inner().found()))
 }
 
 /// The stored form: compact, apiVersion and kind first, all other members sorted.
@@ -51,35 +52,9 @@ pub fn encode_canonical(value: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Where decoding is, and which members came twice.
-#[derive(Default)]
-struct Found {
-    path: String,
-    duplicates: Vec<String>,
-}
-
-impl Found {
-    /// Goes down to a member; gives the length to go back to.
-    fn enter(&mut self, key: &str) -> usize {
-        let length = self.path.len();
-        if length > 0 {
-            self.path.push('.');
-        }
-        self.path.push_str(key);
-        length
-    }
-
-    fn enter_item(&mut self, index: usize) -> usize {
-        let length = self.path.len();
-        // Writing to a string cannot fail.
-        let _ = write!(self.path, "[{index}]");
-        length
-    }
-}
-
 /// Builds a value as serde_json does, keeping the paths of members that come twice.
 #[derive(Clone, Copy)]
-struct ValueSeed<'a>(&'a RefCell<Found>);
+struct ValueSeed<'a>(&'a RefCell<Trail>);
 
 impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = Value;
@@ -133,7 +108,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         loop {
             let length = self.0.borrow_mut().enter_item(list.len());
             let item = items.next_element_seed(self)?;
-            self.0.borrow_mut().path.truncate(length);
+            self.0.borrow_mut().leave(length);
             match item {
                 Some(item) => list.push(item),
                 None => return Ok(Value::Array(list)),
@@ -148,9 +123,9 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
             let value = members.next_value_seed(self)?;
             let found = &mut *self.0.borrow_mut();
             if map.insert(key, value).is_some() {
-                found.duplicates.push(found.path.clone());
+                found.note();
             }
-            found.path.truncate(length);
+            found.leave(length);
         }
         Ok(Value::Object(map))
     }

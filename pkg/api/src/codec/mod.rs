@@ -4,11 +4,13 @@ mod json;
 mod normal;
 pub mod protobuf;
 mod tolerant;
+pub(crate) mod trail;
 mod yaml;
 
 pub use json::{decode_json, encode_canonical, parse_json};
 pub use normal::{normalize, zero};
 pub use tolerant::check_value;
+pub(crate) use tolerant::{DEPTH_MAX, is_deeper, too_deep};
 pub use yaml::{decode_yaml, encode_yaml, parse_yaml};
 
 use serde_json::Value;

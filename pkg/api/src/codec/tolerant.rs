@@ -1,11 +1,10 @@
 //! Checking a value against the field table: types, unknown members, canonical leaves.
 
-use std::fmt::Write;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::trail::Trail;
 use super::{Decoded, FieldValidation};
 use crate::resource::Resource;
 use crate::schema::{Scalar, Shape, Type};
@@ -25,14 +24,12 @@ pub(super) fn finish(
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
     check_kind(resource, &mut value)?;
-    let mut walk = Walk { path: String::new(), unknown: Vec::new() };
+    if is_deeper(&value, DEPTH_MAX) {
+        return Err(too_deep());
+    }
+    let mut walk = Walk::default();
     let checked = match (resource.ty, value.get_mut("metadata")) {
-        (None, Some(metadata)) => {
-            walk.path = "metadata".into();
-            let checked = walk.value(object_meta(), metadata);
-            walk.path.clear();
-            checked
-        }
+        (None, Some(metadata)) => walk.below("metadata", |walk| walk.value(object_meta(), metadata)),
         _ => walk.value(resource.shape(), &mut value),
     };
     checked.map_err(|problem| {
@@ -42,10 +39,10 @@ pub(super) fn finish(
         ))
     })?;
     if let Some(custom) = &resource.custom_schema {
-        custom.schema().prune(&mut value, &mut walk.unknown);
+        custom.schema().prune(&mut value, &mut walk.0);
     }
     let mut warnings = early;
-    warnings.extend(walk.unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
+    warnings.extend(walk.0.found().into_iter().map(|path| format!("unknown field \"{path}\"")));
     warnings.extend(late);
     match validation {
         FieldValidation::Strict if !warnings.is_empty() => Err(Status::bad_request(format!(
@@ -92,30 +89,39 @@ fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
-struct Walk {
-    path: String,
-    unknown: Vec<String>,
+/// Levels of the deepest object that is taken. What readers parse has a few more around it, and they give up at 128.
+pub(crate) const DEPTH_MAX: usize = 100;
+
+pub(crate) fn too_deep() -> Status {
+    Status::bad_request(format!("the object is nested deeper than {DEPTH_MAX} levels"))
 }
+
+/// Whether the value has more levels of lists and objects.
+pub(crate) fn is_deeper(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(|item| is_deeper(item, levels - 1)),
+        Value::Object(members) => levels == 0 || members.values().any(|member| is_deeper(member, levels - 1)),
+        _ => false,
+    }
+}
+
+/// A walk that notes unknown members.
+#[derive(Default)]
+struct Walk(Trail);
 
 impl Walk {
     /// Runs `inner` with a longer path.
     fn below<T>(&mut self, step: &str, inner: impl FnOnce(&mut Self) -> T) -> T {
-        let length = self.path.len();
-        if length > 0 {
-            self.path.push('.');
-        }
-        self.path.push_str(step);
+        let length = self.0.enter(step);
         let result = inner(self);
-        self.path.truncate(length);
+        self.0.leave(length);
         result
     }
 
     fn below_item<T>(&mut self, index: usize, inner: impl FnOnce(&mut Self) -> T) -> T {
-        let length = self.path.len();
-        // Writing to a string cannot fail.
-        let _ = write!(self.path, "[{index}]");
+        let length = self.0.enter_item(index);
         let result = inner(self);
-        self.path.truncate(length);
+        self.0.leave(length);
         result
     }
 
@@ -128,7 +134,7 @@ impl Walk {
             Value::Array(_) => "array",
             Value::Object(_) => "object",
         };
-        format!("json: cannot unmarshal {found} into field {} of type {wanted}", self.path)
+        format!("json: cannot unmarshal {found} into field {} of type {wanted}", self.0.path())
     }
 
     fn value(&mut self, shape: Shape, value: &mut Value) -> Result<(), String> {
@@ -179,7 +185,7 @@ impl Walk {
             match shape.member(key) {
                 Some(inner) => self.below(key, |w| w.value(inner, member))?,
                 None => {
-                    self.below(key, |w| w.unknown.push(w.path.clone()));
+                    self.below(key, |w| w.0.note());
                     dropped.push(key.clone());
                 }
             }
@@ -215,7 +221,7 @@ impl Walk {
             _ => return Err(self.wrong("quantity", value)),
         };
         let parsed = crate::quantity::Quantity::parse(&text)
-            .map_err(|e| format!("unable to parse quantity \"{text}\" of field {}: {e}", self.path))?;
+            .map_err(|e| format!("unable to parse quantity \"{text}\" of field {}: {e}", self.0.path()))?;
         *value = parsed.to_string().into();
         Ok(())
     }
@@ -227,7 +233,7 @@ impl Walk {
             return Ok(());
         }
         let time: jiff::Timestamp =
-            text.parse().map_err(|_| format!("parsing time \"{text}\" of field {}: not RFC 3339", self.path))?;
+            text.parse().map_err(|_| format!("parsing time \"{text}\" of field {}: not RFC 3339", self.0.path()))?;
         let format = if scalar == Scalar::Time { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S.%6fZ" };
         *value = time.strftime(format).to_string().into();
         Ok(())
@@ -254,7 +260,7 @@ mod tests {
         ];
         for (kind, given, expected) in cases {
             let ty = crate::schema::find(&format!("io.k8s.api.core.v1.{kind}")).unwrap();
-            let (mut value, mut walk) = (given.clone(), Walk { path: String::new(), unknown: Vec::new() });
+            let (mut value, mut walk) = (given.clone(), Walk::default());
             walk.value(ty.shape(), &mut value).unwrap();
             assert_eq!(value, expected, "{kind} {given}");
         }

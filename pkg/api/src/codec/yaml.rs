@@ -11,6 +11,11 @@ use super::{Decoded, FieldValidation, tolerant};
 use crate::resource::Resource;
 use crate::status::Status;
 
+const DUPLICATES_SHOWN: usize = 100;
+/// How much the aliases of a document may add to it.
+const ALIAS_NODES: usize = 10_000;
+const ALIAS_BYTES: usize = 1 << 20;
+
 /// Decodes and checks an object of the resource.
 pub fn decode_yaml(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
     let (value, duplicates) = parse(bytes)?;
@@ -50,9 +55,17 @@ fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
     {
         return Ok((value, Vec::new()));
     }
+    // What aliases stand for counts as if it were written out.
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_nodes: text.len() + ALIAS_NODES,
+            max_events: 2 * text.len() + 4 * ALIAS_NODES,
+            max_recorded_anchor_events: 2 * text.len() + 4 * ALIAS_NODES,
+            max_total_scalar_bytes: 2 * text.len() + ALIAS_BYTES,
+            max_recorded_anchor_bytes: 2 * text.len() + ALIAS_BYTES,
+        },
     };
     let node: Node = serde_saphyr::from_str_with_options(text, options)
         .map_err(|e| Status::bad_request(format!("error parsing YAML: {e}")))?;
@@ -77,7 +90,7 @@ impl Node {
                 let mut map = Map::new();
                 for (key, node) in entries {
                     let value = node.into_value(duplicates);
-                    if map.contains_key(&key.value) {
+                    if map.contains_key(&key.value) && duplicates.len() < DUPLICATES_SHOWN {
                         let line = key.defined.line();
                         duplicates.push(format!("line {line}: key \"{}\" already set in map", key.value));
                     }

@@ -2,8 +2,10 @@
 
 mod strategic;
 
+use json_patch::PatchOperation;
 use serde_json::{Map, Value};
 
+use crate::codec::{DEPTH_MAX, is_deeper, too_deep};
 use crate::status::Status;
 
 pub use strategic::strategic_merge_patch;
@@ -27,12 +29,7 @@ pub fn json_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
     let mut patched = object.clone();
     let mut copied = 0;
     for operation in &patch.0 {
-        if let json_patch::PatchOperation::Copy(copy) = operation {
-            copied += patched.pointer(copy.from.as_str()).map_or(0, |v| v.to_string().len());
-            if copied > MAX_COPIED_BYTES {
-                return Err(Status::unprocessable("the patch copies too much"));
-            }
-        }
+        check_operation(&patched, operation, &mut copied)?;
         json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation))
             .map_err(|e| Status::unprocessable(e.to_string()))?;
     }
@@ -48,6 +45,30 @@ fn with_value(operation: &Value) -> Value {
         members.entry("value").or_insert(Value::Null);
     }
     operation
+}
+
+/// Refuses operations that would make the object grow or nest beyond what can be read again.
+fn check_operation(object: &Value, operation: &PatchOperation, copied: &mut usize) -> Result<(), Status> {
+    let levels = |path: &str| path.matches('/').count();
+    let is_too_deep =
+        |path: &str, value: &Value| DEPTH_MAX.checked_sub(levels(path)).is_none_or(|left| is_deeper(value, left));
+    let (path, value) = match operation {
+        PatchOperation::Add(add) => (add.path.as_str(), Some(&add.value)),
+        PatchOperation::Replace(replace) => (replace.path.as_str(), Some(&replace.value)),
+        PatchOperation::Copy(copy) => (copy.path.as_str(), object.pointer(copy.from.as_str())),
+        // Up or aside nothing gets deeper.
+        PatchOperation::Move(to) if levels(to.path.as_str()) > levels(to.from.as_str()) => {
+            (to.path.as_str(), object.pointer(to.from.as_str()))
+        }
+        _ => return Ok(()),
+    };
+    if let (PatchOperation::Copy(_) | PatchOperation::Move(_), Some(value)) = (operation, value) {
+        *copied += value.to_string().len();
+        if *copied > MAX_COPIED_BYTES {
+            return Err(Status::unprocessable("the patch copies too much"));
+        }
+    }
+    if value.is_some_and(|value| is_too_deep(path, value)) { Err(Status::unprocessable(too_deep())) } else { Ok(()) }
 }
 
 /// Applies an RFC 7386 patch: null deletes, objects merge, everything else replaces.
@@ -94,6 +115,21 @@ mod tests {
         assert_eq!(code(json!([{"op": "remove", "path": "/nothing/here"}])), 422);
         assert_eq!(code(json!([{"op": "what", "path": "/spec"}])), 400);
         assert_eq!(code(json!({"spec": {}})), 400);
+    }
+
+    #[test]
+    fn json_patches_cannot_nest_without_end() {
+        let object = json!({"a": {}});
+        let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"a": inner}));
+        let add = |levels: usize| json!([{"op": "add", "path": "/a/a", "value": deep(levels)}]);
+        let code = |patch: Value| json_patch(&object, &patch).map_or_else(|e| e.code(), |_| 200);
+        assert_eq!((code(add(98)), code(add(99))), (200, 422));
+        let nest = |op: &str| json!({"op": op, "from": "/a", "path": "/a/a"});
+        assert_eq!(code(vec![nest("copy"); 98].into()), 200);
+        assert_eq!(code(vec![nest("copy"); 10_000].into()), 422);
+        let down =
+            json!([{"op": "add", "path": "/b", "value": deep(99)}, {"op": "move", "from": "/b", "path": "/a/b"}]);
+        assert_eq!(code(down), 422);
     }
 
     #[test]

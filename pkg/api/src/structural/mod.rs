@@ -149,6 +149,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::codec::trail::Trail;
     use crate::field::FieldPath;
 
     fn schema() -> Schema {
@@ -184,8 +185,9 @@ mod tests {
         let mut object = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "n", "annotations": {"a": "b"}},
             "extra": 1, "spec": {"name": "a", "free": {"x": {"y": 1}}, "labels": {"k": "v"}, "z": 1,
             "ports": [{"name": "a", "q": 1}]}});
-        let mut pruned = Vec::new();
-        schema().prune(&mut object, &mut pruned);
+        let mut trail = Trail::default();
+        schema().prune(&mut object, &mut trail);
+        let pruned = trail.found();
         assert_eq!(pruned, ["extra", "spec.ports[0].q", "spec.z"]);
         assert_eq!(object["spec"]["free"]["x"]["y"], 1);
         assert_eq!(object["metadata"]["annotations"]["a"], "b");

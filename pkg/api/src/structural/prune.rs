@@ -3,47 +3,49 @@
 use serde_json::{Map, Value};
 
 use super::Schema;
+use crate::codec::trail::Trail;
 
 impl Schema {
-    /// Drops unknown members of a custom object, in depth, and appends their paths (for strict field validation and
+    /// Drops unknown members of a custom object, in depth, and notes their paths (for strict field validation and
     /// warnings). apiVersion, kind and metadata of the object and of embedded resources are kept.
-    pub fn prune(&self, object: &mut Value, pruned: &mut Vec<String>) {
+    pub(crate) fn prune(&self, object: &mut Value, pruned: &mut Trail) {
         if let Value::Object(map) = object {
-            self.prune_object(map, "", true, pruned);
+            self.prune_object(map, true, pruned);
         }
     }
 
-    fn prune_value(&self, value: &mut Value, path: &str, pruned: &mut Vec<String>) {
+    fn prune_value(&self, value: &mut Value, pruned: &mut Trail) {
         match value {
-            Value::Object(map) => self.prune_object(map, path, self.embedded_resource, pruned),
+            Value::Object(map) => self.prune_object(map, self.embedded_resource, pruned),
             Value::Array(items) => {
                 let Some(schema) = &self.items else { return };
                 for (index, item) in items.iter_mut().enumerate() {
-                    schema.prune_value(item, &format!("{path}[{index}]"), pruned);
+                    let length = pruned.enter_item(index);
+                    schema.prune_value(item, pruned);
+                    pruned.leave(length);
                 }
             }
             _ => {}
         }
     }
 
-    fn prune_object(&self, map: &mut Map<String, Value>, path: &str, is_resource: bool, pruned: &mut Vec<String>) {
-        let child = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    fn prune_object(&self, map: &mut Map<String, Value>, is_resource: bool, pruned: &mut Trail) {
         let keeps = self.keeps_unknown();
         map.retain(|name, value| {
             if is_resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
                 return true;
             }
-            match self.member(name) {
-                Some(schema) => {
-                    schema.prune_value(value, &child(name), pruned);
-                    true
-                }
-                None if keeps => true,
-                None => {
-                    pruned.push(child(name));
-                    false
-                }
+            let known = self.member(name);
+            if known.is_none() && keeps {
+                return true;
             }
+            let length = pruned.enter(name);
+            match known {
+                Some(schema) => schema.prune_value(value, pruned),
+                None => pruned.note(),
+            }
+            pruned.leave(length);
+            known.is_some()
         });
     }
 }

@@ -3,13 +3,20 @@
 use kube_cel::{CompiledSchema, RootContext, ValidationError, Validator, compile_schema};
 use serde_json::Value;
 
+use crate::deep_stack;
+use crate::expression::SHALLOW;
 use crate::field::{FieldError, FieldErrorKind, FieldPath};
+
+/// Characters of a wrong expression that its error repeats.
+const SHOWN: usize = 1000;
 
 /// The compiled rules of a version's schema.
 #[derive(Debug)]
 pub struct RuleSet {
     compiled: CompiledSchema,
     root: RootContext,
+    /// Of the deepest expression.
+    depth: usize,
 }
 
 impl RuleSet {
@@ -27,8 +34,13 @@ impl RuleSet {
         if !has_rules(schema) {
             return Ok(None);
         }
-        let compiled = compile_schema(schema);
         let mut errors = Vec::new();
+        let depth = check_syntax(schema, path, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let compiled = deep_stack::run(|| compile_schema(schema))
+            .map_err(|why| vec![FieldError::invalid(path, "", format!("compilation failed: {why}"))])?;
         collect_errors(&compiled, path, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
@@ -38,12 +50,20 @@ impl RuleSet {
             api_group: group.to_owned(),
             kind: kind.to_owned(),
         };
-        Ok(Some(Self { compiled, root }))
+        Ok(Some(Self { compiled, root, depth }))
     }
 
     /// What the rules say about `object`; transition rules need `old`. Errors that `old` already had at the same field
     /// with the same value are tolerated, so that rules can be tightened without blocking every later update.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        if self.depth <= SHALLOW {
+            return self.evaluate(object, old);
+        }
+        let failed = |why| vec![FieldError::invalid(&FieldPath::default(), "object", why)];
+        deep_stack::run(|| self.evaluate(object, old)).unwrap_or_else(failed)
+    }
+
+    fn evaluate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let validator = Validator::new();
         let run = |object: &Value, old: Option<&Value>| {
             let result = validator.validate_compiled_with_context(&self.compiled, object, old, Some(&self.root));
@@ -67,6 +87,40 @@ fn has_rules(schema: &Value) -> bool {
         Value::Array(items) => items.iter().any(has_rules),
         _ => false,
     }
+}
+
+/// Finds the expressions that are none; gives the depth of the deepest other one.
+fn check_syntax(schema: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) -> usize {
+    let Value::Object(members) = schema else { return 0 };
+    let mut deepest = 0;
+    let list = |key: &str| members.get(key).and_then(Value::as_array).into_iter().flatten().enumerate();
+    for (index, rule) in list("x-kubernetes-validations") {
+        for key in ["rule", "messageExpression"] {
+            let Some(text) = rule[key].as_str() else { continue };
+            match crate::expression::parse(text) {
+                Ok((_, depth)) => deepest = deepest.max(depth),
+                Err(error) => {
+                    let path = path.child("x-kubernetes-validations").index(index).child(key);
+                    let shown: String = text.chars().take(SHOWN).collect();
+                    errors.push(FieldError::invalid(&path, shown, format!("compilation failed: {error}")));
+                }
+            }
+        }
+    }
+    for (name, child) in members.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        deepest = deepest.max(check_syntax(child, &path.child("properties").key(name), errors));
+    }
+    for name in ["items", "additionalProperties", "not"] {
+        if let Some(child) = members.get(name) {
+            deepest = deepest.max(check_syntax(child, &path.child(name), errors));
+        }
+    }
+    for name in ["allOf", "anyOf", "oneOf"] {
+        for (index, child) in list(name) {
+            deepest = deepest.max(check_syntax(child, &path.child(name).index(index), errors));
+        }
+    }
+    deepest
 }
 
 fn collect_errors(node: &CompiledSchema, path: &FieldPath, errors: &mut Vec<FieldError>) {
@@ -146,6 +200,6 @@ mod tests {
     #[test]
     fn rules_that_do_not_compile_are_refused() {
         let errors = rules(json!({"rule": "self.min <="})).unwrap_err();
-        assert_eq!(errors[0].field, "schema.properties[spec].x-kubernetes-validations");
+        assert_eq!(errors[0].field, "schema.properties[spec].x-kubernetes-validations[0].rule");
     }
 }

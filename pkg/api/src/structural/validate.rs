@@ -7,6 +7,9 @@ use serde_json::Value;
 use super::{Checks, JsonType, ListType, Schema, format};
 use crate::field::{FieldError, FieldPath};
 
+/// Errors of one object that are told: an object may have as many as it has values.
+const ERRORS_MAX: usize = 100;
+
 impl Schema {
     /// Everything that is wrong with a custom object; CEL rules are not evaluated here.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
@@ -28,7 +31,7 @@ impl Schema {
     }
 
     fn check(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-        if value.is_null() && self.nullable {
+        if (value.is_null() && self.nullable) || errors.len() >= ERRORS_MAX {
             return;
         }
         if !self.check_type(value, path, errors) {
@@ -90,6 +93,9 @@ impl Schema {
         };
         let mut seen = HashSet::new();
         for (index, item) in items.iter().enumerate() {
+            if errors.len() >= ERRORS_MAX {
+                return;
+            }
             if let Some(identity) = identity(item)
                 && !seen.insert(identity.to_string())
             {
@@ -204,29 +210,38 @@ impl Checks {
             schema.check(value, path, &mut errors);
             errors
         };
-        let quoted = format!("\"{path}\"");
+        let quoted = || format!("\"{path}\"");
         for schema in &self.all_of {
             let found = failures(schema);
             if !found.is_empty() {
-                let detail = format!("{quoted} must validate all the schemas (allOf)");
+                let detail = format!("{} must validate all the schemas (allOf)", quoted());
                 errors.push(FieldError::invalid(path, "", detail));
                 errors.extend(found);
             }
         }
-        if !self.any_of.is_empty() && !self.any_of.iter().any(|schema| failures(schema).is_empty()) {
-            errors.push(FieldError::invalid(path, "", format!("{quoted} must validate at least one schema (anyOf)")));
-            errors.extend(self.any_of.first().map(failures).unwrap_or_default());
+        // Each branch is tried once: branches of branches would multiply.
+        let mut first = None;
+        let fits = |schema: &Schema| {
+            let found = failures(schema);
+            let none = found.is_empty();
+            first.get_or_insert(found);
+            none
+        };
+        if !self.any_of.is_empty() && !self.any_of.iter().any(fits) {
+            let detail = format!("{} must validate at least one schema (anyOf)", quoted());
+            errors.push(FieldError::invalid(path, "", detail));
+            errors.extend(first.unwrap_or_default());
         }
         if !self.one_of.is_empty() {
             let valid = self.one_of.iter().filter(|schema| failures(schema).is_empty()).count();
             if valid != 1 {
                 let found = if valid == 0 { "none valid".to_owned() } else { format!("{valid} valid alternatives") };
-                let detail = format!("{quoted} must validate one and only one schema (oneOf). Found {found}");
+                let detail = format!("{} must validate one and only one schema (oneOf). Found {found}", quoted());
                 errors.push(FieldError::invalid(path, "", detail));
             }
         }
         if self.not.as_ref().is_some_and(|schema| failures(schema).is_empty()) {
-            errors.push(FieldError::invalid(path, "", format!("{quoted} must not validate the schema (not)")));
+            errors.push(FieldError::invalid(path, "", format!("{} must not validate the schema (not)", quoted())));
         }
     }
 }

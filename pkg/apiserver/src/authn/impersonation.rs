@@ -95,7 +95,7 @@ fn constrained(user: &UserInfo, target: &UserInfo) -> Vec<(&'static str, Vec<Req
     vec![("user-info", identity)]
 }
 
-fn requested(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
+pub(super) fn requested(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     let target = UserInfo {
         name: texts(headers, "impersonate-user").next().unwrap_or_default(),
         uid: texts(headers, "impersonate-uid").next().unwrap_or_default(),

@@ -2,6 +2,8 @@
 
 mod bootstrap_token;
 mod cache;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod headers;
 mod impersonation;
 mod jwt;

@@ -139,10 +139,10 @@ pub(super) fn issuer_of(token: &str) -> Option<String> {
 pub(super) fn check_times(claims: &Value) -> Result<(), TokenError> {
     let now = clock::unix_now();
     let number = |key: &str| claims[key].as_f64().map(|seconds| seconds as i64);
-    if number("exp").is_none_or(|end| now > end + LEEWAY) {
+    if number("exp").is_none_or(|end| now > end.saturating_add(LEEWAY)) {
         return Err(TokenError::Expired);
     }
-    if number("nbf").is_some_and(|start| now < start - LEEWAY) {
+    if number("nbf").is_some_and(|start| now < start.saturating_sub(LEEWAY)) {
         return Err(TokenError::NotYetValid);
     }
     Ok(())

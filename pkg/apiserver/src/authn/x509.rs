@@ -97,7 +97,7 @@ impl Peer {
 }
 
 /// The user a certificate names: common name, organizations as groups; none without a common name.
-fn user_of(der: &[u8]) -> Option<UserInfo> {
+pub(super) fn user_of(der: &[u8]) -> Option<UserInfo> {
     let subject = Subject::of_certificate(der).ok().filter(|s| !s.common_name.is_empty())?;
     let mut groups = subject.organizations;
     groups.push(AUTHENTICATED.into());

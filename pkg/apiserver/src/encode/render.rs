@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use kube1_api::codec::protobuf;
+use kube1_api::codec::{FieldValidation, check_value, protobuf};
 use kube1_api::resource::Resource;
 use kube1_api::status::Status;
 use kube1_api::table::{IncludeObject, TableOptions, render};
@@ -49,7 +49,8 @@ pub fn decode_protobuf(row: &Resource, bytes: &[u8]) -> Result<Value, Status> {
             row.kind
         )));
     }
-    Ok(decoded.value)
+    // Leaves such as quantities are only known to be right once they are read.
+    check_value(row, decoded.value, FieldValidation::Ignore).map(|checked| checked.value)
 }
 
 /// Reads delete options from an enveloped protobuf body.

@@ -5,6 +5,8 @@ mod cipher;
 mod collection;
 mod error;
 mod expiry;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hub;
 mod list;
 mod map;

@@ -3,7 +3,7 @@
 mod check;
 mod claims;
 mod config;
-mod keys;
+pub(super) mod keys;
 
 use std::time::{Duration, Instant};
 
