@@ -9,7 +9,7 @@ use super::VolumeError;
 use super::atomic_writer::{Payload, PayloadFile};
 use crate::downward::{self, PodFacts};
 use crate::object_cache::{ObjectCache, ObjectError};
-use crate::pod::{self, PodExt};
+use crate::pod::{self, ContainerKind, PodExt};
 use crate::token::Tokens;
 
 const DEFAULT_MODE: i32 = 0o644;
@@ -171,14 +171,17 @@ async fn token(
     let audience = source.audience.as_deref().unwrap_or_default();
     let (text, renew_at) = sources.tokens.token(sources.pod, audience, seconds).await?;
     files.refresh_at = Some(files.refresh_at.map_or(renew_at, |at| at.min(renew_at)));
-    let has_group = sources.pod.spec().security_context.as_ref().is_some_and(|s| s.fs_group.is_some());
-    let (mode, uid) = match common_user(sources.pod) {
-        _ if has_group => (0o600, None),
-        Some(uid) => (0o600, Some(uid)),
-        None => (mode, None),
-    };
+    let (mode, uid) = token_access(sources.pod, mode);
     files.add(&source.path, text.into_bytes(), mode, uid);
     Ok(())
+}
+
+/// Mode and owner of a pod's token. It is private where the pod's own users can still read it: as its owner, or
+/// through the pod's fsGroup, which is given to all files and may read them.
+fn token_access(pod: &Pod, mode: i32) -> (i32, Option<u32>) {
+    let has_group = pod.spec().security_context.as_ref().is_some_and(|s| s.fs_group.is_some());
+    let user = common_user(pod);
+    (if has_group || user.is_some() { 0o600 } else { mode }, user)
 }
 
 /// The user that all containers run as, if it is one and the same.
@@ -186,6 +189,7 @@ fn common_user(pod: &Pod) -> Option<u32> {
     let of_pod = pod.spec().security_context.as_ref().and_then(|s| s.run_as_user);
     let users = pod::containers(pod.spec())
         .into_iter()
+        .filter(|(kind, _)| *kind != ContainerKind::Ephemeral)
         .map(|(_, container)| container.security_context.as_ref().and_then(|s| s.run_as_user).or(of_pod));
     let mut users: Vec<Option<i64>> = users.collect();
     users.dedup();
@@ -199,5 +203,33 @@ impl Files {
     fn add(&mut self, path: &str, content: Vec<u8>, mode: i32, uid: Option<u32>) {
         let mode = u32::try_from(mode).unwrap_or(0o644);
         self.payload.insert(path.to_owned(), PayloadFile { content, mode, uid });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_token_belongs_to_the_user_of_all_containers() {
+        let all = json!({"name": "a"});
+        let other = json!({"name": "b", "securityContext": {"runAsUser": 7}});
+        for (context, containers, expected) in [
+            (json!({}), vec![&all], (0o644, None)),
+            (json!({"runAsUser": 5}), vec![&all], (0o600, Some(5))),
+            (json!({"fsGroup": 9}), vec![&all], (0o600, None)),
+            (json!({"runAsUser": 5, "fsGroup": 9}), vec![&all], (0o600, Some(5))),
+            (json!({"runAsUser": 5}), vec![&all, &other], (0o644, None)),
+            (json!({"runAsUser": 7}), vec![&all, &other], (0o600, Some(7))),
+        ] {
+            let spec = json!({"securityContext": context, "containers": containers,
+                "ephemeralContainers": [{"name": "debug", "securityContext": {"runAsUser": 0}}]});
+            let pod: Value = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            assert_eq!(token_access(&pod, 0o644), expected, "{context} {containers:?}");
+        }
     }
 }
