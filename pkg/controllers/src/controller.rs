@@ -22,6 +22,9 @@ pub enum SyncError {
     Invalid(String),
     #[error("certificate cannot be issued")]
     Pki(#[from] kube1_pki::PkiError),
+    /// The cache is behind the server, which has deleted the object; nothing may be done for it as the cache shows it.
+    #[error("the object was deleted in the meantime")]
+    Superseded,
 }
 
 pub type SyncResult = Result<Outcome, SyncError>;
@@ -75,6 +78,16 @@ impl Controller {
         F: Fn(T) -> Fut,
         Fut: Future<Output = SyncResult> + Send + 'static,
     {
+        let sync = |key| {
+            let synced = sync(key);
+            async move {
+                match synced.await {
+                    // The deletion itself is on its way to the queue.
+                    Err(SyncError::Superseded) => Ok(Outcome::Done),
+                    synced => synced,
+                }
+            }
+        };
         reconcile_all(self.name, queue, workers, &self.stop, sync).await;
     }
 

@@ -12,7 +12,7 @@ use kube1_client::{Informer, ObjectKey};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::controller::{is_code, namespaced, unless_gone};
+use crate::controller::{SyncError, is_code, namespaced, unless_gone};
 
 /// Index of objects by the UID of their controller.
 pub const BY_CONTROLLER: &str = "controller";
@@ -74,13 +74,14 @@ pub fn index<K: Resource<DynamicType = ()>>(informer: &Informer<K>) {
 }
 
 /// The objects that `owner` controls, after adopting orphans that its selector matches and releasing
-/// those it no longer matches.
+/// those it no longer matches. Fails with [`SyncError::Superseded`] when an orphan shows that the owner itself is
+/// gone: whoever made the orphan one (garbage collection) may be further than our cache.
 pub async fn claim<O, K>(
     client: &Client,
     owner: &O,
     selector: &Selector,
     informer: &Informer<K>,
-) -> Result<Vec<Arc<K>>, kube::Error>
+) -> Result<Vec<Arc<K>>, SyncError>
 where
     O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -101,8 +102,11 @@ where
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let mut orphans = informer.by_index(ORPHANS, namespace);
     orphans.retain(|o| o.meta().deletion_timestamp.is_none() && selects(selector, o.meta()));
-    if orphans.is_empty() || !may_adopt(client, owner).await? {
+    if orphans.is_empty() {
         return Ok(claimed);
+    }
+    if !may_adopt(client, owner).await? {
+        return Err(SyncError::Superseded);
     }
     for orphan in orphans {
         if adopt(client, owner, &*orphan).await? {
@@ -176,4 +180,71 @@ where
         keys.extend(adopters.map(|o| ObjectKey::of(&*o)));
     }
     keys
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use k8s_openapi::api::core::v1::Pod;
+    use kube1_client::Informers;
+    use serde_json::Value;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn replica_set(deleted: bool) -> Value {
+        let mut set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u"}});
+        if deleted {
+            set["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        }
+        set
+    }
+
+    /// A server with a pod that nobody controls, and with this answer for the set.
+    fn server(set: Option<Value>) -> Client {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1", "namespace": "shop", "uid": "p",
+            "labels": {"app": "web"}}, "spec": {"containers": []}});
+        Client::new(
+            tower::service_fn(move |request: http::Request<kube::client::Body>| {
+                let (set, pod) = (set.clone(), pod.clone());
+                async move {
+                    let path = request.uri().path().to_owned();
+                    let answer = match (request.method().as_str(), path.as_str()) {
+                        ("GET", "/api/v1/pods") if request.uri().to_string().contains("watch=true") => {
+                            futures::future::pending().await
+                        }
+                        ("GET", "/api/v1/pods") => json!({"apiVersion": "v1", "kind": "PodList",
+                            "metadata": {"resourceVersion": "1"}, "items": [pod]}),
+                        ("PATCH", "/api/v1/namespaces/shop/pods/web-1") => pod,
+                        _ => set.unwrap_or_else(|| json!({"kind": "Status", "code": 404, "reason": "NotFound"})),
+                    };
+                    let code = answer["code"].as_u64().map_or(200, |code| u16::try_from(code).unwrap());
+                    let body = kube::client::Body::from(answer.to_string().into_bytes());
+                    Ok::<_, std::io::Error>(http::Response::builder().status(code).body(body).unwrap())
+                }
+            }),
+            "shop",
+        )
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_is_gone_claims_nothing_and_is_not_acted_for() {
+        let cached: ReplicaSet = serde_json::from_value(replica_set(false)).unwrap();
+        let selector: Selector = [("app".to_owned(), "web".to_owned())].into_iter().collect();
+        for (on_server, adopted) in [(Some(replica_set(false)), true), (Some(replica_set(true)), false), (None, false)]
+        {
+            let (client, stop) = (server(on_server.clone()), CancellationToken::new());
+            let pods = Informers::new(client.clone(), stop.clone()).all::<Pod>();
+            index(&pods);
+            pods.synced().await;
+            match claim(&client, &cached, &selector, &pods).await {
+                Ok(claimed) => assert!(adopted && claimed.len() == 1, "{on_server:?}"),
+                Err(SyncError::Superseded) => assert!(!adopted, "{on_server:?}"),
+                Err(error) => panic!("{error:?}"),
+            }
+            stop.cancel();
+        }
+    }
 }
