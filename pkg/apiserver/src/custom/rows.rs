@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use kube1_api::custom::CustomSchema;
 use kube1_api::field::FieldPath;
 use kube1_api::resource::{CustomResource, PrinterColumn, Resource, ScalePaths};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::storage_version;
 
@@ -45,7 +48,18 @@ fn row(definition: &Value, version: &Value) -> Resource {
     resource.conversion =
         (spec["conversion"]["strategy"] == "Webhook").then(|| Arc::new(spec["conversion"]["webhook"].clone()));
     resource.deprecation_warning = deprecation(&resource, version);
+    resource.storage_hash = storage_hash(definition, &resource);
     resource
+}
+
+/// Tells clients in discovery when objects are stored in another version; empty if that version is not served.
+fn storage_hash(definition: &Value, resource: &Resource) -> String {
+    let mut versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    if !versions.any(|v| v["served"] == true && v["storage"] == true) {
+        return String::new();
+    }
+    let stored = format!("{}/{}/{}", resource.group, resource.storage_version, resource.kind);
+    BASE64_STANDARD.encode(&Sha256::digest(stored)[..8])
 }
 
 fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {

@@ -29,6 +29,11 @@ fn a_new_definition_is_established_and_makes_a_row_per_served_version() {
     assert_eq!(rows.iter().map(|r| r.version.as_str()).collect::<Vec<_>>(), ["v1", "v0"]);
     assert!(rows[0].has_status() && rows[0].subresource("scale").is_some() && rows[0].custom_schema.is_some());
     assert_eq!(rows[0].selectable_fields, ["spec.size"]);
+    assert_eq!(
+        (&*rows[0].storage_hash, &*rows[1].storage_hash),
+        ("gIwvi5rymmg=", "gIwvi5rymmg="),
+        "of the stored version in each"
+    );
     assert_eq!(rows[1].deprecation_warning.as_deref(), Some("example.com/v0 Widget is deprecated"));
     let again = status(&widgets, &[], "2027-01-01T00:00:00Z");
     assert_eq!(again, widgets["status"], "nothing changes without a reason");
