@@ -1,7 +1,6 @@
 //! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: asks the cluster's own webhooks.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -140,10 +139,7 @@ impl Configured {
         let path = format!("{path}?timeout={seconds}s");
         let answered = dial::post(&target, &path, body.into(), hook.timeout).await;
         let failed = |why: String| format!("failed to call webhook: Post \"{url}?timeout={seconds}s\": {why}");
-        let response = answered.map_err(|error| {
-            let cause = error.source().map(|s| format!(": {s}")).unwrap_or_default();
-            failed(format!("{error}{cause}"))
-        })?;
+        let response = answered.map_err(|error| failed(error.with_cause()))?;
         if !response.status.is_success() {
             return Err(failed(format!("the server answered {}", response.status)));
         }

@@ -42,7 +42,7 @@ async fn ask(server: &Server, hook: &Value, wanted: &str, objects: &[&Value]) ->
     let review = json!({"kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{version}"),
         "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": objects}});
     let (target, path) = target(server, &hook["clientConfig"])?;
-    let answer = dial::post(&target, &path, review.to_string().into(), TIMEOUT).await.map_err(|e| e.to_string())?;
+    let answer = dial::post(&target, &path, review.to_string().into(), TIMEOUT).await.map_err(|e| e.with_cause())?;
     if !answer.status.is_success() {
         return Err(format!("the server answered {}", answer.status));
     }

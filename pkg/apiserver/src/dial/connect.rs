@@ -1,5 +1,6 @@
 //! TLS connections to addresses, under the name the other side's certificate must have.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::listed::BundleVerifier;
 
 /// Largest answer that is read, in bytes.
 const ANSWER_MAX: usize = 16 << 20;
@@ -76,6 +79,13 @@ pub enum DialError {
     Request(#[from] http::Error),
     #[error("context deadline exceeded")]
     Deadline,
+}
+
+impl DialError {
+    /// The error and what caused it, for a message to the user.
+    pub fn with_cause(&self) -> String {
+        self.source().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
+    }
 }
 
 /// An answer that was read whole.
@@ -156,10 +166,11 @@ pub(super) fn tls_config(target: &Target) -> Result<ClientConfig, DialError> {
     let verifier: Arc<dyn ServerCertVerifier> = match &target.trust {
         Trust::Anything => Arc::new(AnyServer),
         Trust::Authorities(pem) => {
+            let listed: Vec<_> = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect();
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
+            roots.add_parsable_certificates(listed.iter().cloned());
             let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            built.map_err(|_| DialError::Authorities)?
+            Arc::new(BundleVerifier { signed: built.map_err(|_| DialError::Authorities)?, listed })
         }
     };
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
