@@ -20,7 +20,7 @@ const PERIOD: Duration = Duration::from_secs(20);
 /// More CPU time than this in one period means that the process is at work.
 const BUSY: Duration = Duration::from_millis(400);
 /// Fewer page faults than this since the last time cannot have brought much in.
-const WORTHWHILE: i64 = 200;
+const WORTHWHILE: i64 = 100;
 
 /// Returns unused memory to the kernel when the process has become idle after work.
 ///
