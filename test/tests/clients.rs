@@ -1,0 +1,61 @@
+//! Clients that no one here wrote, against real nodes. What each of them tries is in `test/clients`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use kube1_test::{Cluster, Output, run, try_run};
+
+/// Debian's Python, which has Debian's client.
+const DEBIAN_PYTHON: &str = "/usr/bin/python3";
+
+/// The libraries that are not Debian's, installed beside the project by the first test that needs them.
+static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/clients");
+    PathBuf::from(run(&mut Command::new(script)).trim())
+});
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
+}
+
+/// Runs a trial in the network of the server, as the administrator.
+fn trial(cluster: &Cluster, command: &mut Command) {
+    let output = try_run(command.env("KUBECONFIG", cluster.kubeconfig()), "");
+    assert!(output.success, "{output}\n{}", cluster.logs());
+    report(&output);
+}
+
+/// Shows what a trial said, for those who ask for the output of tests.
+fn report(output: &Output) {
+    println!("{}\n{}", output.stdout, output.stderr);
+}
+
+fn with_images() -> Cluster {
+    let cluster = Cluster::start(&[]);
+    cluster.import_images(1);
+    cluster
+}
+
+#[test]
+fn the_official_python_client() {
+    let python = LIBRARIES.join("venv/bin/python");
+    let cluster = with_images();
+    trial(&cluster, cluster.command(&python).arg(script("python/official.py")));
+}
+
+#[test]
+fn debians_python_client() {
+    let cluster = with_images();
+    trial(&cluster, cluster.command(Path::new(DEBIAN_PYTHON)).arg(script("python/official.py")));
+}
+
+#[test]
+fn the_official_javascript_client() {
+    let folder = LIBRARIES.join("javascript");
+    let cluster = with_images();
+    // Modules are looked for from where the script is.
+    std::fs::copy(script("javascript/official.mjs"), folder.join("official.mjs")).expect("a copy of the script");
+    let mut node = cluster.command(&LIBRARIES.join("venv/bin/node"));
+    trial(&cluster, node.arg("--test").arg(folder.join("official.mjs")));
+}
