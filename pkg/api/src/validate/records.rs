@@ -9,10 +9,7 @@ use super::{Errors, format};
 
 pub(super) fn lease(object: &At, _old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
-    let (holder, duration) = (spec.get("holderIdentity"), spec.get("leaseDurationSeconds"));
-    if holder.is_set() && holder.is_empty() {
-        holder.invalid(errors, "must not be empty");
-    }
+    let duration = spec.get("leaseDurationSeconds");
     if duration.int().is_some_and(|d| d <= 0) {
         duration.invalid(errors, "must be greater than 0");
     }

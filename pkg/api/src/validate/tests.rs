@@ -240,3 +240,11 @@ fn events_of_the_new_kind_only_grow_a_series() {
     assert_eq!(update(&old_kind, &json!({"message": "b", "series": {"count": 1}})), [""; 0]);
     assert_eq!(create(&merge_patch(&old_kind, &json!({"involvedObject": {"namespace": "other"}}))).len(), 1);
 }
+
+#[test]
+fn a_lease_can_be_given_back() {
+    let lease = |spec: Value| create(&json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}));
+    // Go's leader election writes an empty holder when it stops.
+    assert_eq!(lease(json!({"holderIdentity": "", "leaseDurationSeconds": 1})), Vec::<String>::new());
+    assert_eq!(lease(json!({"leaseDurationSeconds": 0})).len(), 1);
+}

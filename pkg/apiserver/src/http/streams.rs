@@ -2,6 +2,7 @@
 //! Kubelets and runtimes need not know it, as they are spoken to in SPDY.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Sink, SinkExt, Stream, StreamExt};
@@ -9,6 +10,8 @@ use kube1_api::status::Status;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::spdy::{Reader, Said, Writer};
@@ -27,6 +30,8 @@ const ERROR: usize = 3;
 const RESIZE: usize = 4;
 /// A message on this channel names a channel that the client ends.
 const CLOSE: u8 = 255;
+/// How long a client may take to answer the end.
+const LINGER: Duration = Duration::from_secs(5);
 /// The order in which streams are opened.
 const ORDER: [usize; 5] = [ERROR, STDIN, STDOUT, STDERR, RESIZE];
 
@@ -66,18 +71,22 @@ where
     for channel in ORDER.into_iter().filter(|c| wanted.has(*c)) {
         streams[channel] = Some(writer.open("streamtype", NAMES[channel]).await?);
     }
-    let (messages, said) = client.split();
+    let (messages, mut said) = client.split();
     // One ping at a time is answered; more of them say nothing more.
     let (pings, pinged) = mpsc::channel(1);
     tokio::select! {
-        ended = give(said, writer, streams, pinged) => ended,
-        ended = take(messages, Reader::new(from), streams, pings) => ended,
+        ended = give(&mut said, writer, streams, pinged) => return ended,
+        ended = take(messages, Reader::new(from), streams, pings) => ended?,
     }
+    // A connection that is closed over bytes not read may lose the last ones sent, so the client has the last word.
+    let leaving = async { while let Some(Ok(_)) = said.next().await {} };
+    let _ = tokio::time::timeout(LINGER, leaving).await;
+    Ok(())
 }
 
-/// Passes on what the client says, until it leaves.
+/// Passes on what the client says, until it leaves. What the command does not take any more is dropped.
 async fn give<W: AsyncWrite + Unpin>(
-    mut said: impl Stream<Item = Result<Message, Error>> + Unpin,
+    said: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     mut writer: Writer<W>,
     streams: Streams,
     mut pinged: mpsc::Receiver<u32>,
@@ -91,7 +100,7 @@ async fn give<W: AsyncWrite + Unpin>(
         let message = tokio::select! {
             message = said.next() => message.transpose()?,
             Some(id) = pinged.recv() => {
-                writer.pong(id).await?;
+                let _ = writer.pong(id).await;
                 continue;
             }
         };
@@ -100,18 +109,14 @@ async fn give<W: AsyncWrite + Unpin>(
             Some(message @ (Message::Binary(_) | Message::Text(_))) => message.into_data(),
             Some(_) => continue,
         };
-        match data.split_first() {
-            Some((&CLOSE, [channel, ..])) => {
-                if let Some(stream) = stream(*channel) {
-                    writer.data(stream, &[], true).await?;
-                }
-            }
-            Some((channel, data)) => {
-                if let Some(stream) = stream(*channel) {
-                    writer.data(stream, data, false).await?;
-                }
-            }
-            None => {}
+        let (channel, data, last) = match data.split_first() {
+            Some((&CLOSE, [channel, ..])) => (*channel, &[][..], true),
+            Some((channel, data)) => (*channel, data, false),
+            None => continue,
+        };
+        if let Some(stream) = stream(channel) {
+            // A command may end before its input does; what it said is still on its way to the client.
+            let _ = writer.data(stream, data, last).await;
         }
     }
 }
@@ -158,7 +163,12 @@ async fn take<R: AsyncRead + Unpin>(
         let lost = io::Error::other("the connection to the container ended before its command did");
         messages.send(verdict(&Status::internal(lost))).await?;
     }
-    messages.close().await
+    messages.send(finished()).await
+}
+
+/// How a stream ends that is complete. Clients take any other end for a failure.
+pub fn finished() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Default::default() }))
 }
 
 /// How a stream that could not be opened is reported.
@@ -229,7 +239,8 @@ mod tests {
         for expected in [&b"\x01out"[..], b"\x02err", b"\x03{}", b"\x01 last"] {
             assert_eq!(heard(&mut client).await, expected);
         }
-        assert!(matches!(client.next().await, Some(Ok(Message::Close(_)))));
+        assert_eq!(client.next().await.expect("an end").expect("read"), finished());
+        drop(client);
         translating.await.expect("no panic").expect("a good end");
     }
 

@@ -89,7 +89,7 @@ impl Wish {
                     Ok(backend) => streams::translate(socket, TokioIo::new(backend), wanted).await,
                     Err(status) => {
                         socket.send(streams::verdict(&status)).await?;
-                        socket.close(None).await
+                        socket.send(streams::finished()).await
                     }
                 }
             };
@@ -135,7 +135,7 @@ impl Wish {
                 },
                 read = from.read_buf(&mut buffer) => {
                     if read.map_err(Error::Io)? == 0 {
-                        return messages.close().await;
+                        return messages.send(streams::finished()).await;
                     }
                     messages.send(Message::binary(buffer.split().freeze())).await?;
                     buffer.reserve(TUNNEL_BUFFER);
@@ -206,7 +206,7 @@ impl Wish {
                 messages.send(Message::text(text)).await?;
             }
         }
-        messages.close().await
+        messages.send(streams::finished()).await
     }
 }
 
