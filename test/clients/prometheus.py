@@ -88,8 +88,6 @@ kubelet_node_name{node!=""}
 kubelet_running_pods >= 1
 kubelet_running_containers{container_state="running"} >= 1
 sum(rate(kubelet_runtime_operations_total[1m]))
-kubelet_pod_start_duration_seconds_count
-kubelet_pleg_relist_duration_seconds_count
 container_memory_working_set_bytes{namespace="monitoring",pod="app",container="main"} > 0
 container_memory_rss{namespace="monitoring",pod="app",container="main"}
 sum by (pod) (rate(container_cpu_usage_seconds_total{namespace="monitoring",container!=""}[1m]))
@@ -104,7 +102,7 @@ node_memory_working_set_bytes{job="resource"} > 0
 node_cpu_usage_seconds_total{job="resource"} > 0
 container_memory_working_set_bytes{job="resource",pod="app",container="main"}
 pod_memory_working_set_bytes{job="resource",pod="app"}
-scrape_error{job="resource"} == 0
+resource_scrape_error{job="resource"} == 0
 app_requests_total{job="pods"} == 42
 app_requests_total{job="services"} == 42
 app_requests_total{job="endpoints",service="app"} == 42

@@ -1,11 +1,14 @@
 //! The connection to the runtime's socket.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use parking_lot::Mutex;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
@@ -20,12 +23,22 @@ const MESSAGE_MAX: usize = 64 << 20;
 pub struct Runtime {
     socket: PathBuf,
     pub(crate) channel: Channel,
+    calls: Arc<Mutex<BTreeMap<&'static str, Calls>>>,
+}
+
+/// What calls of one operation amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Calls {
+    pub count: u64,
+    pub failed: u64,
+    /// Time they took in all.
+    pub seconds: f64,
 }
 
 impl Runtime {
     /// A client of the socket at `path`. Connects at the first call, and again whenever the connection was lost.
     pub fn new(path: &Path) -> Self {
-        Self { socket: path.to_owned(), channel: channel(path) }
+        Self { socket: path.to_owned(), channel: channel(path), calls: Arc::default() }
     }
 
     /// Where the runtime listens.
@@ -35,6 +48,32 @@ impl Runtime {
 
     pub(crate) fn runtime(&self) -> RuntimeServiceClient<Channel> {
         RuntimeServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
+    }
+
+    /// How often each operation was asked for and failed, and the seconds it took in all, by its name in the CRI.
+    pub fn calls(&self) -> Vec<(&'static str, Calls)> {
+        self.calls.lock().iter().map(|(name, calls)| (*name, *calls)).collect()
+    }
+
+    /// Runs a call under a time limit and gives its failure a type.
+    pub(crate) async fn limited<T>(
+        &self,
+        operation: &'static str,
+        limit: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, CriError> {
+        let started = Instant::now();
+        let result = match tokio::time::timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(CriError::status(operation, &status)),
+            Err(_) => Err(CriError::timeout(operation, limit.as_secs())),
+        };
+        let mut calls = self.calls.lock();
+        let calls = calls.entry(operation).or_default();
+        calls.count += 1;
+        calls.failed += u64::from(result.is_err());
+        calls.seconds += started.elapsed().as_secs_f64();
+        result
     }
 
     pub(crate) fn image(&self) -> ImageServiceClient<Channel> {
@@ -50,19 +89,6 @@ fn channel(path: &Path) -> Channel {
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     });
     Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect)
-}
-
-/// Runs a call under a time limit and gives its failure a type.
-pub(crate) async fn limited<T>(
-    operation: &'static str,
-    limit: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, CriError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(CriError::status(operation, &status)),
-        Err(_) => Err(CriError::timeout(operation, limit.as_secs())),
-    }
 }
 
 /// An error for an answer that lacks what it must have.

@@ -7,7 +7,6 @@ use k8s_cri::v1::{
     PodSandboxConfig, PullImageRequest, RemoveImageRequest,
 };
 
-use crate::connection::limited;
 use crate::{CriError, Runtime};
 
 const READ: Duration = Duration::from_secs(60);
@@ -22,11 +21,11 @@ impl Runtime {
     /// The image with this reference or id, if the runtime has it.
     pub async fn image_status(&self, image: &str) -> Result<Option<Image>, CriError> {
         let request = ImageStatusRequest { image: spec(image), verbose: false };
-        Ok(limited("ImageStatus", READ, self.image().image_status(request)).await?.image)
+        Ok(self.limited("ImageStatus", READ, self.image().image_status(request)).await?.image)
     }
 
     pub async fn list_images(&self) -> Result<Vec<Image>, CriError> {
-        Ok(limited("ListImages", READ, self.image().list_images(ListImagesRequest::default())).await?.images)
+        Ok(self.limited("ListImages", READ, self.image().list_images(ListImagesRequest::default())).await?.images)
     }
 
     /// Pulls an image; gives the reference by which containers are created from it. Dropping the future ends the pull.
@@ -37,18 +36,19 @@ impl Runtime {
         sandbox_config: Option<PodSandboxConfig>,
     ) -> Result<String, CriError> {
         let request = PullImageRequest { image: spec(image), auth, sandbox_config };
-        Ok(limited("PullImage", PULL, self.image().pull_image(request)).await?.image_ref)
+        Ok(self.limited("PullImage", PULL, self.image().pull_image(request)).await?.image_ref)
     }
 
     pub async fn remove_image(&self, image: &str) -> Result<(), CriError> {
-        limited("RemoveImage", READ, self.image().remove_image(RemoveImageRequest { image: spec(image) }))
+        self.limited("RemoveImage", READ, self.image().remove_image(RemoveImageRequest { image: spec(image) }))
             .await
             .map(drop)
     }
 
     /// Usage of the filesystems that hold images.
     pub async fn image_filesystems(&self) -> Result<Vec<FilesystemUsage>, CriError> {
-        Ok(limited("ImageFsInfo", READ, self.image().image_fs_info(ImageFsInfoRequest::default()))
+        Ok(self
+            .limited("ImageFsInfo", READ, self.image().image_fs_info(ImageFsInfoRequest::default()))
             .await?
             .image_filesystems)
     }

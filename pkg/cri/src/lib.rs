@@ -10,6 +10,6 @@ mod image_service;
 pub mod images;
 mod runtime;
 
-pub use connection::Runtime;
+pub use connection::{Calls, Runtime};
 pub use error::{CriError, ErrorKind};
 pub use k8s_cri::v1;

@@ -3,6 +3,7 @@
 //! Works on cgroup v2 and on v1, where each controller has a tree of its own. The containers' own cgroups below are the
 //! runtime's.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -120,6 +121,23 @@ impl Cgroups {
             uids.extend(names.filter_map(|n| n.strip_prefix("pod").map(str::to_owned)));
         }
         uids
+    }
+
+    /// Processes of a container or sandbox of a pod.
+    pub fn processes(&self, class: QosClass, uid: &str, id: &str) -> Vec<u32> {
+        let dir = self.controller("memory", &format!("{}/{id}", self.pod_path(class, uid)));
+        let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// The counters of a container's `cpu.stat`.
+    pub fn cpu_stat(&self, class: QosClass, uid: &str, id: &str) -> HashMap<String, u64> {
+        let dir = self.controller("cpu", &format!("{}/{id}", self.pod_path(class, uid)));
+        let text = std::fs::read_to_string(dir.join("cpu.stat")).unwrap_or_default();
+        text.lines()
+            .filter_map(|l| l.split_once(' '))
+            .filter_map(|(k, v)| Some((k.to_owned(), v.parse().ok()?)))
+            .collect()
     }
 
     /// Bytes of memory that a pod uses without what the kernel can drop at once.

@@ -1,7 +1,10 @@
-//! Tracing set-up: what is logged, in which form.
+//! What a process tells of itself: tracing set-up (what is logged, in which form), and its own metrics.
+
+mod process;
 
 use std::io::IsTerminal;
 
+pub use process::process_metrics;
 use tracing_subscriber::EnvFilter;
 
 /// Form of the log on standard error.

@@ -285,7 +285,7 @@ impl Metrics {
             return Ok(text);
         }
         let mut classic = text::classic(&text);
-        classic.push_str(&text::process());
+        classic.push_str(&kube1_telemetry::process_metrics());
         Ok(classic)
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use http::StatusCode;
+use kube1_cri::Calls;
 use kube1_cri::v1::ContainerStats;
 
 use super::stats::{label, value};
@@ -20,7 +21,13 @@ pub(super) fn reply(metrics: String) -> Reply {
 }
 
 /// One family of metrics: header, then a line for each set of labels.
-fn family(out: &mut String, name: &str, kind: &str, help: &str, lines: impl IntoIterator<Item = (String, f64)>) {
+pub(super) fn family(
+    out: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    lines: impl IntoIterator<Item = (String, f64)>,
+) {
     // Writing to a string cannot fail.
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
     for (labels, value) in lines {
@@ -58,18 +65,54 @@ pub(super) fn kubelet(node: &Node) -> String {
     );
     let lines = states.into_iter().map(|(state, count)| (format!("container_state=\"{state}\""), count));
     family(&mut out, "kubelet_running_containers", "gauge", "Number of containers currently running", lines);
+    runtime_calls(&mut out, node);
+    let build = concat!("git_version=\"v", env!("CARGO_PKG_VERSION"), "\",platform=\"linux\"").to_owned();
+    family(&mut out, "kubernetes_build_info", "gauge", "What runs. The value is always 1.", [(build, 1.0)]);
+    out.push_str(&kube1_telemetry::process_metrics());
     out
 }
 
-fn cpu_seconds(stats: &ContainerStats) -> f64 {
+/// What the container runtime was asked for.
+fn runtime_calls(out: &mut String, node: &Node) {
+    let calls = node.runtime.calls();
+    let lines = |pick: fn(&Calls) -> f64| -> Vec<(String, f64)> {
+        let named = calls.iter().filter(|(_, c)| pick(c) > 0.0);
+        named.map(|(name, c)| (format!("operation_type=\"{}\"", operation(name)), pick(c))).collect()
+    };
+    let help = "Cumulative number of runtime operations by operation type.";
+    family(out, "kubelet_runtime_operations_total", "counter", help, lines(|c| c.count as f64));
+    let help = "Cumulative number of runtime operation errors by operation type.";
+    family(out, "kubelet_runtime_operations_errors_total", "counter", help, lines(|c| c.failed as f64));
+    let name = "kubelet_runtime_operations_duration_seconds";
+    let _ = writeln!(out, "# HELP {name} Duration in seconds of runtime operations.\n# TYPE {name} summary");
+    for (suffix, lines) in [("sum", lines(|c| c.seconds)), ("count", lines(|c| c.count as f64))] {
+        for (labels, value) in lines {
+            let _ = writeln!(out, "{name}_{suffix}{{{labels}}} {value}");
+        }
+    }
+}
+
+/// The name that upstream's metrics have for a call of the CRI.
+fn operation(call: &str) -> String {
+    let mut name = String::new();
+    for letter in call.chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name.replace("pod_sandbox", "podsandbox").replace("container_resources", "container")
+}
+
+pub(super) fn cpu_seconds(stats: &ContainerStats) -> f64 {
     stats.cpu.as_ref().map_or(0.0, |c| value(&c.usage_core_nano_seconds) as f64 / 1e9)
 }
 
-fn working_set(stats: &ContainerStats) -> f64 {
+pub(super) fn working_set(stats: &ContainerStats) -> f64 {
     stats.memory.as_ref().map_or(0.0, |m| value(&m.working_set_bytes) as f64)
 }
 
-fn container_labels(stats: &ContainerStats) -> String {
+pub(super) fn container_labels(stats: &ContainerStats) -> String {
     let of = |key| label(stats, key);
     format!(
         "container=\"{}\",namespace=\"{}\",pod=\"{}\"",
@@ -118,50 +161,21 @@ pub(super) async fn resource(node: &Node) -> String {
     out
 }
 
-/// What dashboards know from cAdvisor, as far as the runtime tells it.
-pub(super) async fn cadvisor(node: &Node) -> String {
-    let stats = node.runtime.container_stats(HashMap::new()).await.unwrap_or_default();
-    let mut out = String::new();
-    let lines = |pick: fn(&ContainerStats) -> f64| -> Vec<(String, f64)> {
-        stats.iter().map(|s| (container_labels(s), pick(s))).collect()
-    };
-    let memory = |pick: fn(&kube1_cri::v1::MemoryUsage) -> u64| -> Vec<(String, f64)> {
-        stats.iter().filter_map(|s| Some((container_labels(s), pick(s.memory.as_ref()?) as f64))).collect()
-    };
-    let gauge = |out: &mut String, name, help, lines: Vec<(String, f64)>| family(out, name, "gauge", help, lines);
-    family(
-        &mut out,
-        "container_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed in seconds.",
-        lines(cpu_seconds),
-    );
-    gauge(&mut out, "container_memory_working_set_bytes", "Current working set in bytes.", lines(working_set));
-    gauge(
-        &mut out,
-        "container_memory_usage_bytes",
-        "Current memory usage in bytes.",
-        memory(|m| value(&m.usage_bytes)),
-    );
-    gauge(&mut out, "container_memory_rss", "Size of RSS in bytes.", memory(|m| value(&m.rss_bytes)));
-    let used = |s: &ContainerStats| s.writable_layer.as_ref().map_or(0.0, |l| value(&l.used_bytes) as f64);
-    gauge(
-        &mut out,
-        "container_fs_usage_bytes",
-        "Number of bytes that are consumed by the container on this filesystem.",
-        lines(used),
-    );
-    gauge(
-        &mut out,
-        "machine_cpu_cores",
-        "Number of logical CPU cores.",
-        vec![(String::new(), node.machine.cpus as f64)],
-    );
-    gauge(
-        &mut out,
-        "machine_memory_bytes",
-        "Amount of memory installed on the machine.",
-        vec![(String::new(), node.machine.memory as f64)],
-    );
-    out
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_the_runtime_are_named_as_upstream_does() {
+        let cases = [
+            ("RunPodSandbox", "run_podsandbox"),
+            ("ListContainers", "list_containers"),
+            ("UpdateContainerResources", "update_container"),
+            ("ExecSync", "exec_sync"),
+            ("Version", "version"),
+        ];
+        for (call, expected) in cases {
+            assert_eq!(operation(call), expected);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The node's HTTPS API: what the apiserver (and monitoring) asks a node.
 
 mod auth;
+mod cadvisor;
 mod logs;
 mod metrics;
 mod stats;
@@ -162,7 +163,7 @@ impl Server {
             (&Method::GET, ["logs", path @ ..]) => system_logs::serve(path).await,
             (&Method::GET, ["metrics"]) => metrics::reply(metrics::kubelet(&self.node)),
             (&Method::GET, ["metrics", "resource"]) => metrics::reply(metrics::resource(&self.node).await),
-            (&Method::GET, ["metrics", "cadvisor"]) => metrics::reply(metrics::cadvisor(&self.node).await),
+            (&Method::GET, ["metrics", "cadvisor"]) => metrics::reply(cadvisor::cadvisor(&self.node).await),
             (&Method::GET, ["configz"]) => json_reply(&self.configz()),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
