@@ -52,8 +52,10 @@ pub fn run(global: &GlobalArgs, args: &CheckArgs) -> anyhow::Result<()> {
 
 /// What a worker cannot do without; empty if nothing is missing.
 pub fn missing_for_worker(containerd: Option<&Path>, runc: Option<&Path>) -> Vec<Finding> {
-    let all = [root(), cgroups(), filesystem("overlay"), program("containerd", containerd), program("runc", runc)];
-    all.into_iter().filter(|f| matches!(f.verdict, Verdict::Missing(_))).collect()
+    let programs = [program("containerd", containerd), program("runc", runc)];
+    let all =
+        [root(), cgroups(), filesystem("overlay"), hosts_file(Path::new("/etc/hosts"))].into_iter().chain(programs);
+    all.filter(|f| matches!(f.verdict, Verdict::Missing(_))).collect()
 }
 
 fn findings(data_dir: &Path, args: &CheckArgs) -> Vec<Finding> {
@@ -63,6 +65,7 @@ fn findings(data_dir: &Path, args: &CheckArgs) -> Vec<Finding> {
         filesystem("overlay"),
         program("containerd", args.containerd.as_deref()),
         program("runc", args.runc.as_deref()),
+        hosts_file(Path::new("/etc/hosts")),
         port(args.https_listen_port),
         disk(data_dir),
         oom_score(),
@@ -114,6 +117,19 @@ fn filesystem(name: &'static str) -> Finding {
         Verdict::Missing(format!("the kernel has no {name} file system: load the module with `modprobe {name}`"))
     };
     Finding { subject: "filesystem", verdict }
+}
+
+/// containerd starts no pod without it; images of minimal systems come without.
+fn hosts_file(path: &Path) -> Finding {
+    let verdict = match std::fs::metadata(path) {
+        Ok(_) => Verdict::Ok(path.display().to_string()),
+        Err(error) => Verdict::Missing(format!(
+            "{}: {error}; make it with `echo 127.0.0.1 localhost > {}`",
+            path.display(),
+            path.display()
+        )),
+    };
+    Finding { subject: "hosts file", verdict }
 }
 
 /// Whether the running kernel has a module of that name that could be loaded.
@@ -231,5 +247,9 @@ mod tests {
         };
         assert!(text.contains("/nonexistent/runc"), "{text}");
         assert!(find_program("sh", None).is_ok());
+        let Verdict::Missing(text) = hosts_file(Path::new("/nonexistent/hosts")).verdict else {
+            unreachable!("the file does not exist")
+        };
+        assert!(text.contains("/nonexistent/hosts"), "{text}");
     }
 }
