@@ -228,6 +228,14 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
+    /// The part that needs no look into the object.
+    #[must_use]
+    pub fn by_name(&self) -> Self {
+        let terms =
+            self.terms.iter().filter(|(field, ..)| matches!(field.as_str(), "metadata.name" | "metadata.namespace"));
+        Self { terms: terms.cloned().collect() }
+    }
+
     /// The fields that are named.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.terms.iter().map(|(field, _, _)| field.as_str())
@@ -249,24 +257,10 @@ impl FieldSelector {
     }
 }
 
-/// A field of an object as the text that field selectors compare.
+/// A field of a custom resource as the text that field selectors compare.
 pub fn field_text(object: &Value, path: &str) -> String {
-    let alias = match path {
-        "spec.host" => "spec.nodeName",
-        "name" => "metadata.name",
-        other => other,
-    };
-    if alias == "source" {
-        return object["source"]["component"]
-            .as_str()
-            .or(object["reportingComponent"].as_str())
-            .unwrap_or_default()
-            .into();
-    }
-    let value = alias.split('.').fold(object, |value, key| &value[key]);
-    match value {
+    match path.split('.').fold(object, |value, key| &value[key]) {
         Value::String(text) => text.clone(),
-        Value::Null if matches!(alias, "spec.unschedulable" | "spec.hostNetwork") => "false".into(),
         Value::Null => String::new(),
         other => other.to_string(),
     }
@@ -316,8 +310,8 @@ mod tests {
         let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}});
         let matches = |text: &str| FieldSelector::parse(text).unwrap().matches(|f| field_text(&pod, f));
         assert!(matches("spec.nodeName=n,metadata.name!=q"));
-        assert!(matches("spec.hostNetwork=false,status.phase="));
-        assert!(!matches("spec.host=other"));
+        assert!(matches("spec.hostNetwork=,status.phase="));
+        assert!(!matches("spec.nodeName=other"));
         assert!(FieldSelector::parse("x").is_err());
     }
 }

@@ -11,12 +11,17 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, PostParams};
+use kube::ResourceExt;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent,
+    WatchParams,
+};
 use kube::core::GroupVersionKind;
 use kube1_pki::{AltName, LeafProfile, ReloadingCertificate, Subject, Usage};
 use serde_json::{Value, json};
@@ -166,7 +171,8 @@ async fn a_webhook_converts_between_versions() {
     let version = |name: &str, member: &str, storage: bool| {
         let spec = json!({"type": "object", "properties": {member: {"type": "integer"}}});
         json!({"name": name, "served": true, "storage": storage,
-            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}})
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}},
+            "selectableFields": [{"jsonPath": format!(".spec.{member}")}]})
     };
     let client_config = json!({"url": format!("https://127.0.0.1:{}/convert", address.port()),
         "caBundle": STANDARD.encode(server.pki.ca.certificate_pem())});
@@ -193,5 +199,33 @@ async fn a_webhook_converts_between_versions() {
     assert_eq!(made.data["spec"], json!({"width": 3}));
     assert_eq!(v1.get("b").await.unwrap().data["spec"], json!({"size": 3}), "stored in version 1");
     assert_eq!(v2.list(&ListParams::default()).await.unwrap().items[0].data["spec"], json!({"width": 3}));
+
+    let listed = v2.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    let wide = |width: u8| format!("spec.width={width}");
+    let watch = v2.watch(&WatchParams::default().fields(&wide(3)), &listed).await.unwrap();
+    let other =
+        DynamicObject { metadata: ObjectMeta { name: Some("c".into()), ..ObjectMeta::default() }, ..new.clone() };
+    v2.create(&PostParams::default(), &other).await.unwrap();
+    let all = v2.list(&ListParams::default().fields(&wide(3)).limit(1)).await.unwrap();
+    assert_eq!((all.items.len(), all.metadata.continue_.is_some()), (1, true));
+    let token = all.metadata.continue_.unwrap();
+    let rest = v2.list(&ListParams::default().fields(&wide(3)).limit(1).continue_token(&token)).await.unwrap();
+    assert_eq!((rest.items[0].name_any(), rest.metadata.continue_), ("c".into(), None));
+    assert!(v2.list(&ListParams::default().fields(&wide(4))).await.unwrap().items.is_empty());
+    assert_eq!(v1.list(&ListParams::default().fields("spec.size=3")).await.unwrap().items.len(), 2);
+    for (name, width) in [("b", 4), ("c", 5), ("b", 3)] {
+        let patch = Patch::Merge(json!({"spec": {"width": width}}));
+        v2.patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+    v2.delete("b", &DeleteParams::default()).await.unwrap();
+    let seen: Vec<_> = watch.take(5).map(Result::unwrap).collect().await;
+    let seen = seen.iter().map(|event| match event {
+        WatchEvent::Added(o) => ("added", o.name_any(), o.data["spec"]["width"].clone()),
+        WatchEvent::Deleted(o) => ("deleted", o.name_any(), o.data["spec"]["width"].clone()),
+        other => panic!("{other:?}"),
+    });
+    let expected = [("added", "c"), ("deleted", "b"), ("deleted", "c"), ("added", "b"), ("deleted", "b")];
+    let expected = expected.map(|(kind, name)| (kind, name.to_owned(), json!(3)));
+    assert_eq!(seen.collect::<Vec<_>>(), expected, "what the selector sees is the converted form");
     server.stop().await;
 }

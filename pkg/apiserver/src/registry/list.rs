@@ -31,6 +31,9 @@ impl Endpoint {
 
     pub(super) async fn page(&self, options: &ListOptions) -> Result<ListPage, Status> {
         self.check_fields(&options.fields)?;
+        if self.selects_converted(&options.fields) {
+            return self.converted_page(options).await;
+        }
         self.collection.list(self.scope(), options).await
     }
 

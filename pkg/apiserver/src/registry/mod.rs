@@ -7,6 +7,7 @@ mod get;
 mod list;
 mod metadata;
 mod patch;
+mod selection;
 mod special;
 mod update;
 mod watch;

@@ -8,6 +8,7 @@ use kube1_api::selector::FieldSelector;
 use kube1_api::status::Status;
 
 use super::Endpoint;
+use super::selection::Selection;
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::body::{BoxError, ResponseBody};
@@ -38,11 +39,11 @@ impl Endpoint {
         }
         let mut reply = respond::bytes(StatusCode::OK, JSON, Bytes::new());
         reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(encoder.stream_media_type()));
-        *reply.body_mut() = match self.collection.watch(self.scope(), &options).await {
-            Ok(events) => {
+        *reply.body_mut() = match self.begin_watch(&mut options).await {
+            Ok((events, selection)) => {
                 let shutdown = self.server.shutdown.clone();
-                let frames = frames(events, encoder, self.clone()).take_until(shutdown.cancelled_owned());
-                ResponseBody::stream(frames)
+                let state = State { events, encoder, endpoint: self.clone(), selection, first: true, over: false };
+                ResponseBody::stream(frames(state).take_until(shutdown.cancelled_owned()))
             }
             // Clients learn from the stream that their version is too old, and list again.
             Err(status) if status.code() == 410 => ResponseBody::Full(encoder.frame("ERROR", &status.to_json())?),
@@ -53,35 +54,40 @@ impl Endpoint {
             None => Ok(reply),
         }
     }
+
+    async fn begin_watch(&self, options: &mut ListOptions) -> Result<(WatchStream, Option<Selection>), Status> {
+        let selection = self.selection(options).await?;
+        Ok((self.collection.watch(self.scope(), options).await?, selection))
+    }
 }
 
 struct State {
     events: WatchStream,
     encoder: Encoder,
     endpoint: Endpoint,
+    selection: Option<Selection>,
     first: bool,
     over: bool,
 }
 
 /// The events as bytes; an event that cannot be encoded ends the stream with an ERROR event.
-fn frames(
-    events: WatchStream,
-    encoder: Encoder,
-    endpoint: Endpoint,
-) -> impl futures::Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-    let state = State { events, encoder, endpoint, first: true, over: false };
+fn frames(state: State) -> impl futures::Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     futures::stream::unfold(state, |mut state| async move {
         if state.over {
             return None;
         }
-        let event = state.events.next().await?;
-        let frame = state.frame(&event).await;
+        let frame = loop {
+            let event = state.events.next().await?;
+            if let Some(frame) = state.frame(&event).await {
+                break frame;
+            }
+        };
         // What else is ready goes along, so that a burst of changes does not take a packet each.
         let mut batch = BytesMut::new();
         while !state.over && frame.len() + batch.len() < BATCH {
             match state.events.next().now_or_never() {
                 Some(Some(event)) => {
-                    let more = state.frame(&event).await;
+                    let Some(more) = state.frame(&event).await else { continue };
                     if batch.is_empty() {
                         batch.extend_from_slice(&frame);
                     }
@@ -97,19 +103,26 @@ fn frames(
 }
 
 impl State {
-    async fn frame(&mut self, event: &WatchEvent) -> Bytes {
+    /// `None` for an event that does not concern the watcher.
+    async fn frame(&mut self, event: &WatchEvent) -> Option<Bytes> {
         let frame = if self.endpoint.row.conversion.is_some() && event.kind != WatchKind::Bookmark {
-            let shown = self.endpoint.shown(&event.object).await;
-            shown.and_then(|object| self.encoder.event_of(event.kind.as_str(), object, &mut self.first))
+            self.converted(event).await
         } else {
-            self.encoder.event(event, &mut self.first)
+            self.encoder.event(event, &mut self.first).map(Some)
         };
-        match frame {
-            Ok(frame) => frame,
-            Err(status) => {
-                self.over = true;
-                self.encoder.frame("ERROR", &status.to_json()).unwrap_or_default()
-            }
-        }
+        frame.unwrap_or_else(|status| {
+            self.over = true;
+            Some(self.encoder.frame("ERROR", &status.to_json()).unwrap_or_default())
+        })
+    }
+
+    async fn converted(&mut self, event: &WatchEvent) -> Result<Option<Bytes>, Status> {
+        let shown = self.endpoint.shown(&event.object).await?;
+        let seen = match &mut self.selection {
+            Some(selection) => selection.see(event, shown),
+            None => Some((event.kind, shown)),
+        };
+        let Some((kind, object)) = seen else { return Ok(None) };
+        self.encoder.event_of(kind.as_str(), object, &mut self.first).map(Some)
     }
 }

@@ -24,6 +24,25 @@ pub struct ListPage {
     pub remaining: Option<u64>,
 }
 
+impl ListPage {
+    /// Of a list without a limit, the items that `keep` says, and of those no more than `limit` (0: all).
+    pub fn select(mut self, keep: &[bool], limit: u64) -> Self {
+        let mut keep = keep.iter();
+        self.items.retain(|_| keep.next() == Some(&true));
+        let limit = usize::try_from(limit).ok().filter(|l| *l > 0).unwrap_or(usize::MAX);
+        if self.items.len() > limit {
+            self.items.truncate(limit);
+            let token = self.items.last().map(|last| {
+                let (namespace, name) = (last.namespace().to_owned(), last.name().to_owned());
+                Token { revision: Some(self.revision), namespace, name }.encode()
+            });
+            self.continue_token = token.unwrap_or_default();
+        }
+        self.remaining = None;
+        self
+    }
+}
+
 /// The state a list shows.
 struct View {
     objects: ObjectMap,

@@ -27,11 +27,15 @@ pub(super) struct Layout {
     paths: Vec<Vec<String>>,
     /// Names of the paths from `FIRST_FIELD` on.
     fields: Vec<String>,
+    /// Selectors know some fields of these objects by other names.
+    aliases: bool,
 }
 
 impl Layout {
     pub fn new(api_version: &str, kind: &str, selectable: &[&str]) -> Self {
-        let mut fields: Vec<String> = selectable.iter().map(|f| stored_field(f).to_owned()).collect();
+        let aliases = api_version == "v1";
+        let stored = |field: &str| if aliases { stored_field(field).to_owned() } else { field.to_owned() };
+        let mut fields: Vec<String> = selectable.iter().map(|field| stored(field)).collect();
         if fields.iter().any(|f| f == "source.component") {
             fields.push("reportingComponent".into());
         }
@@ -42,7 +46,7 @@ impl Layout {
         let split = |path: &str| path.split('.').map(str::to_owned).collect();
         let paths = metadata.iter().map(|m| split(&format!("metadata.{m}"))).chain(fields.iter().map(|f| split(f)));
         let head = format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{kind}\",").len();
-        Self { head, paths: paths.collect(), fields }
+        Self { head, paths: paths.collect(), fields, aliases }
     }
 
     /// Position of a field among the spans.
@@ -51,7 +55,7 @@ impl Layout {
     }
 }
 
-/// Where a selectable field is in the stored form.
+/// Where a selectable field of the core group is in the stored form.
 fn stored_field(field: &str) -> &str {
     match field {
         "spec.host" => "spec.nodeName",
@@ -210,7 +214,7 @@ impl Object {
 
     /// A field as the text that field selectors compare; empty when absent.
     pub fn field(&self, name: &str) -> Cow<'_, str> {
-        let stored = stored_field(name);
+        let stored = if self.layout.aliases { stored_field(name) } else { name };
         match stored {
             "metadata.name" => return self.name().into(),
             "metadata.namespace" => return self.namespace().into(),
@@ -297,5 +301,14 @@ mod tests {
         let later = object.at(7);
         assert_eq!((later.field("status.phase"), later.uid()), ("Running".into(), "u"));
         assert!(later.json_without_kind().starts_with(b"\"metadata\":{") && !later.is_deleting());
+    }
+
+    #[test]
+    fn only_the_core_group_has_other_names_for_fields() {
+        let layout = Arc::new(Layout::new("example.com/v1", "Site", &["spec.host", "source"]));
+        let value = json!({"apiVersion": "example.com/v1", "kind": "Site", "metadata": {"name": "s"},
+            "spec": {"host": "h", "nodeName": "n"}, "source": "x"});
+        let site = Draft::new(&layout, value).unwrap().commit(1);
+        assert_eq!((site.field("spec.host"), site.field("source")), ("h".into(), "x".into()));
     }
 }
