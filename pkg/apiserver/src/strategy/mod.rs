@@ -49,6 +49,8 @@ type Update = fn(&mut Value, &Value, &Context<'_>);
 #[derive(Clone, Copy)]
 struct Rule {
     generation: Generation,
+    /// Whether an object may come with its status.
+    starts_with_status: bool,
     /// Members of metadata that a status update does not take; `*` for all but managedFields.
     status_keeps: &'static [&'static str],
     create: Option<Create>,
@@ -56,7 +58,14 @@ struct Rule {
     status: Option<Update>,
 }
 
-const PLAIN: Rule = Rule { generation: Generation::None, status_keeps: &[], create: None, update: None, status: None };
+const PLAIN: Rule = Rule {
+    generation: Generation::None,
+    starts_with_status: false,
+    status_keeps: &[],
+    create: None,
+    update: None,
+    status: None,
+};
 /// Generation counts changes of the spec.
 const COUNTED: Rule = Rule { generation: Generation::Members(&["spec"]), ..PLAIN };
 const ALL: &[&str] = &["*"];
@@ -70,7 +79,7 @@ fn rule(resource: &Resource) -> Rule {
         ("", "namespaces") => {
             Rule { create: Some(core::create_namespace), update: Some(core::update_namespace), ..PLAIN }
         }
-        ("", "nodes") => Rule { create: Some(core::create_node), ..PLAIN },
+        ("", "nodes") => Rule { create: Some(core::create_node), starts_with_status: true, ..PLAIN },
         ("", "persistentvolumeclaims") => Rule { create: Some(core::create_claim), ..PLAIN },
         ("", "persistentvolumes") => {
             Rule { create: Some(core::create_volume), status: Some(core::update_volume_status), ..PLAIN }
@@ -135,7 +144,7 @@ pub fn prepare_create(resource: &Resource, object: &mut Value, context: &Context
     if resource.has_status() {
         if resource.is_custom() {
             remove(object, "status");
-        } else {
+        } else if !(rule.starts_with_status && object["status"].is_object()) {
             let status = resource.ty.and_then(|ty| ty.field("status")).and_then(kube1_api::codec::zero);
             object["status"] = status.unwrap_or_else(|| json!({}));
         }

@@ -32,6 +32,9 @@ fn creating_sets_what_is_the_servers() {
     assert_eq!(deployment, json!({"metadata": {"name": "a", "generation": 1}, "spec": {}, "status": {}}));
     let attachment = created("storage.k8s.io", "v1", "volumeattachments", json!({"metadata": {}, "spec": {}}));
     assert_eq!(attachment["status"], json!({"attached": false}));
+    let status = json!({"capacity": {"cpu": "4"}});
+    let node = created("", "v1", "nodes", json!({"metadata": {"name": "n"}, "status": status}));
+    assert_eq!(node["status"], status);
     let map = created("", "v1", "configmaps", json!({"metadata": {"name": "a", "generation": 4}, "data": {}}));
     assert_eq!(map, json!({"metadata": {"name": "a"}, "data": {}}));
     let namespace = created("", "v1", "namespaces", json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["x"]}}));
