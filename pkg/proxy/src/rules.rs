@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use kube1_network::nft::{
-    CT_DNAT, CT_NEW, ChainType, Content, DataType, Element, Expr, Field, Hook, HookPoint, Key, Reg, Rule, Set, SetRef,
-    Verdict, priority,
+    CT_DNAT, CT_INVALID, CT_NEW, ChainType, Content, DataType, Element, Expr, Field, Hook, HookPoint, Key, Reg, Rule,
+    Set, SetRef, Verdict, priority,
 };
 use sha2::{Digest, Sha256};
 
@@ -83,6 +83,10 @@ pub fn base(cluster_cidrs: &[IpNet]) -> Content {
         let rule = vec![Rule::new().any_bit(Field::CtState, CT_NEW).jump("rejected")];
         content.base_chain(format!("filter-{name}"), hook(ChainType::Filter, point, priority::DSTNAT - 10), rule);
     }
+    // What the kernel cannot assign to a connection would reach the client with the endpoint's address, and the client
+    // would reset its connection to the service.
+    let forward = hook(ChainType::Filter, HookPoint::Forward, priority::FILTER);
+    content.base_chain("filter-forward", forward, vec![Rule::new().any_bit(Field::CtState, CT_INVALID).deny()]);
     let post = hook(ChainType::Nat, HookPoint::Postrouting, priority::SRCNAT);
     content.base_chain("nat-postrouting", post, sources);
     content
@@ -229,4 +233,17 @@ fn sticky(v6: bool, targets: &[(IpAddr, u16)], clients: &str, start: impl Fn() -
         start().load_all(&[saddr]).expr(known).expr(forget),
         start().load_all(&[saddr]).pick(v6, targets, target).expr(remember).expr(nat),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_of_no_connection_are_not_forwarded() {
+        let content = base(&[]);
+        let chain = &content.chains["filter-forward"];
+        assert_eq!(chain.hook.map(|hook| (hook.kind, hook.point)), Some((ChainType::Filter, HookPoint::Forward)));
+        assert_eq!(chain.rules, [Rule::new().any_bit(Field::CtState, CT_INVALID).verdict(Verdict::Drop)]);
+    }
 }

@@ -71,6 +71,8 @@ impl World {
         };
         pods.iter().for_each(|number| world.add_pod(*number));
         world.sync_all(&[]);
+        let half_closed = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+        assert_eq!(world.node.run(|| std::fs::read_to_string(half_closed)).unwrap().unwrap(), "3600\n");
         world
     }
 

@@ -149,6 +149,7 @@ pub fn set_up(config: &OverlayConfig, state: &State) -> Result<(), OverlayError>
     sysctl::set_all(devices.tunnel.is_some())?;
     replace_table(&dir, config.cluster_cidr)?;
     table::pass_other_firewalls(config.cluster_cidr)?;
+    sysctl::set_timeouts()?;
     if let Some(tunnel) = devices.tunnel {
         peers::program(&mut socket, tunnel, config.cluster_cidr, &state.peers)?;
     }

@@ -1,6 +1,7 @@
 //! Kernel parameters.
 
 use std::fs;
+use std::path::Path;
 
 use super::OverlayError;
 use crate::{BRIDGE, TUNNEL};
@@ -15,6 +16,18 @@ pub(super) fn set_all(tunnel: bool) -> Result<(), OverlayError> {
     // Lets the node's own processes use node ports on localhost; the table drops what others send there.
     for interface in [BRIDGE, TUNNEL].into_iter().filter(|name| *name != TUNNEL || tunnel) {
         set(&format!("net/ipv4/conf/{interface}/route_localnet"), "1")?;
+    }
+    Ok(())
+}
+
+/// Sets how long the kernel remembers connections, as upstream's proxy does: half-closed ones of services are used for
+/// longer than its minute. Only where it tracks connections, which begins with the first table that asks for it.
+pub(super) fn set_timeouts() -> Result<(), OverlayError> {
+    for (state, seconds) in [("established", "86400"), ("close_wait", "3600")] {
+        let name = format!("net/netfilter/nf_conntrack_tcp_timeout_{state}");
+        if Path::new("/proc/sys").join(&name).exists() {
+            set(&name, seconds)?;
+        }
     }
     Ok(())
 }
