@@ -16,6 +16,7 @@ mod preemption;
 mod queue;
 mod resources;
 mod scheduler;
+mod tally;
 #[cfg(test)]
 mod testing;
 mod volume_binding;

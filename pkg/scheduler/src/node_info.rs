@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
@@ -13,6 +14,8 @@ use crate::resources::Resources;
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
     pub name: String,
+    /// Another one after each change; no two states of any nodes share one.
+    pub generation: u64,
     /// Absent while pods are known on a node that itself is not.
     pub node: Option<Arc<Node>>,
     pub allocatable: Resources,
@@ -26,6 +29,8 @@ pub struct NodeInfo {
     /// How many of the pods have any affinity or anti-affinity.
     pub with_affinity: usize,
 }
+
+static GENERATION: AtomicU64 = AtomicU64::new(1);
 
 impl NodeInfo {
     pub fn new(name: &str) -> Self {
@@ -43,6 +48,11 @@ impl NodeInfo {
         }
         self.images = Arc::new(images);
         self.node = node;
+        self.changed();
+    }
+
+    fn changed(&mut self) {
+        self.generation = GENERATION.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn labels(&self) -> &Labels {
@@ -68,6 +78,7 @@ impl NodeInfo {
         self.used_ports.extend(pod.host_ports.iter().cloned());
         self.with_affinity += usize::from(pod.has_affinity());
         self.pods.insert(pod.uid.clone(), pod);
+        self.changed();
     }
 
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
@@ -80,6 +91,7 @@ impl NodeInfo {
             self.used_ports = self.pods.values().flat_map(|p| p.host_ports.iter().cloned()).collect();
         }
         self.with_affinity -= usize::from(pod.has_affinity());
+        self.changed();
         Some(pod)
     }
 }

@@ -9,12 +9,47 @@ use crate::labels::Labels;
 use crate::node_info::NodeInfo;
 use crate::pod_info::{AffinityTerm, PodInfo};
 use crate::queue::Events;
+use crate::tally::{Counts, Parts, Tallies};
 
 /// Weight of the required affinity of pods that are there already in the score of a node.
 const REQUIRED_WEIGHT: i64 = 1;
 
 /// Places pods near the pods they want and away from those they, or which, do not want.
-pub struct InterPodAffinity;
+#[derive(Default)]
+pub struct InterPodAffinity {
+    filters: Tallies<Group>,
+    scores: Tallies<Group>,
+}
+
+/// Pods that are alike to all terms, their own and those of others.
+struct Group {
+    pod: Arc<PodInfo>,
+    namespaces: Arc<HashMap<String, Labels>>,
+}
+
+impl Group {
+    fn of(pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Self {
+        Self { pod: Arc::clone(pod), namespaces: Arc::clone(&snapshot.namespaces) }
+    }
+}
+
+impl PartialEq for Group {
+    fn eq(&self, other: &Self) -> bool {
+        let terms = |group: &Self| {
+            let affinity = group.pod.spec().and_then(|spec| spec.affinity.clone());
+            affinity.map(|affinity| (affinity.pod_affinity, affinity.pod_anti_affinity))
+        };
+        Arc::ptr_eq(&self.namespaces, &other.namespaces)
+            && self.pod.key.namespace == other.pod.key.namespace
+            && self.pod.labels() == other.pod.labels()
+            && terms(self) == terms(other)
+    }
+}
+
+/// The tables of a filter: terms of pods that are there which select the pod, and pods that its own terms select.
+const EXISTING_ANTI: usize = 0;
+const AFFINITY: usize = 1;
+const ANTI: usize = 2;
 
 impl Plugin for InterPodAffinity {
     fn name(&self) -> &'static str {
@@ -26,61 +61,38 @@ impl Plugin for InterPodAffinity {
     }
 
     fn filter(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Result<Option<Box<dyn Filter>>, Rejection> {
+        let own_terms = !pod.affinity.is_empty() || !pod.anti_affinity.is_empty();
+        if !own_terms && snapshot.nodes.iter().all(|n| n.with_affinity == 0) {
+            return Ok(None);
+        }
+        let tables = self.filters.of(Group::of(pod, snapshot), 3, snapshot, |node| {
+            let mut parts = Parts::of(node);
+            if own_terms || node.with_affinity > 0 {
+                let others = node.pods.values().filter(|p| own_terms || !p.anti_affinity.is_empty());
+                others.for_each(|other| count(&mut parts, pod, other, snapshot));
+            }
+            parts.all()
+        });
         let labels = snapshot.namespace_labels(&pod.key.namespace);
         let selects_itself = pod.affinity.iter().all(|t| t.selects(pod, labels));
-        let mut rules = Rules {
-            pod: Arc::clone(pod),
-            selects_itself,
-            existing_anti: Counts::default(),
-            affinity: Counts::default(),
-            anti: Counts::default(),
-        };
-        let own_terms = !pod.affinity.is_empty() || !pod.anti_affinity.is_empty();
-        for node in snapshot.nodes.iter().filter(|n| own_terms || n.with_affinity > 0) {
-            for other in node.pods.values().filter(|p| own_terms || !p.anti_affinity.is_empty()) {
-                rules.count(other, node, snapshot, 1);
-            }
-        }
-        Ok((own_terms || !rules.existing_anti.is_empty()).then(|| Box::new(rules) as Box<dyn Filter>))
+        let needed = own_terms || !tables[EXISTING_ANTI].is_empty();
+        Ok(needed.then(|| Box::new(Rules { pod: Arc::clone(pod), selects_itself, tables }) as Box<dyn Filter>))
     }
 
     fn score(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot, _nodes: &[&NodeInfo]) -> Option<(Box<dyn Score>, i64)> {
-        let mut weights = Counts::default();
         let own = !pod.preferred_affinity.is_empty() || !pod.preferred_anti_affinity.is_empty();
-        for node in snapshot.nodes.iter().filter(|n| own || n.with_affinity > 0) {
-            for other in node.pods.values().filter(|p| own || p.has_affinity()) {
-                weigh(&mut weights, pod, other, node, snapshot);
-            }
+        if !own && snapshot.nodes.iter().all(|n| n.with_affinity == 0) {
+            return None;
         }
-        (!weights.is_empty()).then(|| (Box::new(Weights(weights)) as Box<dyn Score>, 2))
-    }
-}
-
-/// Counts by topology key and the value that nodes have for it.
-#[derive(Clone, Default)]
-struct Counts(HashMap<String, HashMap<String, i64>>);
-
-impl Counts {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn add(&mut self, key: &str, labels: &Labels, amount: i64) {
-        let Some(value) = labels.get(key) else { return };
-        let values = match self.0.get_mut(key) {
-            Some(values) => values,
-            None => self.0.entry(key.to_owned()).or_default(),
-        };
-        match values.get_mut(value) {
-            Some(count) => *count += amount,
-            None => {
-                values.insert(value.clone(), amount);
+        let tables = self.scores.of(Group::of(pod, snapshot), 1, snapshot, |node| {
+            let mut parts = Parts::of(node);
+            if own || node.with_affinity > 0 {
+                let others = node.pods.values().filter(|p| own || p.has_affinity());
+                others.for_each(|other| weigh(&mut parts, pod, other, snapshot));
             }
-        }
-    }
-
-    fn get(&self, key: &str, value: &str) -> i64 {
-        self.0.get(key).and_then(|values| values.get(value)).copied().unwrap_or(0)
+            parts.all()
+        });
+        (!tables[0].is_empty()).then(|| (Box::new(Weights(tables)) as Box<dyn Score>, 2))
     }
 }
 
@@ -88,40 +100,46 @@ impl Counts {
 struct Rules {
     pod: Arc<PodInfo>,
     selects_itself: bool,
-    /// Terms of pods that are there, which select this pod.
-    existing_anti: Counts,
-    /// Pods that this pod's terms select.
-    affinity: Counts,
-    anti: Counts,
+    tables: Arc<Vec<Counts>>,
+}
+
+/// What a pod that is there means to the filters of `pod`.
+fn count(parts: &mut Parts<'_>, pod: &PodInfo, other: &PodInfo, snapshot: &Snapshot) {
+    let own_namespace = snapshot.namespace_labels(&pod.key.namespace);
+    for term in other.anti_affinity.iter().filter(|t| t.selects(pod, own_namespace)) {
+        parts.add(EXISTING_ANTI, &term.topology_key, 1);
+    }
+    let namespace = snapshot.namespace_labels(&other.key.namespace);
+    if !pod.affinity.is_empty() && pod.affinity.iter().all(|t| t.selects(other, namespace)) {
+        pod.affinity.iter().for_each(|term| parts.add(AFFINITY, &term.topology_key, 1));
+    }
+    for term in pod.anti_affinity.iter().filter(|t| t.selects(other, namespace)) {
+        parts.add(ANTI, &term.topology_key, 1);
+    }
 }
 
 impl Rules {
-    fn count(&mut self, other: &PodInfo, node: &NodeInfo, snapshot: &Snapshot, amount: i64) {
-        let labels = node.labels();
-        let own_namespace = snapshot.namespace_labels(&self.pod.key.namespace);
-        for term in other.anti_affinity.iter().filter(|t| t.selects(&self.pod, own_namespace)) {
-            self.existing_anti.add(&term.topology_key, labels, amount);
-        }
-        let namespace = snapshot.namespace_labels(&other.key.namespace);
-        let wanted = &self.pod.affinity;
-        if !wanted.is_empty() && wanted.iter().all(|t| t.selects(other, namespace)) {
-            for term in wanted {
-                self.affinity.add(&term.topology_key, labels, amount);
-            }
-        }
-        for term in self.pod.anti_affinity.iter().filter(|t| t.selects(other, namespace)) {
-            self.anti.add(&term.topology_key, labels, amount);
+    fn change(&mut self, other: &PodInfo, node: &NodeInfo, snapshot: &Snapshot, sign: i64) {
+        let mut parts = Parts::of(node);
+        count(&mut parts, &self.pod, other, snapshot);
+        let tables = Arc::make_mut(&mut self.tables);
+        for part in parts.all() {
+            tables[part.table].change(&part.key, &part.value, sign * part.amount);
         }
     }
 
+    fn near(&self, table: usize, key: &str, value: &str) -> bool {
+        self.tables[table].get(key, value).is_some_and(|count| count > 0)
+    }
+
     fn affinity_holds(&self, labels: &Labels) -> bool {
-        let near = |t: &AffinityTerm| labels.get(&t.topology_key).map(|v| self.affinity.get(&t.topology_key, v) > 0);
+        let near = |t: &AffinityTerm| labels.get(&t.topology_key).map(|v| self.near(AFFINITY, &t.topology_key, v));
         let found: Vec<Option<bool>> = self.pod.affinity.iter().map(near).collect();
         if found.iter().any(Option::is_none) {
             return false;
         }
         // The first pod of a group that wants to be together has nobody to join.
-        let alone = || self.selects_itself && self.affinity.0.values().all(|v| v.values().all(|count| *count <= 0));
+        let alone = || self.selects_itself && self.tables[AFFINITY].amounts().all(|count| count <= 0);
         found.iter().all(|near| *near == Some(true)) || alone()
     }
 }
@@ -132,22 +150,22 @@ impl Filter for Rules {
         if !self.affinity_holds(labels) {
             return Err(Rejection::unresolvable("node(s) didn't match pod affinity rules"));
         }
-        let near = |counts: &Counts, key: &str| labels.get(key).is_some_and(|v| counts.get(key, v) > 0);
-        if self.pod.anti_affinity.iter().any(|t| near(&self.anti, &t.topology_key)) {
+        let near = |table: usize, key: &str| labels.get(key).is_some_and(|v| self.near(table, key, v));
+        if self.pod.anti_affinity.iter().any(|t| near(ANTI, &t.topology_key)) {
             return Err(Rejection::resolvable("node(s) didn't match pod anti-affinity rules"));
         }
-        if self.existing_anti.0.keys().any(|key| near(&self.existing_anti, key)) {
+        if self.tables[EXISTING_ANTI].keys().any(|key| near(EXISTING_ANTI, key)) {
             return Err(Rejection::resolvable("node(s) didn't satisfy existing pods anti-affinity rules"));
         }
         Ok(())
     }
 
     fn pod_added(&mut self, pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) {
-        self.count(pod, node, snapshot, 1);
+        self.change(pod, node, snapshot, 1);
     }
 
     fn pod_removed(&mut self, pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) {
-        self.count(pod, node, snapshot, -1);
+        self.change(pod, node, snapshot, -1);
     }
 
     fn boxed_clone(&self) -> Box<dyn Filter> {
@@ -155,13 +173,12 @@ impl Filter for Rules {
     }
 }
 
-fn weigh(weights: &mut Counts, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) {
-    let labels = node.labels();
+fn weigh(parts: &mut Parts<'_>, pod: &PodInfo, other: &PodInfo, snapshot: &Snapshot) {
     let (own, theirs) =
         (snapshot.namespace_labels(&pod.key.namespace), snapshot.namespace_labels(&other.key.namespace));
     let mut add = |term: &AffinityTerm, selected: bool, weight: i64| {
         if selected {
-            weights.add(&term.topology_key, labels, weight);
+            parts.add(0, &term.topology_key, weight);
         }
     };
     for (weight, term) in &pod.preferred_affinity {
@@ -181,14 +198,13 @@ fn weigh(weights: &mut Counts, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, 
     }
 }
 
-struct Weights(Counts);
+struct Weights(Arc<Vec<Counts>>);
 
 impl Score for Weights {
     fn score(&self, node: &NodeInfo) -> i64 {
         let labels = node.labels();
-        let value =
-            |(key, values): (&String, &HashMap<String, i64>)| labels.get(key).and_then(|v| values.get(v)).copied();
-        self.0.0.iter().filter_map(value).sum()
+        let weights = &self.0[0];
+        weights.keys().filter_map(|key| weights.get(key, labels.get(key)?)).sum()
     }
 
     fn normalize(&self, scores: &mut [i64]) {
@@ -217,8 +233,8 @@ mod tests {
     }
 
     fn fits(cache: &Cache, pod: &Arc<PodInfo>) -> Vec<String> {
-        let snapshot = cache.snapshot();
-        let filter = InterPodAffinity.filter(pod, &snapshot).unwrap();
+        let (plugin, snapshot) = (InterPodAffinity::default(), cache.snapshot());
+        let filter = plugin.filter(pod, &snapshot).unwrap();
         let fits = |n: &&Arc<NodeInfo>| filter.as_ref().is_none_or(|f| f.check(n).is_ok());
         snapshot.nodes.iter().filter(fits).map(|n| n.name.clone()).collect()
     }

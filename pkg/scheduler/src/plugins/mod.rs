@@ -28,7 +28,7 @@ pub fn all(volumes: Arc<dyn Volumes>, owners: Arc<dyn Owners>) -> Vec<Box<dyn Pl
         Box::new(fit::BalancedAllocation),
         Box::new(volumes::VolumeBinding::new(volumes)),
         Box::new(topology_spread::TopologySpread::new(owners)),
-        Box::new(inter_pod_affinity::InterPodAffinity),
+        Box::new(inter_pod_affinity::InterPodAffinity::default()),
         Box::new(image_locality::ImageLocality),
     ]
 }

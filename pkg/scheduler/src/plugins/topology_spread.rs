@@ -13,6 +13,7 @@ use crate::labels::{Labels, selector};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::queue::Events;
+use crate::tally::{Counts, Parts, Tallies};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Constraints of pods that state none: topology key and skew, all of them soft.
@@ -27,11 +28,53 @@ pub trait Owners: Send + Sync {
 /// Spreads the pods of a group over the values of a node label.
 pub struct TopologySpread {
     owners: Arc<dyn Owners>,
+    tallies: Tallies<Group>,
+}
+
+/// Pods whose constraints count alike.
+struct Group {
+    pod: Arc<PodInfo>,
+    constraints: Vec<Constraint>,
+    require_keys: bool,
+}
+
+impl PartialEq for Group {
+    fn eq(&self, other: &Self) -> bool {
+        let placement = |group: &Self| {
+            let spec = group.pod.spec()?;
+            let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.clone());
+            Some((spec.node_selector.clone(), affinity, spec.tolerations.clone()))
+        };
+        self.require_keys == other.require_keys
+            && self.pod.key.namespace == other.pod.key.namespace
+            && self.constraints == other.constraints
+            && placement(self) == placement(other)
+    }
 }
 
 impl TopologySpread {
     pub fn new(owners: Arc<dyn Owners>) -> Self {
-        Self { owners }
+        Self { owners, tallies: Tallies::default() }
+    }
+
+    /// How many pods each constraint counts, one table each.
+    fn counts(
+        &self,
+        pod: &Arc<PodInfo>,
+        constraints: &[Constraint],
+        require_keys: bool,
+        all: &Snapshot,
+    ) -> Arc<Vec<Counts>> {
+        let group = Group { pod: Arc::clone(pod), constraints: constraints.to_vec(), require_keys };
+        self.tallies.of(group, constraints.len(), all, |node| {
+            let mut parts = Parts::of(node);
+            if !require_keys || has_all_keys(constraints, node) {
+                for (table, constraint) in constraints.iter().enumerate().filter(|(_, c)| c.covers(pod, node)) {
+                    parts.add(table, &constraint.key, constraint.count(node, &pod.key.namespace));
+                }
+            }
+            parts.all()
+        })
     }
 
     /// The soft constraints of a pod, or the default ones if it has no constraints at all.
@@ -57,7 +100,7 @@ impl TopologySpread {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Constraint {
     key: String,
     max_skew: i64,
@@ -132,14 +175,9 @@ impl Plugin for TopologySpread {
         if hard.is_empty() {
             return Ok(None);
         }
-        let mut counts = vec![HashMap::new(); hard.len()];
-        for node in snapshot.nodes.iter().filter(|n| has_all_keys(&hard, n)) {
-            for (constraint, counts) in hard.iter().zip(&mut counts).filter(|(c, _)| c.covers(pod, node)) {
-                let value = node.labels().get(&constraint.key).cloned().unwrap_or_default();
-                *counts.entry(value).or_insert(0) += constraint.count(node, &pod.key.namespace);
-            }
-        }
-        Ok(Some(Box::new(Hard { pod: Arc::clone(pod), constraints: hard, counts })))
+        let counts = self.counts(pod, &hard, true, snapshot);
+        let least = least(&hard, &counts);
+        Ok(Some(Box::new(Hard { pod: Arc::clone(pod), constraints: hard, counts, least })))
     }
 
     fn score(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot, nodes: &[&NodeInfo]) -> Option<(Box<dyn Score>, i64)> {
@@ -147,21 +185,12 @@ impl Plugin for TopologySpread {
         if soft.is_empty() {
             return None;
         }
+        let totals = self.counts(pod, &soft, require_keys, snapshot);
         let mut counts: Vec<HashMap<String, i64>> = vec![HashMap::new(); soft.len()];
-        let eligible = |n: &NodeInfo| !require_keys || has_all_keys(&soft, n);
-        for node in nodes.iter().filter(|n| eligible(n)) {
-            for (constraint, counts) in soft.iter().zip(&mut counts) {
-                if let Some(value) = node.labels().get(&constraint.key) {
-                    counts.entry(value.clone()).or_insert(0);
-                }
-            }
-        }
-        // Pods of a node are counted with its score; values that no candidate has need no count.
-        let spread = soft.iter().zip(&mut counts).filter(|(c, counts)| c.key != HOSTNAME && !counts.is_empty());
-        for (constraint, counts) in spread {
-            for node in snapshot.nodes.iter().filter(|n| eligible(n) && constraint.covers(pod, n)) {
-                if let Some(count) = node.labels().get(&constraint.key).and_then(|v| counts.get_mut(v)) {
-                    *count += constraint.count(node, &pod.key.namespace);
+        for node in nodes.iter().filter(|n| !require_keys || has_all_keys(&soft, n)) {
+            for ((constraint, counts), totals) in soft.iter().zip(&mut counts).zip(&*totals) {
+                if let Some(value) = node.labels().get(&constraint.key).filter(|value| !counts.contains_key(*value)) {
+                    counts.insert(value.clone(), totals.get(&constraint.key, value).unwrap_or(0));
                 }
             }
         }
@@ -178,7 +207,18 @@ struct Hard {
     pod: Arc<PodInfo>,
     constraints: Vec<Constraint>,
     /// Pods by topology value, for each constraint.
-    counts: Vec<HashMap<String, i64>>,
+    counts: Arc<Vec<Counts>>,
+    /// The fewest pods that any value has, for each constraint.
+    least: Vec<i64>,
+}
+
+/// Values that are missing although there should be more count as empty.
+fn least(constraints: &[Constraint], counts: &[Counts]) -> Vec<i64> {
+    let least = |(constraint, counts): (&Constraint, &Counts)| {
+        let counts = counts.of_key(&constraint.key);
+        if counts.len() >= constraint.min_domains { counts.min().unwrap_or(0) } else { 0 }
+    };
+    constraints.iter().zip(counts).map(least).collect()
 }
 
 impl Hard {
@@ -186,26 +226,27 @@ impl Hard {
         if !has_all_keys(&self.constraints, node) {
             return;
         }
-        for (constraint, counts) in self.constraints.iter().zip(&mut self.counts) {
-            if constraint.selects(other, &self.pod.key.namespace) && constraint.covers(&self.pod, node) {
-                let value = node.labels().get(&constraint.key).cloned().unwrap_or_default();
-                *counts.entry(value).or_insert(0) += amount;
+        for (constraint, counts) in self.constraints.iter().zip(Arc::make_mut(&mut self.counts)) {
+            if constraint.selects(other, &self.pod.key.namespace)
+                && constraint.covers(&self.pod, node)
+                && let Some(value) = node.labels().get(&constraint.key)
+            {
+                counts.change(&constraint.key, value, amount);
             }
         }
+        self.least = least(&self.constraints, &self.counts);
     }
 }
 
 impl Filter for Hard {
     fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        for (constraint, counts) in self.constraints.iter().zip(&self.counts) {
+        for ((constraint, counts), min) in self.constraints.iter().zip(&*self.counts).zip(&self.least) {
             let Some(value) = node.labels().get(&constraint.key) else {
                 let reason = "node(s) didn't match pod topology spread constraints (missing required label)";
                 return Err(Rejection::unresolvable(reason));
             };
-            let enough_domains = counts.len() >= constraint.min_domains;
-            let min = if enough_domains { counts.values().copied().min().unwrap_or(0) } else { 0 };
             let itself = i64::from(constraint.selects_labels(self.pod.labels()));
-            if counts.get(value).copied().unwrap_or(0) + itself - min > constraint.max_skew {
+            if counts.get(&constraint.key, value).unwrap_or(0) + itself - min > constraint.max_skew {
                 return Err(Rejection::resolvable("node(s) didn't match pod topology spread constraints"));
             }
         }
