@@ -10,6 +10,7 @@ use kube1_api::status::Status;
 use parking_lot::Mutex;
 
 use crate::audit::Trail;
+use crate::flow::Sorted;
 use crate::http::body::RequestBody;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
@@ -29,6 +30,8 @@ pub struct Call {
     pub audit_id: String,
     /// What auditing notes of this request.
     pub trail: Trail,
+    /// How flow control sorted it.
+    pub sorted: Option<Sorted>,
     /// Kept until the answer is over; streams that outlive the handler keep a clone.
     pub lasting: Lasting,
 }

@@ -14,6 +14,7 @@ pub mod custom;
 pub mod dial;
 pub mod documents;
 pub mod encode;
+pub mod flow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use kube1_apiserver::audit::{AuditOptions, BatchOptions, LogOptions, Mode, WebhookOptions};
 use kube1_apiserver::authn::{AuthenticationOptions, TokenWebhookOptions};
+use kube1_apiserver::authz::{AuthorizationOptions, WebhookFlags};
 use kube1_apiserver::http::requests::{RequestOptions, parse_duration};
 use kube1_apiserver::server::Front;
 
@@ -133,9 +134,42 @@ pub struct AccessArgs {
     /// Version of the TokenReviews sent to it
     #[arg(long, env = "KUBE1_AUTHENTICATION_TOKEN_WEBHOOK_VERSION", default_value = "v1beta1", value_parser = ["v1", "v1beta1"])]
     pub authentication_token_webhook_version: String,
+    /// AuthorizationConfiguration: the authorizers that are asked, webhooks among them, in order. Followed while the server
+    /// runs
+    #[arg(long, env = "KUBE1_AUTHORIZATION_CONFIG", value_name = "FILE", conflicts_with_all = ["authorization_mode", "authorization_webhook_config_file"])]
+    pub authorization_config: Option<PathBuf>,
+    /// Authorizers that are asked, in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
+    #[arg(long, env = "KUBE1_AUTHORIZATION_MODE", value_delimiter = ',', value_name = "MODE")]
+    pub authorization_mode: Vec<String>,
+    /// Kubeconfig of the server that the mode Webhook asks
+    #[arg(long, env = "KUBE1_AUTHORIZATION_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
+    pub authorization_webhook_config_file: Option<PathBuf>,
+    /// Version of the SubjectAccessReviews sent to it
+    #[arg(long, env = "KUBE1_AUTHORIZATION_WEBHOOK_VERSION", default_value = "v1beta1", value_parser = ["v1", "v1beta1"])]
+    pub authorization_webhook_version: String,
+    /// How long what it allowed is remembered
+    #[arg(long, env = "KUBE1_AUTHORIZATION_WEBHOOK_CACHE_AUTHORIZED_TTL", value_parser = duration, default_value = "5m", value_name = "TIME")]
+    pub authorization_webhook_cache_authorized_ttl: Duration,
+    /// How long what it did not allow is remembered
+    #[arg(long, env = "KUBE1_AUTHORIZATION_WEBHOOK_CACHE_UNAUTHORIZED_TTL", value_parser = duration, default_value = "30s", value_name = "TIME")]
+    pub authorization_webhook_cache_unauthorized_ttl: Duration,
 }
 
 impl AccessArgs {
+    fn authorization(&self) -> AuthorizationOptions {
+        let default = AuthorizationOptions::default();
+        AuthorizationOptions {
+            config_file: self.authorization_config.clone(),
+            modes: if self.authorization_mode.is_empty() { default.modes } else { self.authorization_mode.clone() },
+            webhook: self.authorization_webhook_config_file.as_ref().map(|file| WebhookFlags {
+                config_file: file.clone(),
+                version: self.authorization_webhook_version.clone(),
+                authorized_ttl: self.authorization_webhook_cache_authorized_ttl,
+                unauthorized_ttl: self.authorization_webhook_cache_unauthorized_ttl,
+            }),
+        }
+    }
+
     fn authentication(&self) -> AuthenticationOptions {
         AuthenticationOptions {
             config_file: self.authentication_config.clone(),
@@ -210,6 +244,7 @@ impl FrontArgs {
         Front {
             requests: self.requests.options(),
             authentication: self.access.authentication(),
+            authorization: self.access.authorization(),
             audit: self.audit.options(),
         }
     }

@@ -192,12 +192,24 @@ fn decide(user: &UserInfo, authorizer: &dyn Authorizer, question: &Question) -> 
         let groups = ["system:serviceaccounts", &own_group];
         UserInfo::authenticated(format!("system:serviceaccount:{namespace}:{name}"), &groups)
     });
-    // Expressions cannot wait; the authorizers of this server answer at once, from memory.
-    match authorizer.explain(account.as_ref().unwrap_or(user), &request).now_or_never() {
-        Some((Decision::Allow, reason)) => Ok((true, reason)),
-        Some((Decision::Deny(reason) | Decision::NoOpinion(reason), _)) => Ok((false, reason)),
-        None => Err("the authorizer did not answer in time".into()),
-    }
+    let user = account.as_ref().unwrap_or(user);
+    // Expressions cannot wait. The authorizers of this server answer at once, from memory; a webhook does not.
+    let mut asked = authorizer.explain(user, &request);
+    let explained = match (&mut asked).now_or_never() {
+        Some(explained) => explained,
+        None => wait(asked).ok_or("the authorizer did not answer in time")?,
+    };
+    Ok(match explained {
+        (Decision::Allow, reason) => (true, reason),
+        (Decision::Deny(reason) | Decision::NoOpinion(reason), _) => (false, reason),
+    })
+}
+
+/// Waits in place, where other threads go on with other work meanwhile.
+fn wait<T>(work: impl Future<Output = T>) -> Option<T> {
+    let runtime = tokio::runtime::Handle::try_current().ok()?;
+    let many = runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread;
+    many.then(|| tokio::task::block_in_place(|| runtime.block_on(work)))
 }
 
 /// Named expressions, all of which must hold; those that do not compile fail.

@@ -1,20 +1,27 @@
 //! Who may do what: the question asked of authorizers, their answers, and the authorizers themselves.
 
 mod chain;
+mod config;
+mod configured;
 mod covers;
 mod escalation;
+mod meters;
 mod node;
 mod policy;
 mod rbac;
 mod rule;
+mod webhook;
 
 use async_trait::async_trait;
 use kube1_api::name::GroupResource;
 use kube1_api::status::Status;
 
 pub use chain::Chain;
+pub use config::{AuthorizationError, AuthorizationOptions, WebhookFlags};
+pub use configured::ConfiguredAuthorizer;
 pub use covers::{compact, missing};
 pub use escalation::{RoleWrite, check_escalation};
+pub use meters::AuthorizerMetrics;
 pub use node::{NODES, NodeAuthorizer, NodeState, PodStamp, Reference, node_name, references};
 pub use policy::{GROUP as RBAC_GROUP, Policy, PolicyChange, RoleRef, role_ref, rules_of};
 pub use rbac::{Rbac, RbacError};

@@ -4,7 +4,6 @@ pub mod body;
 pub mod compress;
 pub mod forward;
 pub mod health;
-pub mod limit;
 pub mod logs;
 pub mod pipeline;
 pub mod requests;

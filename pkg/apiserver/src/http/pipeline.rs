@@ -21,6 +21,7 @@ use crate::authn::{self, Peer};
 use crate::authz::{Authorizer, Decision, forbidden};
 use crate::call::{Call, Lasting, Warnings};
 use crate::encode;
+use crate::flow::{self, Stats};
 use crate::metrics::Seen;
 use crate::negotiate;
 use crate::query::Query;
@@ -75,6 +76,7 @@ impl Server {
             },
             audit_id: audit_id.clone(),
             trail: Trail::default(),
+            sorted: None,
             lasting: lasting.clone(),
         };
         let server = self.clone();
@@ -98,6 +100,9 @@ impl Server {
         let (code, took) = (reply.status().as_u16(), started.elapsed());
         tracing::debug!(verb = call.info.verb, path, code, ?took, "request");
         self.metrics.request(&seen, code, took);
+        if let Some(sorted) = &call.sorted {
+            sorted.label(reply.headers_mut());
+        }
         drop(call);
         if gzip {
             reply = compress::compress(reply);
@@ -191,11 +196,32 @@ impl Server {
 
     /// The part that holds a seat of flow control.
     async fn admitted(self: Arc<Self>, call: &mut Call) -> Result<Reply, Status> {
-        let seat = self.flow.admit(&call.user, &call.info).await?;
+        if call.info.is_long_running() && call.info.verb != "watch" {
+            // It costs the server little, however long it goes on.
+            self.allowed(call).await?;
+            return router::route(&self, call).await;
+        }
+        let (user, info) = (&call.user, &call.info);
+        let patience = self.config.front.requests.timeout / 4;
+        let work = |seats: u32| flow::estimate(info, &call.query, self.stats(info), seats);
+        let (sorted, seat) = self.flow.admit(user, info, patience, work).await;
+        call.sorted = Some(sorted);
+        let Some(seat) = seat else { return Ok(flow::turned_away()) };
         self.allowed(call).await?;
-        let mut reply = router::route(&self, call).await?;
-        seat.label(reply.headers_mut());
+        let reply = router::route(&self, call).await?;
+        if matches!(reply.body(), ResponseBody::Stream(_)) && call.info.verb == "list" {
+            // A list is work until it is sent.
+            call.lasting.add(seat);
+        }
         Ok(reply)
+    }
+
+    /// What is known of the objects that a request is about.
+    fn stats(&self, info: &RequestInfo) -> Stats {
+        let row = self.table.load().get(&info.group, &info.version, &info.resource);
+        let Some(row) = row.filter(|row| row.is_stored()) else { return Stats::default() };
+        let (objects, size, watchers) = self.storage.collection(&row).stats();
+        Stats { objects, size, watchers }
     }
 
     /// 403 unless the user may make the request.

@@ -4,11 +4,13 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 type Labels = Vec<(&'static str, String)>;
+/// A number that goes up and down.
+pub type Gauge = gauge::Gauge<f64, AtomicU64>;
 /// Names of labels.
 pub type Names = &'static [&'static str];
 
@@ -60,6 +62,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// The one of these values, to be kept by who counts often.
+    pub fn at(&self, values: &[&str]) -> Counter {
+        self.family.get_or_create(&labels(self.names, values)).clone()
+    }
+
     pub fn inc(&self, values: &[&str]) {
         self.add(values, 1);
     }
@@ -73,10 +80,15 @@ impl Counters {
 #[derive(Clone)]
 pub struct Gauges {
     names: Names,
-    family: Family<Labels, Gauge<f64, AtomicU64>>,
+    family: Family<Labels, Gauge>,
 }
 
 impl Gauges {
+    /// The one of these values, to be kept by who sets it often.
+    pub fn at(&self, values: &[&str]) -> Gauge {
+        self.family.get_or_create(&labels(self.names, values)).clone()
+    }
+
     pub fn set(&self, values: &[&str], value: f64) {
         self.family.get_or_create(&labels(self.names, values)).set(value);
     }
@@ -98,7 +110,7 @@ impl Gauges {
 }
 
 /// One in a gauge; dropping it takes it out.
-pub struct Held(Gauge<f64, AtomicU64>);
+pub struct Held(Gauge);
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -114,6 +126,11 @@ pub struct Histograms {
 }
 
 impl Histograms {
+    /// The one of these values, to be kept by who observes often.
+    pub fn at(&self, values: &[&str]) -> Histogram {
+        self.family.get_or_create(&labels(self.names, values)).clone()
+    }
+
     pub fn observe(&self, values: &[&str], value: f64) {
         self.family.get_or_create(&labels(self.names, values)).observe(value);
     }

@@ -10,7 +10,7 @@ use kube1_api::status::Status;
 use prometheus_client::registry::Registry;
 
 pub use admission::{AdmissionMetrics, WebhookCall};
-pub use family::{Counters, Gauges, Held, Histograms, Names, Registrar};
+pub use family::{Counters, Gauge, Gauges, Held, Histograms, Names, Registrar};
 
 use crate::request_info::RequestInfo;
 

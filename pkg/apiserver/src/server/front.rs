@@ -2,6 +2,7 @@
 
 use crate::audit::AuditOptions;
 use crate::authn::AuthenticationOptions;
+use crate::authz::AuthorizationOptions;
 use crate::http::requests::RequestOptions;
 
 /// Options of the front, each with upstream's defaults.
@@ -9,5 +10,6 @@ use crate::http::requests::RequestOptions;
 pub struct Front {
     pub requests: RequestOptions,
     pub authentication: AuthenticationOptions,
+    pub authorization: AuthorizationOptions,
     pub audit: AuditOptions,
 }

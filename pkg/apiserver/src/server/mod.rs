@@ -31,14 +31,14 @@ use crate::aggregate::discovery::RemoteDiscovery;
 use crate::allocator::{AllocatorConfig, ServiceAllocator};
 use crate::audit::{Audit, AuditError, AuditWriter};
 use crate::authn::{self, AuthenticationConfigError, Authenticator, Authorities, AuthoritiesError};
-use crate::authz::{Authorizer, Chain, NodeAuthorizer, Rbac};
+use crate::authz::{AuthorizationError, Authorizer, AuthorizerMetrics, ConfiguredAuthorizer, NodeAuthorizer, Rbac};
 use crate::bootstrap;
 use crate::component_status::Components;
 use crate::custom::DefinitionController;
 use crate::dial::Resolver;
+use crate::flow::{FlowControl, FlowMetrics};
 use crate::http::body::RequestBody;
 use crate::http::health::Health;
-use crate::http::limit::FlowControl;
 use crate::http::pipeline::{Client, Origin};
 use crate::http::respond::Reply;
 use crate::http::serve::{self, Handler};
@@ -78,6 +78,8 @@ pub enum ServerError {
     #[error(transparent)]
     Authentication(#[from] AuthenticationConfigError),
     #[error(transparent)]
+    Authorization(#[from] AuthorizationError),
+    #[error(transparent)]
     Audit(#[from] AuditError),
     #[error("cannot bring the cluster's start objects up to date: {0}")]
     Bootstrap(Status),
@@ -94,6 +96,7 @@ pub struct Server {
     pub allocator: Arc<ServiceAllocator>,
     pub authenticator: Arc<Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
+    authorization: Arc<ConfiguredAuthorizer>,
     pub reviews: review::Context,
     pub flow: FlowControl,
     pub remote_discovery: RemoteDiscovery,
@@ -237,7 +240,13 @@ impl Server {
         }));
         let rbac = Arc::new(Rbac::of_storage(&storage, &table.load()));
         let node = Arc::new(NodeAuthorizer::new(objects.clone()));
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(vec![node, rbac.clone()]));
+        let authorization = Arc::new(ConfiguredAuthorizer::open(
+            config.front.authorization.clone(),
+            node,
+            rbac.clone(),
+            AuthorizerMetrics::new(&mut metrics),
+        )?);
+        let authorizer: Arc<dyn Authorizer> = authorization.clone();
         let admission_metrics = AdmissionMetrics::new(&mut metrics);
         let mut plugins = admission::default_plugins(&objects, &authorizer);
         plugins.push(Arc::new(RbacEscalation::new(rbac, authorizer.clone())));
@@ -265,10 +274,12 @@ impl Server {
             true => Err("process is shutting down".into()),
             false => Ok(()),
         });
+        let requests = &config.front.requests;
+        let seats = requests.max_inflight.saturating_add(requests.max_mutating_inflight);
         Ok(Self {
             admission: Admission::new(plugins).with_metrics(admission_metrics),
             allocator,
-            flow: FlowControl::default(),
+            flow: FlowControl::new(seats, FlowMetrics::new(&mut metrics)),
             remote_discovery: RemoteDiscovery::default(),
             reloads: Reloads::new(&mut metrics),
             metrics: Metrics::new(metrics),
@@ -282,6 +293,7 @@ impl Server {
             storage,
             authenticator,
             authorizer,
+            authorization,
             reviews,
             audit,
             health,

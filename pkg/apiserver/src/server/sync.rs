@@ -12,9 +12,10 @@ use tokio::task::JoinSet;
 use super::{Server, objects};
 use crate::aggregate;
 use crate::authn::AuthenticationConfigError;
+use crate::flow;
 use crate::options::ListOptions;
 use crate::reload;
-use crate::storage::{Collection, WatchEvent, WatchKind};
+use crate::storage::{Collection, StorageError, WatchEvent, WatchKind};
 
 /// Between looks at what changes rarely, and before trying again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ pub async fn start(server: &Arc<Server>, tasks: &mut JoinSet<()>) -> Result<(), 
             }
         }));
     }
-    Ok(())
+    run_flow(server, tasks)
 }
 
 fn row(server: &Server, group: &str, plural: &str) -> Result<Arc<Resource>, Status> {
@@ -47,6 +48,42 @@ fn load_flow(server: &Server) -> Result<(), Status> {
         Ok(collection.all(None).iter().map(|o| o.value()).collect())
     };
     server.flow.load(&all("flowschemas")?, &all("prioritylevelconfigurations")?);
+    Ok(())
+}
+
+/// Runs flow control, and keeps telling FlowSchemas whether their level exists.
+fn run_flow(server: &Arc<Server>, tasks: &mut JoinSet<()>) -> Result<(), Status> {
+    let owner = server.clone();
+    tasks.spawn(async move { owner.flow.run(owner.shutdown.clone()).await });
+    let schemas = server.storage.collection(&*row(server, FLOW_GROUP, "flowschemas")?);
+    let levels = server.storage.collection(&*row(server, FLOW_GROUP, "prioritylevelconfigurations")?);
+    let server = server.clone();
+    tasks.spawn(async move {
+        let mut tick = tokio::time::interval(PAUSE);
+        let mut seen = (u64::MAX, u64::MAX);
+        while server.shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+            let now = (schemas.revision(), levels.revision());
+            if now == seen {
+                continue;
+            }
+            match tell_dangling(&schemas, &levels).await {
+                Ok(()) => seen = now,
+                Err(error) => tracing::debug!(%error, "the status of a FlowSchema is late"),
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn tell_dangling(schemas: &Arc<Collection>, levels: &Arc<Collection>) -> Result<(), StorageError> {
+    let levels: Vec<Value> = levels.all(None).iter().map(|o| o.value()).collect();
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    for schema in schemas.all(None) {
+        let mut value = schema.value();
+        let Some(conditions) = flow::dangling(&value, &levels, &now) else { continue };
+        value["status"]["conditions"] = conditions;
+        schemas.update(value, schema.revision()).await?;
+    }
     Ok(())
 }
 
@@ -130,5 +167,10 @@ pub fn follow_files(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
             Ok::<(), AuthenticationConfigError>(())
         };
         tasks.spawn(reload::follow(vec![file], metrics, server.shutdown.clone(), apply));
+    }
+    let files = server.authorization.files();
+    if !files.is_empty() {
+        let (owner, metrics) = (server.authorization.clone(), server.reloads.authorization.clone());
+        tasks.spawn(reload::follow(files, metrics, server.shutdown.clone(), move || owner.reload()));
     }
 }

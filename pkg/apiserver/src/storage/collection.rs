@@ -24,6 +24,9 @@ const KEPT: usize = 100;
 const MOST: usize = 8192;
 const FRESH: Duration = Duration::from_secs(300);
 
+/// Objects that are looked at to tell how large they are.
+const SAMPLE: usize = 8;
+
 /// What a resource's stored objects call themselves.
 pub(super) struct Identity {
     pub api_version: String,
@@ -124,6 +127,15 @@ impl Collection {
 
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
+    }
+
+    /// How many objects there are, about how many bytes one has, and how many watchers would be told of a change.
+    pub fn stats(&self) -> (u64, u64, u64) {
+        let state = self.state.read();
+        let some = state.objects.range(None, std::ops::Bound::Unbounded).take(SAMPLE);
+        let (count, bytes) =
+            some.fold((0, 0), |(count, bytes), object| (count + 1, bytes + object.json().len() as u64));
+        (state.objects.len() as u64, bytes / count.max(1), state.watchers.len() as u64)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -98,6 +98,10 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
+    pub fn len(&self) -> usize {
+        self.by_target.values().map(|group| group.watchers.len()).sum()
+    }
+
     /// Queues a change for everyone it concerns, and drops those whose queue is full.
     pub fn send(&mut self, change: &Change, indexed: Option<&str>) {
         if self.by_target.is_empty() {

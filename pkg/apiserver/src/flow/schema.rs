@@ -1,17 +1,18 @@
 //! FlowSchemas: which requests belong to which level.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::SchemaRef;
+use super::meters::Meters;
 use crate::request_info::RequestInfo;
 use crate::user::UserInfo;
 
 /// A FlowSchema, ready to be matched.
-#[derive(Debug, Default)]
 pub struct Schema {
-    pub name: String,
-    pub uid: String,
+    pub about: Arc<SchemaRef>,
     pub precedence: i64,
     pub level: String,
     /// What distinguishes flows: `ByUser`, `ByNamespace` or nothing.
@@ -20,12 +21,16 @@ pub struct Schema {
 }
 
 impl Schema {
-    pub fn parse(object: &Value) -> Self {
+    pub fn parse(object: &Value, level_uid: String, meters: Arc<Meters>) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let spec = &object["spec"];
         Self {
-            name: text(&object["metadata"]["name"]),
-            uid: text(&object["metadata"]["uid"]),
+            about: Arc::new(SchemaRef {
+                name: text(&object["metadata"]["name"]),
+                uid: text(&object["metadata"]["uid"]),
+                level_uid,
+                meters,
+            }),
             precedence: spec["matchingPrecedence"].as_i64().unwrap_or(1000),
             level: text(&spec["priorityLevelConfiguration"]["name"]),
             distinguisher: text(&spec["distinguisherMethod"]["type"]),
@@ -44,16 +49,17 @@ impl Schema {
         })
     }
 
-    /// Hash of the request's flow.
-    pub fn flow(&self, user: &UserInfo, info: &RequestInfo) -> u64 {
+    /// Hash of the request's flow, and what tells it from others of this schema.
+    pub fn flow(&self, user: &UserInfo, info: &RequestInfo) -> (u64, String) {
+        let distinguisher = match self.distinguisher.as_str() {
+            "ByUser" => user.name.clone(),
+            "ByNamespace" => info.namespace.clone(),
+            _ => String::new(),
+        };
         let mut hasher = DefaultHasher::new();
-        self.name.hash(&mut hasher);
-        match self.distinguisher.as_str() {
-            "ByUser" => user.name.hash(&mut hasher),
-            "ByNamespace" => info.namespace.hash(&mut hasher),
-            _ => {}
-        }
-        hasher.finish()
+        self.about.name.hash(&mut hasher);
+        distinguisher.hash(&mut hasher);
+        (hasher.finish(), distinguisher)
     }
 }
 

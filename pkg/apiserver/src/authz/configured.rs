@@ -1,0 +1,146 @@
+//! The authorizers of a server, as flags or a file choose them; exchanged as a whole when the file changes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+
+use super::config::{AuthorizationConfiguration, AuthorizationError, AuthorizationOptions};
+use super::meters::AuthorizerMetrics;
+use super::webhook::WebhookAuthorizer;
+use super::{Authorizer, Chain, Decision, Rule, Rules};
+use crate::dial::Remote;
+use crate::request_info::RequestInfo;
+use crate::user::UserInfo;
+
+/// Asks the chosen authorizers.
+pub struct ConfiguredAuthorizer {
+    options: AuthorizationOptions,
+    node: Arc<dyn Authorizer>,
+    rbac: Arc<dyn Authorizer>,
+    metrics: AuthorizerMetrics,
+    current: ArcSwap<Chain>,
+}
+
+impl ConfiguredAuthorizer {
+    pub fn open(
+        options: AuthorizationOptions,
+        node: Arc<dyn Authorizer>,
+        rbac: Arc<dyn Authorizer>,
+        metrics: AuthorizerMetrics,
+    ) -> Result<Self, AuthorizationError> {
+        let this = Self { options, node, rbac, metrics, current: ArcSwap::from_pointee(Chain::default()) };
+        this.reload()?;
+        Ok(this)
+    }
+
+    /// The files to be followed: the configuration, and what says where its webhooks are.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Some(file) = &self.options.config_file else { return Vec::new() };
+        let mut files = vec![file.clone()];
+        if let Ok(config) = AuthorizationConfiguration::read(file) {
+            let webhooks = config.authorizers.into_iter().filter_map(|a| a.webhook);
+            files.extend(webhooks.filter_map(|w| w.connection_info.kube_config_file));
+        }
+        files
+    }
+
+    /// Takes the file over again; on error nothing changes.
+    pub fn reload(&self) -> Result<(), AuthorizationError> {
+        let config = match &self.options.config_file {
+            Some(file) => AuthorizationConfiguration::read(file)?,
+            None => AuthorizationConfiguration::of_flags(&self.options)?,
+        };
+        let mut chosen: Vec<Arc<dyn Authorizer>> = Vec::new();
+        for authorizer in config.authorizers {
+            let (kind, name) = (authorizer.kind, authorizer.name);
+            let inner: Arc<dyn Authorizer> = match (kind.as_str(), authorizer.webhook) {
+                ("Node", _) => self.node.clone(),
+                ("RBAC", _) => self.rbac.clone(),
+                ("AlwaysAllow", _) => Arc::new(Always(true)),
+                ("AlwaysDeny", _) => Arc::new(Always(false)),
+                (_, Some(webhook)) => {
+                    let file = webhook.connection_info.kube_config_file.clone().unwrap_or_default();
+                    let remote = Remote::from_kubeconfig(&file)?;
+                    let built = WebhookAuthorizer::new(&name, webhook, remote, self.metrics.clone());
+                    Arc::new(built.map_err(AuthorizationError::Flags)?)
+                }
+                (kind, None) => return Err(AuthorizationError::Flags(format!("there is no authorizer {kind}"))),
+            };
+            chosen.push(Arc::new(Counted { inner, kind, name, metrics: self.metrics.clone() }));
+        }
+        self.current.store(Arc::new(Chain::new(chosen)));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Authorizer for ConfiguredAuthorizer {
+    async fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Decision {
+        self.current.load_full().authorize(user, request).await
+    }
+
+    async fn explain(&self, user: &UserInfo, request: &RequestInfo) -> (Decision, String) {
+        self.current.load_full().explain(user, request).await
+    }
+
+    async fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {
+        self.current.load_full().rules(user, namespace).await
+    }
+}
+
+/// Counts what an authorizer decides.
+struct Counted {
+    inner: Arc<dyn Authorizer>,
+    kind: String,
+    name: String,
+    metrics: AuthorizerMetrics,
+}
+
+impl Counted {
+    fn count(&self, decision: &Decision) {
+        match decision {
+            Decision::Allow => self.metrics.decided(&self.kind, &self.name, "allowed"),
+            Decision::Deny(_) => self.metrics.decided(&self.kind, &self.name, "denied"),
+            Decision::NoOpinion(_) => {}
+        }
+    }
+}
+
+#[async_trait]
+impl Authorizer for Counted {
+    async fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Decision {
+        let decision = self.inner.authorize(user, request).await;
+        self.count(&decision);
+        decision
+    }
+
+    async fn explain(&self, user: &UserInfo, request: &RequestInfo) -> (Decision, String) {
+        let decided = self.inner.explain(user, request).await;
+        self.count(&decided.0);
+        decided
+    }
+
+    async fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {
+        self.inner.rules(user, namespace).await
+    }
+}
+
+/// Lets everybody do everything, or nobody anything.
+struct Always(bool);
+
+#[async_trait]
+impl Authorizer for Always {
+    async fn authorize(&self, _: &UserInfo, _: &RequestInfo) -> Decision {
+        if self.0 { Decision::Allow } else { Decision::NoOpinion("Everything is forbidden.".into()) }
+    }
+
+    async fn rules(&self, _: &UserInfo, _: &str) -> Rules {
+        if !self.0 {
+            return Rules::default();
+        }
+        let paths = Rule { verbs: vec!["*".into()], non_resource_urls: vec!["*".into()], ..Rule::default() };
+        Rules { rules: vec![Rule::resources(&["*"], &["*"], &["*"], &[]), paths], ..Rules::default() }
+    }
+}

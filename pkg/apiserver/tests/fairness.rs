@@ -1,0 +1,117 @@
+//! Priority and fairness as clients meet it.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use http::{HeaderMap, Request};
+use kube::Client;
+use kube1_apiserver::http::requests::RequestOptions;
+use kube1_apiserver::server::Front;
+use kube1_apiserver::user::UserInfo;
+use serde_json::{Value, json};
+use support::TestServer;
+use tower_service::Service;
+
+const GROUP: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
+
+/// Code, headers and text of an answer.
+async fn ask(client: &Client, method: &str, path: &str, body: Value, user: &str) -> (u16, HeaderMap, String) {
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    let request = if user.is_empty() { request } else { request.header("impersonate-user", user) };
+    let reply = client.send(request.body(kube::client::Body::from(body)).unwrap()).await.unwrap();
+    let (parts, body) = reply.into_parts();
+    let bytes = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+    (parts.status.as_u16(), parts.headers, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "not in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn levels_follow_their_objects_and_turn_requests_away() {
+    // So few seats that the level below has one.
+    let requests = RequestOptions { max_inflight: 60, max_mutating_inflight: 60, ..RequestOptions::default() };
+    let server = TestServer::start_with(|_| Front { requests, ..Front::default() }).await;
+    let admin = server.admin().await;
+    let schema = |level: &str| {
+        json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": "few"},
+            "spec": {"matchingPrecedence": 10, "priorityLevelConfiguration": {"name": level},
+            "distinguisherMethod": {"type": "ByUser"}, "rules": [{"subjects": [{"kind": "User", "user": {"name": "few"}}],
+            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true, "namespaces": ["*"]}]}]}})
+    };
+    let (code, _, text) = ask(&admin, "POST", &format!("{GROUP}/flowschemas"), schema("few"), "").await;
+    assert_eq!(code, 201, "{text}");
+    let dangling = async || {
+        let (_, _, text) = ask(&admin, "GET", &format!("{GROUP}/flowschemas/few"), Value::Null, "").await;
+        let schema: Value = serde_json::from_str(&text).unwrap();
+        schema["status"]["conditions"][0]["status"].as_str().map(str::to_owned)
+    };
+    until(async || dangling().await.as_deref() == Some("True")).await;
+    let level = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration",
+        "metadata": {"name": "few"}, "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 0, "borrowingLimitPercent": 0,
+        "limitResponse": {"type": "Reject"}}}});
+    let (code, _, text) = ask(&admin, "POST", &format!("{GROUP}/prioritylevelconfigurations"), level, "").await;
+    assert_eq!(code, 201, "{text}");
+    let uid: Value = serde_json::from_str(&text).unwrap();
+    let uid = uid["metadata"]["uid"].as_str().unwrap().to_owned();
+    until(async || dangling().await.as_deref() == Some("False")).await;
+
+    // A watch that begins holds a seat only while it begins; a slow request would hold it for longer.
+    let pods = "/api/v1/namespaces/default/pods";
+    until(async || {
+        let (_, headers, _) = ask(&admin, "GET", pods, Value::Null, "few").await;
+        headers.get("x-kubernetes-pf-prioritylevel-uid").is_some_and(|v| *v == *uid)
+    })
+    .await;
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "few"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "name": "few", "apiGroup": "rbac.authorization.k8s.io"}]});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    assert_eq!(ask(&admin, "POST", bindings, binding, "").await.0, 201);
+    until(async || ask(&admin, "GET", pods, Value::Null, "few").await.0 == 200).await;
+    // Its body never ends, so neither does the request.
+    let endless = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>();
+    let body = http_body_util::StreamBody::new(endless);
+    let request = Request::post(pods).header("content-type", "application/json").body(body).unwrap();
+    let mut service = server.api.in_process(UserInfo::authenticated("few", &[]));
+    let slow = tokio::spawn(async move { service.call(request).await });
+    // Not over kube's client, which tries again by itself.
+    let mut few = server.api.in_process(UserInfo::authenticated("few", &[]));
+    let mut refused = None;
+    until(async || {
+        let reply = few.call(Request::get(pods).body(http_body_util::Empty::new()).unwrap()).await.unwrap();
+        refused = Some(reply).filter(|reply| reply.status() == 429);
+        refused.is_some()
+    })
+    .await;
+    slow.abort();
+    let (parts, body) = refused.unwrap().into_parts();
+    let (headers, text) = (parts.headers, body.full().unwrap().clone());
+    assert_eq!(text, "Too many requests, please try again later.\n");
+    assert_eq!(headers["retry-after"], "1");
+    assert!(headers.contains_key("x-kubernetes-pf-flowschema-uid"));
+
+    let dump = "/debug/api_priority_and_fairness/dump_priority_levels";
+    let (_, _, text) = ask(&admin, "GET", dump, Value::Null, "").await;
+    assert!(text.starts_with("PriorityLevelName,"), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("few,")) && text.contains("<none>"), "{text}");
+    let (_, _, text) = ask(&admin, "GET", "/metrics", Value::Null, "").await;
+    for wanted in [
+        "apiserver_flowcontrol_rejected_requests_total{priority_level=\"few\",flow_schema=\"few\",reason=\"concurrency-limit\"}",
+        "apiserver_flowcontrol_dispatched_requests_total{priority_level=\"few\"",
+        "apiserver_flowcontrol_current_limit_seats{priority_level=\"few\"}",
+        "apiserver_flowcontrol_request_wait_duration_seconds_bucket{",
+    ] {
+        assert!(text.contains(wanted), "{wanted}");
+    }
+    server.stop().await;
+}
