@@ -76,7 +76,7 @@ impl EmbeddedStore {
         let path = dir.join(FILE);
         let database = open_database(&path, options.cache_bytes)?;
         let (journal, records) = Journal::open(&path).map_err(directory)?;
-        let revision = replay(&database, records).map_err(|e| read_error(&path, e))?;
+        let revision = replay(&path, &database, records)?;
         let rows = Rows::open(&database).map_err(|e| read_error(&path, e))?;
         let shared = Arc::new(Shared {
             path,
@@ -192,19 +192,18 @@ impl Shared {
 }
 
 /// Moves what the journal holds to the rows' file; gives the newest revision.
-fn replay(database: &redb::Database, records: Vec<Record>) -> Result<Revision, redb::Error> {
-    let stored = table::read_revision(database)?;
+fn replay(path: &Path, database: &redb::Database, records: Vec<Record>) -> Result<Revision, StoreError> {
+    let stored = table::read_revision(database).map_err(|e| read_error(path, e))?;
     let (mut revision, mut changes) = (stored, Changes::new());
     for record in records.into_iter().filter(|r| r.after > stored) {
         if record.before != revision {
-            tracing::error!(revision, found = record.before, "the datastore's journal has a gap: what follows is lost");
-            break;
+            return Err(StoreError::Gap { path: path.to_owned(), revision });
         }
         revision = record.after;
         changes.extend(record.changes);
     }
     if revision > stored {
-        checkpoint::write(database, &changes, revision)?;
+        checkpoint::write(database, &changes, revision).map_err(|e| write_error(path, e))?;
     }
     Ok(revision)
 }

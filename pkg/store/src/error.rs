@@ -36,6 +36,10 @@ pub enum StoreError {
         #[source]
         source: Box<redb::Error>,
     },
+    /// The journal skips commits, so that going on would hide acknowledged writes.
+    #[error("the journal of the datastore {} is damaged after revision {revision}: restore a snapshot, or move journal.0 and \
+        journal.1 beside it away to go on from that revision without what came later", path.display())]
+    Gap { path: PathBuf, revision: Revision },
     #[error("could not prepare {}", path.display())]
     Directory {
         path: PathBuf,

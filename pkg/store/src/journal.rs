@@ -36,6 +36,8 @@ pub struct Journal {
     offset: u64,
     /// Tells the records of this use of a file from those of an earlier one.
     generation: u64,
+    /// What stands at `offset` is of a commit that failed, and must not be read as one.
+    failed: bool,
     buffer: Vec<u8>,
 }
 
@@ -50,7 +52,7 @@ impl Journal {
         read.sort_by_key(|(generation, _)| *generation);
         let generation = read.last().map_or(0, |(generation, _)| *generation) + 1;
         let records = read.into_iter().flat_map(|(_, records)| records).collect();
-        Ok((Self { files, active: 0, offset: 0, generation, buffer: Vec::new() }, records))
+        Ok((Self { files, active: 0, offset: 0, generation, failed: false, buffer: Vec::new() }, records))
     }
 
     /// Whether the active file has room for a record of these events.
@@ -60,13 +62,27 @@ impl Journal {
     }
 
     /// Goes on in the other file, whose records are lost: the rows' file must have them.
-    pub fn turn(&mut self) {
+    pub fn turn(&mut self) -> io::Result<()> {
+        self.erase_failed()?;
         self.active = 1 - self.active;
         self.offset = 0;
         self.generation += 1;
+        Ok(())
     }
 
-    /// Makes a commit durable. After a failure the record may or may not be found later; the next one takes its place.
+    /// A failed commit may have reached the disk whole. Read before what followed it, it would hide that.
+    fn erase_failed(&mut self) -> io::Result<()> {
+        if self.failed {
+            let file = &self.files[self.active];
+            file.write_all_at(&[0; BLOCK], self.offset)?;
+            file.sync_data()?;
+            self.failed = false;
+        }
+        Ok(())
+    }
+
+    /// Makes a commit durable. After a failure the record may be found if the process ends now, and not after the next
+    /// record or turn.
     pub fn append(&mut self, before: Revision, after: Revision, events: &[Event]) -> io::Result<()> {
         self.buffer.clear();
         self.buffer.extend_from_slice(&[0; 8]);
@@ -79,9 +95,12 @@ impl Journal {
         let checksum = checksum(&self.buffer[4..]);
         self.buffer[..4].copy_from_slice(&checksum.to_le_bytes());
         self.buffer.resize(self.buffer.len().next_multiple_of(BLOCK), 0);
+        self.erase_failed()?;
         let file = &self.files[self.active];
+        self.failed = true;
         file.write_all_at(&self.buffer, self.offset)?;
         file.sync_data()?;
+        self.failed = false;
         self.offset += self.buffer.len() as u64;
         // One long commit must not cost its memory for ever.
         self.buffer.shrink_to(1 << 18);
@@ -255,21 +274,40 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_commit_that_reached_the_disk_hides_nothing_after_it() {
+        for turned in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let rows = dir.path().join("rows");
+            let (mut journal, _) = Journal::open(&rows).unwrap();
+            journal.append(1, 2, &[event("a", Some("1"), 2)]).unwrap();
+            let whole = journal.offset;
+            journal.append(2, 5, &[event("a", Some("never acknowledged"), 5)]).unwrap();
+            // As if only the last step of that had failed.
+            (journal.offset, journal.failed) = (whole, true);
+            if turned {
+                journal.turn().unwrap();
+            }
+            journal.append(2, 3, &[event("a", Some("2"), 3)]).unwrap();
+            assert_eq!(revisions(&Journal::open(&rows).unwrap().1), [(1, 2), (2, 3)]);
+        }
+    }
+
+    #[test]
     fn a_file_that_is_used_again_does_not_show_its_older_records() {
         let dir = tempfile::tempdir().unwrap();
         let rows = dir.path().join("rows");
         let (mut journal, _) = Journal::open(&rows).unwrap();
         journal.append(1, 2, &[event("a", Some("1"), 2)]).unwrap();
         journal.append(2, 3, &[event("a", Some("2"), 3)]).unwrap();
-        journal.turn();
+        journal.turn().unwrap();
         journal.append(3, 4, &[event("a", Some("3"), 4)]).unwrap();
         assert_eq!(revisions(&Journal::open(&rows).unwrap().1), [(1, 2), (2, 3), (3, 4)]);
-        journal.turn();
+        journal.turn().unwrap();
         journal.append(4, 5, &[event("a", Some("4"), 5)]).unwrap();
         assert_eq!(revisions(&Journal::open(&rows).unwrap().1), [(3, 4), (4, 5)]);
         let full = event("b", Some(&"x".repeat(SEGMENT as usize)), 6);
         assert!(!journal.has_room(std::slice::from_ref(&full)));
-        journal.turn();
+        journal.turn().unwrap();
         assert!(journal.has_room(std::slice::from_ref(&full)));
         journal.append(5, 6, &[full]).unwrap();
         assert_eq!(revisions(&Journal::open(&rows).unwrap().1), [(4, 5), (5, 6)]);

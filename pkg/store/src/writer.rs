@@ -113,7 +113,7 @@ impl Writer {
         }
         if !self.journal.has_room(&events) {
             self.checkpointer.begin(before)?;
-            self.journal.turn();
+            self.journal.turn()?;
         }
         self.journal.append(before, revision, &events)?;
         self.publish(&events, revision);
