@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", kube1_telemetry::plain(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
 //! Errors about single fields of an object.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,15 +49,25 @@ impl FieldPath {
     }
 }
 
+/// Names may be as long as the document, and each error repeats them.
+const NAME_SHOWN: usize = 512;
+
+fn shown(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(NAME_SHOWN) {
+        None => Cow::Borrowed(name),
+        Some((end, _)) => Cow::Owned(format!("{}...", &name[..end])),
+    }
+}
+
 impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(step) = &self.0 else { return Ok(()) };
         step.before.fmt(f)?;
         match &step.kind {
-            StepKind::Member(name) if step.before.0.is_none() => f.write_str(name),
-            StepKind::Member(name) => write!(f, ".{name}"),
+            StepKind::Member(name) if step.before.0.is_none() => f.write_str(&shown(name)),
+            StepKind::Member(name) => write!(f, ".{}", shown(name)),
             StepKind::Index(index) => write!(f, "[{index}]"),
-            StepKind::Key(key) => write!(f, "[{key}]"),
+            StepKind::Key(key) => write!(f, "[{}]", shown(key)),
         }
     }
 }
@@ -196,5 +207,11 @@ mod tests {
             FieldError::not_supported(&FieldPath::new("type").key("x"), "y", &["a", "b"]).to_string(),
             "type[x]: Unsupported value: \"y\": supported values: \"a\", \"b\""
         );
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let path = FieldPath::new("a").key(&"ü".repeat(600)).child(&"b".repeat(512)).to_string();
+        assert_eq!(path, format!("a[{}...].{}", "ü".repeat(512), "b".repeat(512)));
     }
 }

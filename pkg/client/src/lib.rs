@@ -16,5 +16,5 @@ pub use informer::{Event, Informer, Informers, ObjectKey, Selection};
 pub use kube;
 pub use leader::{LeaderElection, LostLead};
 pub use recorder::{EventRecorder, EventType};
-pub use transport::{ClientError, from_kubeconfig, in_process};
+pub use transport::{ClientError, from_kubeconfig, in_process, message};
 pub use work_queue::{Outcome, WorkQueue, reconcile_all};

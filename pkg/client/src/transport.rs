@@ -17,6 +17,15 @@ pub enum ClientError {
     Build { path: String, source: Box<kube::Error> },
 }
 
+/// What went wrong in plain words: of an API server's refusal its message, where kube's own text shows all of the Status.
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        kube::Error::Api(status) => format!("the server answered {} {}", status.code, status.reason),
+        other => other.to_string(),
+    }
+}
+
 /// A client whose requests are calls into `service`, normally an apiserver's pipeline bound to one identity.
 ///
 /// Must be called inside a tokio runtime: the client owns one small forwarding task that ends with its last clone.
@@ -40,4 +49,20 @@ pub async fn from_kubeconfig(path: &Path) -> Result<kube::Client, ClientError> {
         .await
         .map_err(kubeconfig_error)?;
     kube::Client::try_from(config).map_err(|source| ClientError::Build { path: shown(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_by_their_message() {
+        let status =
+            Status { code: 409, message: "it exists".into(), reason: "AlreadyExists".into(), ..Status::default() };
+        assert_eq!(message(&kube::Error::Api(status.boxed())), "it exists");
+        let silent = Status { code: 500, ..Status::default() };
+        assert_eq!(message(&kube::Error::Api(silent.boxed())), "the server answered 500 ");
+    }
 }

@@ -6,6 +6,8 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Client, Resource};
+/// The server's own words.
+pub use kube1_client::message as reason;
 use kube1_client::{EventRecorder, EventType, ObjectKey};
 
 use crate::controller::{is_code, is_namespace_terminating, namespaced};
@@ -109,13 +111,5 @@ impl PodControl {
                 Err(error)
             }
         }
-    }
-}
-
-/// The server's own words.
-pub fn reason(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
     }
 }

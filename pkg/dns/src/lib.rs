@@ -5,6 +5,8 @@
 
 mod cache;
 mod forward;
+#[cfg(test)]
+mod hostile;
 mod message;
 mod records;
 mod server;

@@ -94,7 +94,7 @@ impl Resolver {
 }
 
 /// Says that a query cannot be read, if it has at least a number to say it to.
-fn malformed(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn malformed(bytes: &[u8]) -> Option<Vec<u8>> {
     let (id, flags) = (bytes.get(..2)?, bytes.get(2..12)?);
     let is_query = flags[0] & 0x80 == 0;
     let format_error = [0x80 | (flags[0] & 0x79), 0x81, 0, 0, 0, 0, 0, 0, 0, 0];

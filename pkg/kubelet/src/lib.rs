@@ -15,6 +15,8 @@ mod env;
 mod eviction;
 mod expand;
 mod hook;
+#[cfg(test)]
+mod hostile;
 mod housekeeping;
 mod image;
 mod kubelet;

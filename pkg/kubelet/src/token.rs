@@ -32,7 +32,7 @@ pub struct Tokens {
 
 /// Why the apiserver gave no token.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to fetch token: {0}")]
+#[error("failed to fetch token: {}", kube1_client::message(.0))]
 pub struct TokenError(Box<kube::Error>);
 
 impl Tokens {

@@ -230,7 +230,7 @@ struct Placing {
 enum PlaceError {
     #[error(transparent)]
     Volumes(#[from] VolumeError),
-    #[error("binding rejected: {0}")]
+    #[error("binding rejected: {}", kube1_client::message(.0))]
     Bind(#[from] kube::Error),
 }
 

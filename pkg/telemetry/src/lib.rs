@@ -2,6 +2,10 @@
 
 mod process;
 
+mod plain;
+
+pub use plain::{PlainWriter, plain};
+
 use std::io::IsTerminal;
 
 pub use process::process_metrics;
@@ -43,7 +47,7 @@ pub fn start_logging(format: LogFormat, verbosity: u8) {
         _ => "trace".to_owned(),
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| PlainWriter(std::io::stderr()));
     // A second start, as in tests, keeps the first subscriber.
     let _ = match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),

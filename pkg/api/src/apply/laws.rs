@@ -80,4 +80,39 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn who_applies_nothing_leaves_what_others_own(first in arbitrary_pod(), second in arbitrary_pod()) {
+        let pods = row("", "pods");
+        let live = apply(&pods, None, &first, "m1", false, "", T1).unwrap();
+        let both = apply(&pods, Some(&live), &second, "m2", true, "", T1).unwrap();
+        let nothing = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}});
+        let left = apply(&pods, Some(&both), &nothing, "m2", false, "", T2).unwrap();
+        let entries = Entries::of(&left).unwrap();
+        prop_assert!(entries.0.iter().all(|entry| entry.manager != "m2"));
+        // What the other still owns is there, and nothing else of the lists and maps.
+        let owned: Vec<String> = entries.0.iter().flat_map(|entry| entry.fields.paths()).collect();
+        let there = walk::compare(Place::of(&pods, None), &Place::of(&pods, None).zero(), &left).touched.paths();
+        for path in &owned {
+            prop_assert!(there.contains(path), "{} is gone", path);
+        }
+        for path in there.iter().filter(|path| path.contains("labels.") || path.contains("finalizers[")) {
+            prop_assert!(owned.contains(path), "{} is nobody's", path);
+        }
+    }
+
+    #[test]
+    fn managers_of_different_fields_commute(first in arbitrary_pod(), label in "[12]", toleration in "[ab]") {
+        let pods = row("", "pods");
+        let second = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "annotations": {"z": label}},
+            "spec": {"nodeSelector": {"t": toleration}}});
+        let run = |configs: [(&Value, &str); 2]| {
+            let mut live = None;
+            for (config, manager) in configs {
+                live = Some(apply(&pods, live.as_ref(), config, manager, false, "", T1).unwrap());
+            }
+            live.unwrap()
+        };
+        prop_assert_eq!(run([(&first, "m1"), (&second, "m2")]), run([(&second, "m2"), (&first, "m1")]));
+    }
 }

@@ -61,6 +61,7 @@ pub fn zero(field: &'static Field) -> Option<Value> {
             Some(members.into())
         }
         Shape::Scalar(Scalar::Quantity) => Some("0".into()),
+        Shape::Scalar(Scalar::Duration) => Some("0s".into()),
         Shape::Scalar(Scalar::IntOrString) => Some(0.into()),
         _ if field.omit_empty => None,
         Shape::Scalar(Scalar::String) => Some("".into()),

@@ -1,5 +1,7 @@
 //! The patch formats: JSON patch, merge patch, strategic merge patch.
 
+#[cfg(test)]
+mod laws;
 mod strategic;
 
 use json_patch::PatchOperation;

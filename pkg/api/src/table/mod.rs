@@ -2,6 +2,7 @@
 
 mod cells;
 mod columns;
+mod descriptions;
 mod duration;
 pub mod jsonpath;
 mod network;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::codec::partial_object_metadata;
 use crate::resource::{PrinterColumn, Resource};
 use columns::{Cell, Column};
+use descriptions::description;
 
 /// What each row carries beside its cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,11 +138,12 @@ impl<'a> Columns<'a> {
 
     fn definitions(&self) -> Value {
         match self {
-            Self::Builtin(columns) => {
-                columns.iter().map(|c| definition(c.name, c.kind, c.format, "", c.priority.into())).collect()
-            }
-            Self::Custom(columns) => std::iter::once(definition("Name", "string", "name", "", 0))
-                .chain(columns.iter().map(|c| definition(&c.name, &c.kind, &c.format, &c.description, c.priority)))
+            Self::Builtin(columns) => columns
+                .iter()
+                .map(|c| definition(c.name, c.kind, c.format, description(c.name), c.priority.into()))
+                .collect(),
+            Self::Custom(columns) => std::iter::once(definition("Name", "string", "name", description("Name"), 0))
+                .chain(columns.iter().map(custom_definition))
                 .collect(),
         }
     }
@@ -153,6 +156,15 @@ impl<'a> Columns<'a> {
                 .collect(),
         }
     }
+}
+
+/// A column that says nothing of itself is told by where it looks.
+fn custom_definition(column: &PrinterColumn) -> Value {
+    let told = match column.description.as_str() {
+        "" => format!("The value at {}.", column.json_path),
+        text => text.to_owned(),
+    };
+    definition(&column.name, &column.kind, &column.format, &told, column.priority)
 }
 
 fn definition(name: &str, kind: &str, format: &str, description: &str, priority: i64) -> Value {

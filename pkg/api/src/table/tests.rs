@@ -92,7 +92,11 @@ fn every_resource_renders_an_empty_object() {
     for resource in ResourceTable::builtin().iter() {
         let table = render(resource, &[&json!({})], &json!({"resourceVersion": "7"}), &options(IncludeObject::None));
         assert_eq!((&table["rows"][0]["object"], &table["metadata"]["resourceVersion"]), (&Value::Null, &json!("7")));
-        assert_eq!(table["columnDefinitions"].as_array().unwrap().len() > 1, resource.plural != "-");
+        let columns = table["columnDefinitions"].as_array().unwrap();
+        assert_eq!(columns.len() > 1, resource.plural != "-");
+        for column in columns {
+            assert!(!column["description"].as_str().unwrap().is_empty(), "{} of {}", column["name"], resource.plural);
+        }
     }
 }
 

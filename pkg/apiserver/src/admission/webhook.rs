@@ -120,7 +120,7 @@ impl Configured {
     }
 
     async fn post(&self, hook: &Hook, body: String) -> Result<bytes::Bytes, String> {
-        let trust = Trust::Authorities(hook.ca_bundle.clone());
+        let trust = Trust::bundle(hook.ca_bundle.clone());
         let seconds = hook.timeout.as_secs();
         let (target, path, url) = match &hook.client {
             ClientConfig::Service { namespace, name, path, port } => {

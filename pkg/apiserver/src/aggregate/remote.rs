@@ -45,7 +45,7 @@ impl RemoteService {
         identity: Option<Arc<dyn ResolvesClientCert>>,
     ) -> Result<Target, ResolveError> {
         let address = resolver.endpoint(&self.namespace, &self.name, &self.port.to_string())?;
-        let trust = if self.insecure { Trust::Anything } else { Trust::Authorities(self.ca_bundle.clone()) };
+        let trust = if self.insecure { Trust::Anything } else { Trust::bundle(self.ca_bundle.clone()) };
         let server_name = format!("{}.{}.svc", self.name, self.namespace);
         Ok(Target { address: address.into(), server_name, trust, identity })
     }

@@ -63,7 +63,7 @@ async fn ask(server: &Server, hook: &Value, wanted: &str, objects: &[&Value]) ->
 fn target(server: &Server, client: &Value) -> Result<(Target, String), String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let rooted = |path: String| if path.starts_with('/') { path } else { format!("/{path}") };
-    let trust = Trust::Authorities(STANDARD.decode(text(&client["caBundle"])).unwrap_or_default());
+    let trust = Trust::bundle(STANDARD.decode(text(&client["caBundle"])).unwrap_or_default());
     if let Some(url) = client["url"].as_str() {
         let uri: http::Uri = url.parse().map_err(|e| format!("the URL \"{url}\" is malformed: {e}"))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();

@@ -35,6 +35,13 @@ pub enum Trust {
     Anything,
 }
 
+impl Trust {
+    /// The authorities of a configured PEM bundle; without one those that the host believes.
+    pub fn bundle(pem: Vec<u8>) -> Self {
+        Self::Authorities(if pem.is_empty() { super::system_authorities() } else { pem })
+    }
+}
+
 /// The other side.
 #[derive(Clone)]
 pub struct Target {
@@ -63,7 +70,7 @@ impl From<SocketAddr> for Address {
 /// Why the other side gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    #[error("the CA bundle holds no usable certificate")]
+    #[error("there is no usable CA certificate, neither in the configured bundle nor among this host's")]
     Authorities,
     #[error("\"{0}\" is no name a certificate could have")]
     ServerName(String),
@@ -178,4 +185,19 @@ pub(super) fn tls_config(target: &Target) -> Result<ClientConfig, DialError> {
         Some(identity) => builder.with_client_cert_resolver(identity.clone()),
         None => builder.with_no_client_auth(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_bundle_the_host_decides() {
+        let bundle = |pem: &[u8]| match Trust::bundle(pem.to_vec()) {
+            Trust::Authorities(pem) => pem,
+            Trust::Anything => Vec::new(),
+        };
+        assert_eq!(bundle(b"pem"), b"pem");
+        assert_eq!(bundle(b""), super::super::system_authorities());
+    }
 }

@@ -270,9 +270,11 @@ fn pem(data: &str, file: &str, dir: &Path) -> Result<Option<String>, String> {
     String::from_utf8(bytes).map(Some).map_err(|_| "embedded data is no PEM".into())
 }
 
-/// The authorities that the host believes, as PEM; empty when it has no such file.
+/// The authorities that the host believes, as PEM: those of `SSL_CERT_FILE`, or of the distribution; empty without any.
 pub fn system_authorities() -> Vec<u8> {
-    SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default()
+    let configured = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
+    let mut files = configured.into_iter().chain(SYSTEM_BUNDLES.iter().map(std::path::PathBuf::from));
+    files.find_map(|path| std::fs::read(path).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

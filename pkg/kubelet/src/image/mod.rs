@@ -1,7 +1,7 @@
 //! Images: present, pulled, or refused, with back-off and credentials.
 
 mod keyring;
-mod reference;
+pub(crate) mod reference;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -22,7 +22,7 @@ pub(super) async fn claim(
     group: Option<u32>,
 ) -> Result<VolumePath, VolumeError> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), pod.namespace());
-    let failed = |error: kube::Error| VolumeError::Claim(format!("\"{name}\": {error}"));
+    let failed = |error: kube::Error| VolumeError::Claim(format!("\"{name}\": {}", kube1_client::message(&error)));
     let claim = claims.get_opt(name).await.map_err(failed)?;
     let claim = claim.ok_or_else(|| VolumeError::Claim(format!("\"{name}\" not found")))?;
     let spec = claim.spec.clone().unwrap_or_default();

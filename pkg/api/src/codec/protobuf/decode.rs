@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
+use super::super::normalize;
 use super::leaf;
 use super::wire::{Part, Reader, WireError};
 use crate::schema::{self, Field, Type};
@@ -239,6 +240,13 @@ fn strings(bytes: &[u8], budget: &mut Budget) -> Result<Vec<Value>, WireError> {
     Ok(list)
 }
 
+/// A schema within a schema, without the empty members that the wire has of all of its fields.
+fn schema_message(schema: &'static Type, number: u32, part: Part, budget: &mut Budget) -> Result<Value, WireError> {
+    let mut value = message(schema, part_bytes(number, part)?, budget)?;
+    normalize(schema.shape(), &mut value);
+    Ok(value)
+}
+
 fn schema_or(encoding: &str, bytes: &[u8], budget: &mut Budget) -> Result<Value, WireError> {
     let Some(schema) = schema::find(SCHEMA) else { return Ok(Value::Null) };
     let schema_number = if encoding == "schemaOrBool" { 2 } else { 1 };
@@ -247,13 +255,13 @@ fn schema_or(encoding: &str, bytes: &[u8], budget: &mut Budget) -> Result<Value,
     let mut reader = Reader::new(bytes);
     while let Some((number, part)) = reader.next()? {
         if number == schema_number {
-            value = message(schema, part_bytes(number, part)?, budget)?;
+            value = schema_message(schema, number, part, budget)?;
         } else if encoding == "schemaOrBool" && number == 1 {
             if !value.is_object() {
                 value = (int(number, part)? != 0).into();
             }
         } else if encoding == "schemaOrArray" && number == 2 {
-            list.push(message(schema, part_bytes(number, part)?, budget)?);
+            list.push(schema_message(schema, number, part, budget)?);
         } else if number == 2 {
             budget.element()?;
             list.push(text(number, part)?.into());
