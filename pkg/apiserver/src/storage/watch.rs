@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 use super::collection::Collection;
 use super::map::{Key, ObjectMap};
 use super::object::Object;
-use super::watchers::{Crowd, Seen, Target, Watcher};
+use super::watchers::{Crowd, Seen, Selection, Target, Watcher};
 use crate::options::ListOptions;
 
 /// Changes that may wait in one watch.
@@ -113,13 +113,12 @@ impl Collection {
             self.clock.wait_for(revision).await?;
         }
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let watcher = Watcher {
-            id: 0,
+        let selection = Selection {
             namespace: namespace.map(str::to_owned),
             labels: options.labels.clone(),
             fields: options.fields.clone(),
-            queue,
         };
+        let watcher = Watcher { id: 0, selection: Arc::new(selection), queue };
         let mut stream = WatchStream::new(self.clone(), receiver, options);
         stream.target = match (options.fields.exact("metadata.name"), self.indexed) {
             (Some(name), _) => Target::Name(name.to_owned()),
@@ -144,7 +143,7 @@ impl Collection {
                 let text = format!("too old resource version: {after} ({})", state.floor);
                 return Err(Status::expired(text));
             }
-            stream.backlog = state.since(after).filter_map(|change| Seen::new(change).by(&watcher)).collect();
+            stream.backlog = state.since(after).filter_map(|change| Seen::new(change).by(&watcher.selection)).collect();
             stream.after = after;
         }
         (stream.id, stream.pace.crowd) = state.watchers.add(stream.target.clone(), watcher);
@@ -227,6 +226,8 @@ struct Pace {
     crowd: Arc<Crowd>,
     /// Changes are being told, until none is left.
     flowing: bool,
+    /// So many were told since it began.
+    told: u32,
     /// When telling them began the last time.
     began: Option<Instant>,
     /// The end of the pause before telling what is there now.
@@ -241,7 +242,7 @@ impl Pace {
             return false;
         }
         if self.resumes.is_none() {
-            let end = self.began.zip(self.crowd.pause()).map(|(began, pause)| began + pause);
+            let end = self.began.zip(self.crowd.pause(self.told)).map(|(began, pause)| began + pause);
             let Some(end) = end.filter(|end| *end > Instant::now()) else { return false };
             self.resumes = Some(end);
             match &mut self.sleep {
@@ -254,8 +255,10 @@ impl Pace {
 
     fn tell(&mut self, event: &WatchEvent) {
         if std::mem::replace(&mut self.flowing, true) {
+            self.told = self.told.saturating_add(1);
             return;
         }
+        self.told = 1;
         let now = Instant::now();
         if let Some(shared) = &event.shared {
             let ready = self.resumes.unwrap_or(shared.at.into()).max(shared.at.into());
@@ -336,19 +339,24 @@ mod tests {
         tokio::time::advance(Duration::from_millis(20)).await;
         assert!(!pace.hold(&mut cx), "the first one is told at once");
         pace.tell(&slow);
-        assert!(!pace.hold(&mut cx), "and what is there with it");
         pace.flowing = false;
-        assert!(pace.hold(&mut cx), "the next one waits");
+        assert!(!pace.hold(&mut cx), "and so is one that comes alone after it");
+        pace.tell(&slow);
+        assert!(!pace.hold(&mut cx), "and what is there with it");
+        pace.tell(&slow);
+        pace.flowing = false;
+        assert!(pace.hold(&mut cx), "after two at once the next one waits");
         tokio::time::advance(Duration::from_millis(39)).await;
         assert!(pace.hold(&mut cx));
         tokio::time::advance(Duration::from_millis(2)).await;
         assert!(!pace.hold(&mut cx), "for twice the time that telling took");
+        pace.tell(&event());
         pace.tell(&event());
         pace.flowing = false;
         tokio::time::advance(Duration::from_millis(101)).await;
         assert!(!pace.hold(&mut cx), "after a quiet time nothing waits");
         let few = Pace { crowd: Crowd::of(3), began: Some(Instant::now()), ..Pace::default() };
         few.crowd.told_after(Duration::from_secs(1));
-        assert_eq!(few.crowd.pause(), None, "few watchers are never paused");
+        assert_eq!(few.crowd.pause(9), None, "few watchers are never paused");
     }
 }

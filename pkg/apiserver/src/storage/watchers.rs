@@ -20,15 +20,21 @@ pub(super) enum Target {
     Indexed(String),
 }
 
-pub(super) struct Watcher {
-    pub id: u64,
+/// What a watcher wants to see. Watchers of a crowd mostly want the same.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Selection {
     pub namespace: Option<String>,
     pub labels: LabelSelector,
     pub fields: FieldSelector,
+}
+
+pub(super) struct Watcher {
+    pub id: u64,
+    pub selection: Arc<Selection>,
     pub queue: mpsc::Sender<WatchEvent>,
 }
 
-impl Watcher {
+impl Selection {
     fn selects(&self, object: &Object) -> bool {
         self.namespace.as_ref().is_none_or(|ns| object.namespace() == ns) && object.matches(&self.labels, &self.fields)
     }
@@ -47,7 +53,9 @@ impl Crowd {
     const SHORT: Duration = Duration::from_millis(2);
     /// No change waits longer than this to be told together with others, nor longer than this for each watcher.
     const LONG: Duration = Duration::from_millis(100);
-    const LONG_EACH: Duration = Duration::from_micros(50);
+    const LONG_EACH: Duration = Duration::from_micros(100);
+    /// At most so many times as long as telling all takes is waited.
+    const PARTS: u32 = 4;
 
     #[cfg(test)]
     pub fn of(size: usize) -> Arc<Self> {
@@ -62,11 +70,13 @@ impl Crowd {
         }
     }
 
-    /// How long a watcher should go untold of further changes, so that telling all takes only a part of the time.
-    pub fn pause(&self) -> Option<Duration> {
+    /// How long a watcher that was just told of so many changes at once should go untold of further ones, so that telling
+    /// all takes only a part of the time. Changes that come one by one are never held back.
+    pub fn pause(&self, told: u32) -> Option<Duration> {
+        let parts = if told < 2 { 0 } else { told.min(Self::PARTS) };
         let size = u32::try_from(self.size.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         let most = Self::LONG_EACH.saturating_mul(size).min(Self::LONG);
-        let pause = Duration::from_micros(self.lag.load(Ordering::Relaxed)).saturating_mul(2).min(most);
+        let pause = Duration::from_micros(self.lag.load(Ordering::Relaxed)).saturating_mul(parts).min(most);
         (pause >= Self::SHORT).then_some(pause)
     }
 
@@ -89,6 +99,9 @@ impl Group {
         self.crowd.size.store(self.watchers.len(), Ordering::Relaxed);
     }
 }
+
+/// So many of the latest watchers are looked at for one that wants to see the same.
+const ALIKE: usize = 16;
 
 /// The watchers of a collection.
 #[derive(Default)]
@@ -122,9 +135,20 @@ impl Watchers {
         for target in targets {
             let Some(group) = self.by_target.get_mut(&target) else { continue };
             group.crowd.next();
-            group.retain(|watcher| match seen.by(watcher) {
-                Some(event) => watcher.queue.try_send(event).is_ok(),
-                None => true,
+            // What the last ones wanted and are told.
+            let mut told: smallvec::SmallVec<[(Arc<Selection>, Option<WatchEvent>); 4]> = smallvec::SmallVec::new();
+            group.retain(|watcher| {
+                let known = told.iter().find(|(selection, _)| Arc::ptr_eq(selection, &watcher.selection));
+                let event = match known {
+                    Some((_, event)) => event.clone(),
+                    None => {
+                        told.truncate(3);
+                        let event = seen.by(&watcher.selection);
+                        told.insert(0, (watcher.selection.clone(), event.clone()));
+                        event
+                    }
+                };
+                event.is_none_or(|event| watcher.queue.try_send(event).is_ok())
             });
             if group.watchers.is_empty() {
                 self.by_target.remove(&target);
@@ -142,6 +166,9 @@ impl Watchers {
         self.last_id += 1;
         watcher.id = self.last_id;
         let group = self.by_target.entry(target).or_default();
+        if let Some(other) = group.watchers.iter().rev().take(ALIKE).find(|w| w.selection == watcher.selection) {
+            watcher.selection = other.selection.clone();
+        }
         group.watchers.push(watcher);
         group.crowd.size.store(group.watchers.len(), Ordering::Relaxed);
         (self.last_id, group.crowd.clone())
@@ -170,11 +197,11 @@ impl<'a> Seen<'a> {
         Self { change, added: None, modified: None, deleted: None }
     }
 
-    /// `None` when the change does not concern the watcher.
-    pub fn by(&mut self, watcher: &Watcher) -> Option<WatchEvent> {
+    /// `None` when the change does not concern those who want to see this.
+    pub fn by(&mut self, selection: &Selection) -> Option<WatchEvent> {
         let change = self.change;
-        let before = change.previous.as_ref().is_some_and(|o| watcher.selects(o));
-        let after = !change.deleted && watcher.selects(&change.object);
+        let before = change.previous.as_ref().is_some_and(|o| selection.selects(o));
+        let after = !change.deleted && selection.selects(&change.object);
         let (slot, kind) = match (before, after) {
             (false, false) => return None,
             (false, true) => (&mut self.added, WatchKind::Added),

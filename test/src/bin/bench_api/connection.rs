@@ -127,16 +127,19 @@ impl Connection {
     pub async fn open(&mut self, request: &[u8]) -> anyhow::Result<u16> {
         self.stream.write_all(request).await?;
         self.stream.flush().await?;
-        let line = self.line().await?;
-        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).context("this is no HTTP answer")?;
         self.body = Body::Done;
+        let mut status = None;
         loop {
-            let line = self.line().await?.to_ascii_lowercase();
-            match line.split_once(':').map(|(name, value)| (name, value.trim())) {
-                None => return Ok(status),
-                Some(("content-length", length)) => self.body = Body::Sized(length.parse()?),
-                Some(("transfer-encoding", _)) => self.body = Body::Chunked(None),
-                Some(_) => {}
+            let line = self.line().await?;
+            if status.is_none() {
+                let code = line.split(|b| *b == b' ').nth(1).and_then(|code| std::str::from_utf8(code).ok());
+                status = Some(code.and_then(|code| code.parse().ok()).context("this is no HTTP answer")?);
+            } else if line.is_empty() {
+                return status.context("this is no HTTP answer");
+            } else if let Some(length) = header(line, b"content-length:") {
+                self.body = Body::Sized(std::str::from_utf8(length)?.parse()?);
+            } else if header(line, b"transfer-encoding:").is_some() {
+                self.body = Body::Chunked(None);
             }
         }
     }
@@ -151,8 +154,8 @@ impl Connection {
                 if before.is_some() {
                     self.line().await?;
                 }
-                let size = self.line().await?;
-                let size = usize::from_str_radix(&size, 16).with_context(|| format!("{size:?} is no chunk's size"))?;
+                let size = std::str::from_utf8(self.line().await?)?;
+                let size = usize::from_str_radix(size, 16).with_context(|| format!("{size:?} is no chunk's size"))?;
                 if size == 0 {
                     self.line().await?;
                     self.body = Body::Done;
@@ -176,30 +179,42 @@ impl Connection {
     }
 
     /// The next line without its end.
-    async fn line(&mut self) -> anyhow::Result<String> {
-        let mut line = Vec::new();
+    async fn line(&mut self) -> anyhow::Result<&[u8]> {
+        let mut searched = 0;
         loop {
             let unused = &self.buffer[self.unused.clone()];
-            if let Some(end) = unused.iter().position(|b| *b == b'\n') {
-                line.extend_from_slice(&unused[..end]);
-                self.unused.start += end + 1;
-                return Ok(String::from_utf8(line)?.trim_end_matches('\r').to_owned());
+            if let Some(end) = unused[searched..].iter().position(|b| *b == b'\n') {
+                let start = self.unused.start;
+                self.unused.start += searched + end + 1;
+                let line = &self.buffer[start..start + searched + end];
+                return Ok(line.strip_suffix(b"\r").unwrap_or(line));
             }
-            line.extend_from_slice(unused);
-            self.unused.start = self.unused.end;
+            searched = unused.len();
+            self.buffer.copy_within(self.unused.clone(), 0);
+            self.unused = 0..searched;
             self.fill().await?;
         }
     }
 
-    /// Reads on; the buffer must be used up.
+    /// Reads on, behind what is unused.
     async fn fill(&mut self) -> anyhow::Result<()> {
         if self.buffer.is_empty() {
             self.buffer.resize(BUFFER, 0);
         }
-        match self.stream.read(&mut self.buffer).await? {
+        if self.unused.is_empty() {
+            self.unused = 0..0;
+        }
+        ensure!(self.unused.end < BUFFER, "the server sent a line that is too long");
+        match self.stream.read(&mut self.buffer[self.unused.end..]).await? {
             0 => bail!("the server closed the connection"),
-            size => self.unused = 0..size,
+            size => self.unused.end += size,
         }
         Ok(())
     }
+}
+
+/// The value of a header line of this name.
+fn header<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (found, value) = line.split_at_checked(name.len())?;
+    found.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }

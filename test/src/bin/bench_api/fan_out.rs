@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 
 use crate::connection::{Connection, Server};
 use crate::report::{Figure, less, more, percentiles};
-use crate::{Target, objects};
+use crate::{Target, memory, objects};
 
 /// Objects that are made as fast as the writers can, for the rate ...
-const BURST: usize = 200;
-const WRITERS: usize = 4;
+const BURST: usize = 1000;
+const WRITERS: usize = 16;
 /// ... and one at a time, for how long it takes until the last watcher has seen it.
 const SINGLE: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -86,6 +86,7 @@ impl Target {
         for _ in 0..WRITERS {
             connections.push(self.server.connect().await?);
         }
+        let cpu = memory::cpu(&self.pids);
         let begun = Instant::now();
         for (first, mut connection) in connections.into_iter().enumerate() {
             let requests: Vec<Vec<u8>> = (first..BURST).step_by(WRITERS).map(|i| make(SINGLE + i)).collect();
@@ -103,6 +104,9 @@ impl Target {
         let took = begun.elapsed();
         let mut figures =
             vec![more(format!("{name}_events_per_second"), (watchers * BURST) as f64 / took.as_secs_f64())];
+        let cpu = cpu.zip(memory::cpu(&self.pids)).map(|(before, after)| after - before);
+        let each = |cpu: f64| less(format!("{name}_server_cpu_us"), cpu * 1e6 / (watchers * BURST) as f64);
+        figures.extend(cpu.map(each));
         figures.extend(percentiles(&format!("{name}_to_last_watcher"), samples));
         figures.push(less(format!("{name}_watches_cut"), tally.cut.load(Ordering::Relaxed) as f64));
         Ok(figures)

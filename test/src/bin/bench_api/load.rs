@@ -16,6 +16,8 @@ struct Load {
     samples: Vec<Duration>,
     bytes: usize,
     took: Duration,
+    /// CPU time of the server, in seconds.
+    cpu: Option<f64>,
 }
 
 impl Load {
@@ -139,6 +141,7 @@ impl Target {
         for _ in 0..clients {
             connections.push(self.server.connect().await?);
         }
+        let cpu = memory::cpu(&self.pids);
         let begun = Instant::now();
         let mut workers: JoinSet<anyhow::Result<(Vec<Duration>, usize)>> = JoinSet::new();
         for mut connection in connections {
@@ -154,13 +157,14 @@ impl Target {
                 Ok((samples, bytes))
             });
         }
-        let mut load = Load { samples: Vec::new(), bytes: 0, took: Duration::ZERO };
+        let mut load = Load { samples: Vec::new(), bytes: 0, took: Duration::ZERO, cpu: None };
         while let Some(done) = workers.join_next().await {
             let (samples, bytes) = done??;
             load.samples.extend(samples);
             load.bytes += bytes;
         }
         load.took = begun.elapsed();
+        load.cpu = cpu.zip(memory::cpu(&self.pids)).map(|(before, after)| after - before);
         Ok(load)
     }
 }
@@ -168,5 +172,7 @@ impl Target {
 fn rates(name: &str, load: &Load) -> Vec<Figure> {
     let mut figures = vec![more(format!("{name}_per_second"), load.per_second(load.samples.len()))];
     figures.extend(percentiles(name, load.samples.clone()));
+    let each = |cpu: f64| less(format!("{name}_server_cpu_us"), cpu * 1e6 / load.samples.len() as f64);
+    figures.extend(load.cpu.map(each));
     figures
 }

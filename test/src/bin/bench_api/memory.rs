@@ -1,4 +1,4 @@
-//! A server's memory in MB, summed over its processes.
+//! A server's memory in MB and its CPU time, summed over its processes.
 
 use std::time::Duration;
 
@@ -24,6 +24,17 @@ fn resident(pid: u32) -> Option<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: f64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * 4096.0 / 1e6)
+}
+
+/// CPU time that the processes have used so far, in seconds.
+pub fn cpu(pids: &[u32]) -> Option<f64> {
+    sum(pids, |pid| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, which may hold spaces, ends with the last bracket; then user and system time are fields 12 and 13.
+        let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
+        let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+        Some(ticks / 100.0)
+    })
 }
 
 /// The most memory (RSS) that is seen while `work` runs.
