@@ -68,11 +68,13 @@ impl Runtime {
             Ok(Err(status)) => Err(CriError::status(operation, &status)),
             Err(_) => Err(CriError::timeout(operation, limit.as_secs())),
         };
+        let took = started.elapsed();
+        tracing::trace!(operation, ?took, "the runtime was called");
         let mut calls = self.calls.lock();
         let calls = calls.entry(operation).or_default();
         calls.count += 1;
         calls.failed += u64::from(result.is_err());
-        calls.seconds += started.elapsed().as_secs_f64();
+        calls.seconds += took.as_secs_f64();
         result
     }
 

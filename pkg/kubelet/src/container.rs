@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use kube1_cri::v1::{
-    Capability, ContainerConfig, ContainerMetadata, Image, ImageSpec, KeyValue, LinuxContainerConfig,
+    Capability, ContainerConfig, ContainerMetadata, Device, Image, ImageSpec, KeyValue, LinuxContainerConfig,
     LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode, SecurityProfile, SupplementalGroupsPolicy,
     security_profile::ProfileType,
 };
@@ -47,8 +47,12 @@ pub enum ConfigError {
     NonRoot(String),
     #[error("cannot prepare {path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("this node does not support raw block volumes")]
-    BlockDevice,
+    #[error("volume {0} is a block device, which is named in volumeDevices and not in volumeMounts")]
+    Mounted(String),
+    #[error("volume {0} is an image, of which this node mounts no part (subPath)")]
+    ImageSubPath(String),
+    #[error("volume {0} is a file system, which is named in volumeMounts and not in volumeDevices")]
+    NotBlock(String),
 }
 
 /// Everything that a container's configuration is made from.
@@ -77,9 +81,6 @@ pub fn spec_hash(container: &Container) -> String {
 pub fn container_config(inputs: &Inputs<'_>) -> Result<ContainerConfig, ConfigError> {
     let (pod, container) = (inputs.pod, inputs.container);
     verify_non_root(pod, container, inputs.image)?;
-    if container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
-        return Err(ConfigError::BlockDevice);
-    }
     let lookup = |name: &str| inputs.env.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
     let words = |list: &Option<Vec<String>>| list.iter().flatten().map(|w| expand(w, lookup)).collect();
     let log_dir = inputs.config.pod_log_dir(pod.namespace(), pod.name(), pod.uid()).join(&container.name);
@@ -96,6 +97,7 @@ pub fn container_config(inputs: &Inputs<'_>) -> Result<ContainerConfig, ConfigEr
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: inputs.env.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect(),
         mounts: mounts(inputs, &lookup)?,
+        devices: devices(inputs)?,
         labels: container_labels(pod, container),
         annotations: container_annotations(pod, container, inputs.attempt),
         log_path: format!("{}/{}.log", container.name, inputs.attempt),
@@ -148,6 +150,29 @@ fn mounts(inputs: &Inputs<'_>, lookup: &dyn Fn(&str) -> Option<String>) -> Resul
     Ok(mounts)
 }
 
+/// The volumes that the container sees as block devices.
+fn devices(inputs: &Inputs<'_>) -> Result<Vec<Device>, ConfigError> {
+    let wanted = inputs.container.volume_devices.iter().flatten();
+    let device = |wanted: &VolumeDevice| {
+        let volume = inputs.volumes.paths.get(&wanted.name).ok_or_else(|| ConfigError::NoVolume {
+            container: inputs.container.name.clone(),
+            volume: wanted.name.clone(),
+        })?;
+        if !volume.block {
+            return Err(ConfigError::NotBlock(wanted.name.clone()));
+        }
+        // Links are followed here: the runtime takes nothing but the device itself.
+        let path = std::fs::canonicalize(&volume.path);
+        let path = path.map_err(|source| ConfigError::Io { path: volume.path.clone(), source })?;
+        Ok(Device {
+            container_path: wanted.device_path.clone(),
+            host_path: path.display().to_string(),
+            permissions: if volume.read_only { "r" } else { "mrw" }.to_owned(),
+        })
+    };
+    wanted.map(device).collect()
+}
+
 fn bind(container_path: &str, host_path: &Path) -> Mount {
     Mount { container_path: container_path.to_owned(), host_path: host_path.display().to_string(), ..Mount::default() }
 }
@@ -188,7 +213,13 @@ fn volume_mount(
         .paths
         .get(&mount.name)
         .ok_or_else(|| ConfigError::NoVolume { container: container.clone(), volume: mount.name.clone() })?;
+    if volume.block {
+        return Err(ConfigError::Mounted(mount.name.clone()));
+    }
     if volume.image.is_some() {
+        if [&mount.sub_path, &mount.sub_path_expr].into_iter().flatten().any(|path| !path.is_empty()) {
+            return Err(ConfigError::ImageSubPath(mount.name.clone()));
+        }
         let image =
             inputs.volume_images.get(&mount.name).map(|id| ImageSpec { image: id.clone(), ..ImageSpec::default() });
         return Ok(Mount { container_path: mount.mount_path.clone(), readonly: true, image, ..Mount::default() });

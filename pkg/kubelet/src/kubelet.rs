@@ -1,7 +1,7 @@
 //! The component: it joins the parts and owns their tasks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -141,6 +141,7 @@ fn build_node(
         api_node: informers.select::<ApiNode>(own_node),
         pods,
         owners: Default::default(),
+        existing: OnceLock::new(),
         allocatable: Mutex::new(allocatable),
         runtime,
     })
@@ -288,6 +289,10 @@ async fn relist_ended(node: &Node) {
             return;
         }
     };
+    node.existing.get_or_init(|| {
+        let labels = containers.iter().map(|c| &c.labels).chain(sandboxes.iter().map(|s| &s.labels));
+        labels.filter_map(Node::uid_of).map(str::to_owned).collect()
+    });
     let running = kube1_cri::v1::ContainerState::ContainerRunning;
     let ready = kube1_cri::v1::PodSandboxState::SandboxReady;
     let stopped = containers.iter().filter(|c| c.state() != running).map(|c| &c.id);

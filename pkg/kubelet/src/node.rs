@@ -1,8 +1,8 @@
 //! What all parts of a running kubelet share.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Node as ApiNode, ObjectReference, Pod, PodStatus, Service};
 use kube::Resource;
@@ -36,6 +36,8 @@ pub struct Node {
     pub api_node: Informer<ApiNode>,
     pub pods: Arc<PodTable>,
     pub owners: Owners,
+    /// Uids of the pods of which the runtime had something when this node agent began; set soon after.
+    pub existing: OnceLock<HashSet<String>>,
     /// What pods may use in all.
     pub allocatable: Mutex<Allocatable>,
 }

@@ -78,6 +78,14 @@ impl Observed {
     }
 }
 
+/// Ids of what a pod's task has made since it looked.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// The pod's first sandbox.
+    pub sandbox: Option<String>,
+    pub containers: Vec<String>,
+}
+
 /// Reads a pod's state; remembers what cannot change any more.
 #[derive(Default)]
 pub struct Observer {
@@ -115,6 +123,36 @@ impl Observer {
         self.exited.retain(|id, _| containers.iter().any(|c| c.id == *id));
         observed.sandbox = self.sandbox(runtime, &observed.sandboxes, &ended).await?;
         Ok(observed)
+    }
+
+    /// Adds to a state what was made since: the pod's first sandbox, and containers in the current one whose names are
+    /// new. Other changes are told by events, after which everything is read again.
+    pub async fn add(
+        &mut self,
+        runtime: &Runtime,
+        observed: &mut Observed,
+        made: &Made,
+        ended: impl Fn(&str) -> bool,
+    ) -> Result<(), CriError> {
+        if let Some(id) = &made.sandbox {
+            let status = runtime.pod_sandbox_status(id).await?;
+            observed.sandboxes = vec![PodSandbox {
+                id: id.clone(),
+                metadata: status.metadata.clone(),
+                state: status.state,
+                created_at: status.created_at,
+                ..PodSandbox::default()
+            }];
+            observed.sandbox = self.sandbox_state(status);
+        }
+        let sandbox_id = observed.sandbox.as_ref().map(|s| s.id.clone()).unwrap_or_default();
+        for id in &made.containers {
+            let status = self.status(runtime, id, &ended).await?;
+            let (name, attempt) = status.metadata.as_ref().map(|m| (m.name.clone(), m.attempt)).unwrap_or_default();
+            let sandbox_id = sandbox_id.clone();
+            observed.containers.insert(0, ObservedContainer { name, attempt, sandbox_id, status });
+        }
+        Ok(())
     }
 
     async fn status(
@@ -158,14 +196,19 @@ impl Observer {
             return Ok(Some(status.clone()));
         }
         match runtime.pod_sandbox_status(&newest.id).await {
-            Ok(status) if status.state() == PodSandboxState::SandboxReady => {
-                self.ready.clear();
-                self.ready.insert(newest.id.clone(), status.clone());
-                Ok(Some(status))
-            }
-            Ok(_) => Ok(None),
+            Ok(status) => Ok(self.sandbox_state(status)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Remembers the state of a sandbox that is ready.
+    fn sandbox_state(&mut self, status: PodSandboxStatus) -> Option<PodSandboxStatus> {
+        if status.state() != PodSandboxState::SandboxReady {
+            return None;
+        }
+        self.ready.clear();
+        self.ready.insert(status.id.clone(), status.clone());
+        Some(status)
     }
 }

@@ -22,6 +22,8 @@ use crate::pod::PodExt;
 
 /// Looked at this often even if the kernel tells of no change.
 const RESYNC: Duration = Duration::from_secs(60);
+/// Mirrors that could not be made are tried again after this long.
+const RETRY: Duration = Duration::from_secs(1);
 /// An editor writes a file in several steps.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -51,13 +53,12 @@ pub(crate) async fn run(workers: Arc<Workers>, pods: Informer<Pod>, stop: Cancel
             workers.upsert(Arc::clone(pod), pods.get(&ObjectKey::of(pod.as_ref())));
         }
         running = wanted;
-        if pods.has_synced() {
-            mirror(&workers, &pods, &running).await;
-        }
+        let mirrored = pods.has_synced() && mirror(&workers, &pods, &running).await;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = mirrors.notified() => {}
-            () = tokio::time::sleep(RESYNC) => {}
+            // The apiserver may not be there yet, or not know this node.
+            () = tokio::time::sleep(if mirrored { RESYNC } else { RETRY }) => {}
             changed = watch.changed() => {
                 changed.map_err(|e| format!("cannot watch {}: {e}", dir.display()))?;
                 tokio::time::sleep(SETTLE).await;
@@ -66,8 +67,9 @@ pub(crate) async fn run(workers: Arc<Workers>, pods: Informer<Pod>, stop: Cancel
     }
 }
 
-/// Makes the API show exactly the static pods that run.
-async fn mirror(workers: &Workers, pods: &Informer<Pod>, running: &HashMap<ObjectKey, Arc<Pod>>) {
+/// Makes the API show exactly the static pods that run. Says whether it does.
+async fn mirror(workers: &Workers, pods: &Informer<Pod>, running: &HashMap<ObjectKey, Arc<Pod>>) -> bool {
+    let mut all = true;
     let client = workers.node.config.client.clone();
     for mirror in pods.list().iter().filter(|p| p.is_mirror()) {
         let wanted = running.get(&ObjectKey::of(mirror.as_ref()));
@@ -89,9 +91,13 @@ async fn mirror(workers: &Workers, pods: &Informer<Pod>, running: &HashMap<Objec
         match api.create(&PostParams::default(), &mirror_of(workers, pod)).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => tracing::warn!(pod = key.name, %error, "mirror pod not created"),
+            Err(error) => {
+                tracing::warn!(pod = key.name, %error, "mirror pod not created");
+                all = false;
+            }
         }
     }
+    all
 }
 
 fn mirror_of(workers: &Workers, pod: &Pod) -> Pod {

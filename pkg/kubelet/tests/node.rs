@@ -3,6 +3,7 @@
 
 mod support;
 
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use serde_json::json;
 use support::{TestNode, condition, shell};
 
@@ -389,5 +390,60 @@ async fn a_volume_may_be_an_image() {
     let log = node.log(&pod, "c", 0);
     assert!(log.starts_with("/img/bin/busybox\n") && log.contains("Read-only"), "{log}");
     node.delete("img").await;
+    node.stop().await;
+}
+
+/// A block device that is a file; gone with this.
+struct Loop {
+    name: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Loop {
+    /// `None` where there are no such devices.
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("disk");
+        std::fs::File::create(&file).unwrap().set_len(16 << 20).unwrap();
+        let made = std::process::Command::new("losetup").args(["--find", "--show"]).arg(&file).output().ok()?;
+        let name = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+        made.status.success().then_some(Self { name, _dir: dir })
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["--detach", &self.name]).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_volume_may_be_a_device() {
+    let (Some(node), Some(raw), Some(blank)) = (TestNode::start().await, Loop::new(), Loop::new()) else { return };
+    for (name, mode, path) in [("raw", "Block", &raw.name), ("fs", "Filesystem", &blank.name)] {
+        let spec = json!({"capacity": {"storage": "16Mi"}, "accessModes": ["ReadWriteOnce"], "volumeMode": mode,
+            "local": {"path": path}, "claimRef": {"namespace": "default", "name": name},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "Exists"}]}]}}});
+        let volumes: kube::Api<PersistentVolume> = kube::Api::all(node.admin.clone());
+        let volume = json!({"metadata": {"name": name}, "spec": spec});
+        volumes.create(&Default::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+        let claims: kube::Api<PersistentVolumeClaim> = kube::Api::namespaced(node.admin.clone(), "default");
+        let claim = json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "volumeMode": mode,
+            "volumeName": name, "storageClassName": "", "resources": {"requests": {"storage": "1Mi"}}}});
+        claims.create(&Default::default(), &serde_json::from_value(claim).unwrap()).await.unwrap();
+        let bound = kube::api::Patch::Merge(json!({"status": {"phase": "Bound"}}));
+        claims.patch_status(name, &Default::default(), &bound).await.unwrap();
+    }
+    let script = "test -b /dev/raw && echo kept > /dev/raw && head -c 4 /dev/raw && echo file > /fs/a && df -T /fs | grep -c ext4";
+    let mut container = shell("c", script);
+    container["volumeDevices"] = json!([{"name": "raw", "devicePath": "/dev/raw"}]);
+    container["volumeMounts"] = json!([{"name": "fs", "mountPath": "/fs"}]);
+    let volumes = ["raw", "fs"].map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    node.create("disks", json!({"restartPolicy": "Never", "containers": [container], "volumes": volumes})).await;
+    let pod =
+        node.wait("disks", "over", |pod| ["Succeeded", "Failed"].iter().any(|p| pod["status"]["phase"] == *p)).await;
+    assert_eq!(node.log(&pod, "c", 0), "kept1\n", "{}", pod["status"]);
+    node.delete("disks").await;
     node.stop().await;
 }

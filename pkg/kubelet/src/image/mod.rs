@@ -3,9 +3,11 @@
 mod keyring;
 pub(crate) mod reference;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use kube1_client::{EventRecorder, EventType};
@@ -16,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::backoff::Backoffs;
 use crate::object_cache::ObjectCache;
-use crate::pod::PodExt;
+use crate::pod::{self, PodExt};
 use keyring::Keyring;
 
 /// Pulls at one time; more only take bandwidth from each other.
@@ -28,7 +30,7 @@ pub struct Images {
     recorder: EventRecorder,
     objects: Arc<ObjectCache>,
     backoffs: Mutex<Backoffs>,
-    last_errors: Mutex<std::collections::HashMap<String, (Timestamp, String)>>,
+    last_errors: Mutex<HashMap<String, (Timestamp, String)>>,
     pulls: Semaphore,
 }
 
@@ -54,6 +56,8 @@ pub struct ImageRequest<'a> {
     /// The container, for events.
     pub object: ObjectReference,
     pub sandbox: PodSandboxConfig,
+    /// What was found a moment ago.
+    pub known: Option<&'a Image>,
 }
 
 impl Images {
@@ -68,6 +72,15 @@ impl Images {
         }
     }
 
+    /// Those of a pod's images that the node has, by the names that its containers ask for. What cannot be told now is
+    /// left to [`Self::ensure`].
+    pub async fn present(&self, pod: &Pod) -> HashMap<String, Image> {
+        let names: HashSet<String> = pod::containers(pod.spec()).into_iter().filter_map(|(_, c)| c.image).collect();
+        let names = names.into_iter().filter(|name| reference::check(name).is_ok());
+        let look = |name: String| async move { Some((name.clone(), self.runtime.image_status(&name).await.ok()??)) };
+        join_all(names.map(look)).await.into_iter().flatten().collect()
+    }
+
     /// The container's image, pulled if its policy asks for it. Dropping the future ends a pull.
     pub async fn ensure(&self, request: &ImageRequest<'_>) -> Result<Image, ImageFailure> {
         let name = request.container.image.clone().unwrap_or_default();
@@ -77,11 +90,14 @@ impl Images {
             self.event(request, EventType::Warning, "InspectFailed", message.clone());
             return Err(ImageFailure::new("InvalidImageName", message, None));
         }
-        let present = self.runtime.image_status(&name).await.map_err(|error| {
-            let message = format!("Failed to inspect image \"{name}\": {error}");
-            self.event(request, EventType::Warning, "InspectFailed", message.clone());
-            ImageFailure::new("ImageInspectError", message, Some(Duration::from_secs(5)))
-        })?;
+        let present = match request.known {
+            Some(image) => Some(image.clone()),
+            None => self.runtime.image_status(&name).await.map_err(|error| {
+                let message = format!("Failed to inspect image \"{name}\": {error}");
+                self.event(request, EventType::Warning, "InspectFailed", message.clone());
+                ImageFailure::new("ImageInspectError", message, Some(Duration::from_secs(5)))
+            })?,
+        };
         let policy = policy(request.container, &name);
         match (policy, present) {
             ("IfNotPresent" | "Never", Some(image)) => {

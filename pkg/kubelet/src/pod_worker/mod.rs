@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube1_client::EventType;
 use kube1_cri::CriError;
+use kube1_cri::v1::Image;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,7 @@ use crate::admission;
 use crate::backoff::Backoffs;
 use crate::labels;
 use crate::node::{Node, PodEntry, PodUpdate};
-use crate::observed::{Observed, Observer};
+use crate::observed::{Made, Observed, Observer};
 use crate::pod::PodExt;
 use crate::probe::Prober;
 use crate::resources::PodLimits;
@@ -66,6 +67,8 @@ pub(super) struct PodWorker {
     /// Containers whose preStop hook has run.
     hooks_run: HashSet<String>,
     volumes: Volumes,
+    /// Images that were looked up in this synchronisation, by the name they are asked for.
+    images: HashMap<String, Image>,
     applied: resize::Applied,
     /// What the pod's cgroup is limited to, as far as this task knows.
     limits: Option<PodLimits>,
@@ -96,6 +99,7 @@ pub async fn run(node: Arc<Node>, entry: Arc<PodEntry>, shutdown: CancellationTo
         waiting: HashMap::new(),
         hooks_run: HashSet::new(),
         volumes: Volumes::default(),
+        images: HashMap::new(),
         applied: resize::Applied::new(),
         limits: None,
         resizing: None,
@@ -168,6 +172,27 @@ impl PodWorker {
     async fn observe(&mut self) -> Result<Observed, CriError> {
         let owners = Arc::clone(&self.node);
         let observed = self.observer.observe(&self.node.runtime, &self.uid, |id| owners.owners.has_ended(id)).await?;
+        self.remember(&observed);
+        Ok(observed)
+    }
+
+    /// As [`Self::observe`], at first: a pod that came after this node agent has nothing in the runtime.
+    async fn observe_first(&mut self, pod: &Pod) -> Result<Observed, CriError> {
+        let known = self.node.existing.get().is_none_or(|uids| uids.contains(&self.uid));
+        if self.adopted || known || pod.is_static() { self.observe().await } else { Ok(Observed::default()) }
+    }
+
+    /// What the runtime has after something was made; `None` stands for changes that only a look at everything tells.
+    async fn observe_made(&mut self, mut observed: Observed, made: Option<Made>) -> Result<Observed, CriError> {
+        let Some(made) = made else { return self.observe().await };
+        let owners = Arc::clone(&self.node);
+        let ended = |id: &str| owners.owners.has_ended(id);
+        self.observer.add(&self.node.runtime, &mut observed, &made, ended).await?;
+        self.remember(&observed);
+        Ok(observed)
+    }
+
+    fn remember(&self, observed: &Observed) {
         for sandbox in &observed.sandboxes {
             self.node.owners.set(&sandbox.id, &self.uid);
         }
@@ -175,7 +200,6 @@ impl PodWorker {
             self.node.owners.set(container.id(), &self.uid);
         }
         *self.entry.sandbox.lock() = observed.sandbox.as_ref().map(|s| s.id.clone());
-        Ok(observed)
     }
 
     /// Brings the pod nearer to what is wanted, as far as possible now.
@@ -196,7 +220,7 @@ impl PodWorker {
             self.blocked.retain(|_, blocked| blocked.waiting.reason != "CreateContainerConfigError");
             self.retry = None;
         }
-        let mut observed = self.observe().await?;
+        let mut observed = self.observe_first(pod).await?;
         self.adopt(update, &observed);
         if self.ended || (update.api_pod().is_some_and(|p| p.is_finished()) && observed.running().next().is_none()) {
             self.ended = true;
@@ -215,6 +239,8 @@ impl PodWorker {
             return Ok(Next::Terminate);
         }
         let mut wake = deadline;
+        let mut prepared = false;
+        self.images.clear();
         for _ in 0..ROUNDS {
             let resized = self.resize(pod, &observed).await;
             if !resized.is_empty() {
@@ -245,11 +271,19 @@ impl PodWorker {
             }
             let idle = !plan.new_sandbox && plan.kill.is_empty() && plan.start.is_empty();
             // Volumes also follow their sources while nothing is to be started.
-            if !self.prepare(pod, &observed, plan.new_sandbox).await {
-                self.report(update, &observed);
-                let retry = self.retry.map(|(at, _)| at.saturating_duration_since(Instant::now()));
-                return Ok(Next::Wait(earliest(wake, retry)));
-            }
+            let sandbox = if prepared && !plan.new_sandbox {
+                None
+            } else {
+                match self.prepare(pod, &observed, plan.new_sandbox).await {
+                    Some(sandbox) => sandbox,
+                    None => {
+                        self.report(update, &observed);
+                        let retry = self.retry.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+                        return Ok(Next::Wait(earliest(wake, retry)));
+                    }
+                }
+            };
+            prepared = true;
             if idle {
                 self.report(update, &observed);
                 let refresh = self.volumes.refresh_at.map(|at| at.duration_since(Timestamp::now()).unsigned_abs());
@@ -259,11 +293,18 @@ impl PodWorker {
             for kill in &plan.kill {
                 self.kill_for_restart(pod, &observed, kill).await;
             }
+            // Only what is new by name and place can be added to what is known.
+            let first = (sandbox.is_none() || observed.sandboxes.is_empty()) && plan.kill.is_empty();
+            let mut made = first.then(|| Made { sandbox, containers: Vec::new() });
             for (kind, container) in &plan.start {
-                observed = if observed.sandbox.is_none() { self.observe().await? } else { observed };
-                self.start_container(pod, &observed, *kind, container).await;
+                let started = self.start_container(pod, &observed, *kind, container).await;
+                let id = started.filter(|_| observed.latest(&container.name).is_none());
+                made = made.zip(id).map(|(mut made, id)| {
+                    made.containers.push(id);
+                    made
+                });
             }
-            observed = self.observe().await?;
+            observed = self.observe_made(observed, made).await?;
         }
         tracing::warn!(pod = %pod.full_name(), "the runtime does not settle");
         Ok(Next::Wait(Some(RETRY)))

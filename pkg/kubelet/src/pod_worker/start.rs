@@ -44,20 +44,35 @@ impl StartError {
 }
 
 impl PodWorker {
-    /// Makes the pod's volumes current and its sandbox if one is wanted. Says whether containers can be started.
-    pub(super) async fn prepare(&mut self, pod: &Pod, observed: &Observed, new_sandbox: bool) -> bool {
+    /// Makes the pod's volumes current and its sandbox if one is wanted, whose id it gives. `None`: containers cannot be
+    /// started yet.
+    pub(super) async fn prepare(
+        &mut self,
+        pod: &Pod,
+        observed: &Observed,
+        new_sandbox: bool,
+    ) -> Option<Option<String>> {
         if self.retry.is_some_and(|(at, _)| at > Instant::now()) {
-            return false;
+            return None;
         }
         let node = Arc::clone(&self.node);
         let facts = node.facts(observed.pod_ips());
         let volumes = node.volumes.set_up(pod, &facts);
-        let (volumes, made) =
-            if new_sandbox { tokio::join!(volumes, self.make_sandbox(pod, observed)) } else { (volumes.await, Ok(())) };
-        if let Err(message) = made {
-            let message = format!("Failed to create pod sandbox: {message}");
-            return self.retry_later(EventType::Warning, "FailedCreatePodSandBox", message);
-        }
+        let (volumes, made) = if new_sandbox {
+            let images = node.images.present(pod);
+            let (volumes, images, made) = tokio::join!(volumes, images, self.make_sandbox(pod, observed));
+            self.images = images;
+            (volumes, made.map(Some))
+        } else {
+            (volumes.await, Ok(None))
+        };
+        let sandbox = match made {
+            Ok(sandbox) => sandbox,
+            Err(message) => {
+                let message = format!("Failed to create pod sandbox: {message}");
+                return self.retry_later(EventType::Warning, "FailedCreatePodSandBox", message);
+            }
+        };
         if new_sandbox {
             self.limits = Some(resources::pod_limits(pod.spec()));
         }
@@ -66,14 +81,14 @@ impl PodWorker {
             Err(failed) => return self.retry_later(EventType::Warning, "FailedMount", failed.to_string()),
         }
         self.retry = None;
-        true
+        Some(sandbox)
     }
 
-    fn retry_later(&mut self, kind: EventType, reason: &str, message: String) -> bool {
+    fn retry_later<T>(&mut self, kind: EventType, reason: &str, message: String) -> Option<T> {
         let delay = self.retry.map_or(RETRY_MIN, |(_, delay)| (delay * 2).min(RETRY_MAX));
         self.retry = Some((Instant::now() + delay, delay));
         self.event(kind, reason, message);
-        false
+        None
     }
 
     fn sandbox_config(&self, pod: &Pod, attempt: u32) -> Result<PodSandboxConfig, String> {
@@ -82,7 +97,7 @@ impl PodWorker {
     }
 
     /// Replaces what is left of an earlier sandbox by a new one.
-    async fn make_sandbox(&self, pod: &Pod, observed: &Observed) -> Result<(), String> {
+    async fn make_sandbox(&self, pod: &Pod, observed: &Observed) -> Result<String, String> {
         if pod.spec().host_users == Some(false) {
             return Err("this node does not support user namespaces (hostUsers: false)".to_owned());
         }
@@ -101,7 +116,7 @@ impl PodWorker {
         let handler = self.runtime_handler(pod).await?;
         let id = self.node.runtime.run_pod_sandbox(config, &handler).await.map_err(|e| e.to_string())?;
         self.node.owners.set(&id, &self.uid);
-        Ok(())
+        Ok(id)
     }
 
     async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
@@ -116,22 +131,24 @@ impl PodWorker {
         }
     }
 
-    /// Pulls, creates and starts a container. A failure is told by event and waiting state and tried again later.
+    /// Pulls, creates and starts a container and gives its id. A failure is told by event and waiting state and tried
+    /// again later.
     pub(super) async fn start_container(
         &mut self,
         pod: &Pod,
         observed: &Observed,
         kind: ContainerKind,
         container: &Container,
-    ) {
+    ) -> Option<String> {
         let name = &container.name;
         let latest = observed.latest(name);
         if latest.is_some_and(|c| c.is_exited()) {
             self.backoffs.failed(&backoff_key(container), Timestamp::now());
         }
         match self.try_start(pod, observed, kind, container).await {
-            Ok(()) => {
+            Ok(id) => {
                 self.blocked.remove(&backoff_key(container));
+                Some(id)
             }
             Err(error) => {
                 let event = if error.waiting.reason.starts_with("Err") || error.waiting.reason.contains("Image") {
@@ -143,6 +160,7 @@ impl PodWorker {
                 let after = error.retry_after.and_then(|d| jiff::SignedDuration::try_from(d).ok());
                 let retry_at = after.map(|after| Timestamp::now() + after);
                 self.blocked.insert(backoff_key(container), Blocked { waiting: error.waiting, retry_at });
+                None
             }
         }
     }
@@ -153,14 +171,15 @@ impl PodWorker {
         observed: &Observed,
         kind: ContainerKind,
         container: &Container,
-    ) -> Result<(), StartError> {
+    ) -> Result<String, StartError> {
         let node = Arc::clone(&self.node);
         let internal = |message: String| StartError::new("CreateContainerError", message);
         let Some(current) = &observed.sandbox else { return Err(internal("the pod has no sandbox".to_owned())) };
         let attempt_of_sandbox = current.metadata.as_ref().map_or(0, |m| m.attempt);
         let sandbox = self.sandbox_config(pod, attempt_of_sandbox).map_err(internal)?;
         let object = container_ref(pod, kind, &container.name);
-        let request = ImageRequest { pod, container, object: object.clone(), sandbox: sandbox.clone() };
+        let known = container.image.as_ref().and_then(|name| self.images.get(name));
+        let request = ImageRequest { pod, container, object: object.clone(), sandbox: sandbox.clone(), known };
         let image = node.images.ensure(&request).await.map_err(|failure| StartError {
             waiting: Waiting::new(failure.reason, failure.message),
             retry_after: failure.retry_after,
@@ -213,7 +232,7 @@ impl PodWorker {
         drop(making);
         node.recorder.event_for(object.clone(), EventType::Normal, "Started", "Container started");
         self.remove_older(observed, &container.name).await;
-        let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
+        let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(id) };
         let ip = pod_ips.first().cloned().unwrap_or_default();
         let target = Target { container_id: id.clone(), container: container.clone(), pod_ip: ip };
         if let Err(reason) = hook::run(&node.runtime, &target, hook, Duration::ZERO).await {
@@ -224,7 +243,7 @@ impl PodWorker {
                 ..StartError::new("PostStartHookError", reason)
             });
         }
-        Ok(())
+        Ok(id)
     }
 
     /// Makes the images present that the container mounts as volumes.
@@ -242,6 +261,7 @@ impl PodWorker {
                 container: &container,
                 object: request.object.clone(),
                 sandbox: request.sandbox.clone(),
+                known: None,
             };
             let image = self.node.images.ensure(&request).await.map_err(|failure| StartError {
                 waiting: Waiting::new(failure.reason, failure.message),

@@ -2,6 +2,7 @@
 
 mod atomic_writer;
 mod files;
+mod local;
 mod mount;
 mod persistent;
 mod simple;
@@ -73,6 +74,8 @@ pub struct VolumePath {
     pub read_only: bool,
     /// An image that the runtime itself mounts; then there is no path.
     pub image: Option<ImageSource>,
+    /// The path is a device that containers get as such.
+    pub block: bool,
 }
 
 /// An image to mount.
@@ -84,7 +87,7 @@ pub struct ImageSource {
 
 impl VolumePath {
     fn new(path: PathBuf, read_only: bool) -> Self {
-        Self { path, read_only, image: None }
+        Self { path, read_only, image: None, block: false }
     }
 }
 
@@ -151,8 +154,8 @@ impl VolumeManager {
         let claim =
             claim.or_else(|| volume.ephemeral.as_ref().map(|_| (format!("{}-{}", pod.name(), volume.name), None)));
         if let Some((name, read_only)) = claim {
-            let dir = self.volume_dir(pod, "nfs", &volume.name);
-            let mut path = persistent::claim(&self.config.client, pod, &name, &dir, group).await?;
+            let dirs = |plugin: &str| self.volume_dir(pod, plugin, &volume.name);
+            let mut path = persistent::claim(&self.config.client, pod, &name, dirs, group).await?;
             path.read_only |= read_only == Some(true);
             return Ok(path);
         }

@@ -7,18 +7,18 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, V
 use kube::Api;
 
 use super::mount::is_mounted;
-use super::{VolumeError, VolumePath, simple};
+use super::{VolumeError, VolumePath, local, simple};
 use crate::pod::PodExt;
 
 /// How long `mount` may take for a server that does not answer.
 const MOUNT: Duration = Duration::from_secs(120);
 
-/// The bound volume of a claim, ready at the returned path.
+/// The bound volume of a claim, ready at the returned path. `dirs` gives the place to mount at, by the volume's type.
 pub(super) async fn claim(
     client: &kube::Client,
     pod: &Pod,
     name: &str,
-    dir: &Path,
+    dirs: impl Fn(&str) -> PathBuf,
     group: Option<u32>,
 ) -> Result<VolumePath, VolumeError> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), pod.namespace());
@@ -30,9 +30,6 @@ pub(super) async fn claim(
     let Some(volume) = spec.volume_name.filter(|v| bound && !v.is_empty()) else {
         return Err(VolumeError::Claim(format!("\"{name}\" is not bound")));
     };
-    if spec.volume_mode.as_deref() == Some("Block") {
-        return Err(VolumeError::Unsupported("raw block volumes"));
-    }
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let volume = volumes.get_opt(&volume).await.map_err(failed)?;
     let volume = volume.ok_or_else(|| VolumeError::Claim(format!("\"{name}\": its volume is gone")))?;
@@ -40,40 +37,33 @@ pub(super) async fn claim(
     if uid.is_some() && uid != claim.metadata.uid {
         return Err(VolumeError::Claim(format!("\"{name}\": its volume belongs to another claim")));
     }
-    mount_volume(volume, dir, group).await
+    if spec.volume_mode.as_deref() == Some("Block") {
+        let source = volume.spec.as_ref().and_then(|s| s.local.as_ref());
+        return local::device(source.ok_or(VolumeError::Unsupported("raw block volumes other than local ones"))?);
+    }
+    mount_volume(volume, dirs, group).await
 }
 
-async fn mount_volume(volume: PersistentVolume, dir: &Path, group: Option<u32>) -> Result<VolumePath, VolumeError> {
+async fn mount_volume(
+    volume: PersistentVolume,
+    dirs: impl Fn(&str) -> PathBuf,
+    group: Option<u32>,
+) -> Result<VolumePath, VolumeError> {
     let spec = volume.spec.unwrap_or_default();
     let options = spec.mount_options.unwrap_or_default();
     if let Some(source) = &spec.host_path {
         return Ok(VolumePath::new(simple::host_path(source)?, false));
     }
     if let Some(source) = &spec.local {
-        let path = PathBuf::from(&source.path);
-        if !path.is_dir() {
-            let wanted = "a directory on this node, which a local volume must be";
-            return Err(VolumeError::HostPathType { path: source.path.clone(), wanted });
-        }
-        if let Some(group) = group {
-            set_group(&path, group).map_err(VolumeError::io(&path))?;
-        }
-        return Ok(VolumePath::new(path, false));
+        return local::directory(source, &options, &dirs("local-volume"), group).await;
     }
     if let Some(nfs) = &spec.nfs {
         let read_only = nfs.read_only == Some(true);
-        mount_nfs(dir, &nfs.server, &nfs.path, read_only, &options).await?;
-        return Ok(VolumePath::new(dir.to_owned(), read_only));
+        let dir = dirs("nfs");
+        mount_nfs(&dir, &nfs.server, &nfs.path, read_only, &options).await?;
+        return Ok(VolumePath::new(dir, read_only));
     }
     Err(VolumeError::Unsupported(if spec.csi.is_some() { "csi" } else { "a persistent volume that is no path" }))
-}
-
-/// Gives the pod's group the volume's top directory, and what is made in it later.
-fn set_group(path: &Path, group: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::os::unix::fs::chown(path, None, Some(group))?;
-    let mode = path.metadata()?.permissions().mode();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o2770))
 }
 
 /// Mounts an NFS export with the host's own tool, which knows how to find server and version.
