@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::codec::trail::Trail;
-use crate::field::{FieldError, FieldPath};
-use crate::structural::{RuleSet, Schema, parse};
+use crate::field::{FieldError, FieldErrorKind, FieldPath};
+use crate::structural::{RuleSet, Schema, lookup, parse};
 
 /// The schema of one version of a custom resource, ready for use.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl CustomSchema {
         let mut errors = self.schema.validate(object);
         if let Some(old) = old.filter(|_| !errors.is_empty()) {
             let before = self.schema.validate(old);
-            errors.retain(|error| !before.contains(error));
+            errors.retain(|error| !(before.contains(error) && is_unchanged(error, object, old)));
         }
         if errors.is_empty()
             && let Some(rules) = &self.rules
@@ -55,5 +55,44 @@ impl CustomSchema {
             errors = rules.validate(object, old);
         }
         errors
+    }
+}
+
+/// Whether what an error complains of is as it was. What misses a member is the object that should have it.
+fn is_unchanged(error: &FieldError, object: &Value, old: &Value) -> bool {
+    let path = match error.kind {
+        FieldErrorKind::Required => error.field.rsplit_once('.').map_or("", |(parent, _)| parent),
+        _ => &error.field,
+    };
+    path.is_empty() || lookup(object, path) == lookup(old, path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_unchanged_may_stay_wrong() {
+        let name = json!({"type": "string", "maxLength": 2});
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "a": name, "b": {"type": "string"}, "map": {"type": "object", "additionalProperties": name},
+            "part": {"type": "object", "required": ["x"], "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}}}}}}});
+        let schema = CustomSchema::compile(&schema, &FieldPath::new("schema"), "g", "v1", "K").unwrap();
+        let old = json!({"spec": {"a": "long", "b": "x", "map": {"k.io/l": "long"}, "part": {"y": 1}}});
+        for (change, refused) in [
+            (json!({"b": "y"}), None),
+            (json!({"a": "longer"}), Some("spec.a")),
+            (json!({"map": {"k.io/l": "longer"}}), Some("spec.map[k.io/l]")),
+            (json!({"map": {"k.io/m": "m"}}), None),
+            (json!({"part": {"y": 2}}), Some("spec.part.x")),
+        ] {
+            let new = crate::patch::merge_patch(&old, &json!({"spec": change}));
+            let errors = schema.validate(&new, Some(&old));
+            let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
+            assert_eq!(fields, Vec::from_iter(refused), "{change}");
+        }
     }
 }

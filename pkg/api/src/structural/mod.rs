@@ -10,6 +10,7 @@ mod validate;
 
 pub use parse::parse;
 pub use rules::RuleSet;
+pub(crate) use rules::lookup;
 
 use std::collections::BTreeMap;
 

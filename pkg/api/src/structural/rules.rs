@@ -157,15 +157,23 @@ fn field_error(error: &ValidationError, object: &Value) -> FieldError {
     FieldError { kind, field, value, detail: error.message.clone() }
 }
 
-/// The value at a path such as `spec.ports[0].name`.
-fn lookup<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+/// The value at a path such as `spec.ports[0].name` or `spec.limits[example.com/a]`.
+pub(crate) fn lookup<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     let mut value = object;
-    for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
-        let part = part.trim_end_matches(']');
+    let mut rest = path;
+    while !rest.is_empty() {
+        let (part, after) = match rest.strip_prefix('[') {
+            Some(inner) => inner.split_once(']')?,
+            None => {
+                let rest = rest.strip_prefix('.').unwrap_or(rest);
+                rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()))
+            }
+        };
         value = match value {
             Value::Array(items) => items.get(part.parse::<usize>().ok()?)?,
             _ => value.get(part)?,
         };
+        rest = after;
     }
     Some(value)
 }
