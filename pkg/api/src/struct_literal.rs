@@ -11,7 +11,7 @@ pub(crate) fn depth(expression: &IdedExpr) -> usize {
     below + 1
 }
 
-fn each_child<'a>(expression: &'a IdedExpr, tell: &mut dyn FnMut(&'a IdedExpr)) {
+pub(crate) fn each_child<'a>(expression: &'a IdedExpr, tell: &mut dyn FnMut(&'a IdedExpr)) {
     match &expression.expr {
         Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).for_each(tell),
         Expr::Comprehension(c) => {

@@ -2,6 +2,7 @@
 //! default and validate objects.
 
 mod defaulting;
+mod fields;
 mod format;
 mod parse;
 mod prune;

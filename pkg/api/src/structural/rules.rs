@@ -3,6 +3,7 @@
 use kube_cel::{CompiledSchema, RootContext, ValidationError, Validator, compile_schema};
 use serde_json::Value;
 
+use super::fields;
 use crate::deep_stack;
 use crate::expression::SHALLOW;
 use crate::field::{FieldError, FieldErrorKind, FieldPath};
@@ -35,7 +36,7 @@ impl RuleSet {
             return Ok(None);
         }
         let mut errors = Vec::new();
-        let depth = check_syntax(schema, path, &mut errors);
+        let depth = check_syntax(schema, true, path, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -89,35 +90,46 @@ fn has_rules(schema: &Value) -> bool {
     }
 }
 
-/// Finds the expressions that are none; gives the depth of the deepest other one.
-fn check_syntax(schema: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) -> usize {
+/// Finds the expressions that are none, or are about fields there are not; gives the depth of the deepest other one.
+fn check_syntax(schema: &Value, root: bool, path: &FieldPath, errors: &mut Vec<FieldError>) -> usize {
     let Value::Object(members) = schema else { return 0 };
     let mut deepest = 0;
     let list = |key: &str| members.get(key).and_then(Value::as_array).into_iter().flatten().enumerate();
     for (index, rule) in list("x-kubernetes-validations") {
         for key in ["rule", "messageExpression"] {
             let Some(text) = rule[key].as_str() else { continue };
-            match crate::expression::parse(text) {
-                Ok((_, depth)) => deepest = deepest.max(depth),
-                Err(error) => {
-                    let path = path.child("x-kubernetes-validations").index(index).child(key);
-                    let shown: String = text.chars().take(SHOWN).collect();
-                    errors.push(FieldError::invalid(&path, shown, format!("compilation failed: {error}")));
+            let found = match crate::expression::parse(text) {
+                Ok((parsed, depth)) => {
+                    deepest = deepest.max(depth);
+                    // With optionalOldSelf the old value is wrapped.
+                    let old = (rule["optionalOldSelf"] != true).then_some(schema);
+                    let check = || fields::undefined(&parsed, schema, old, root);
+                    let found = if depth <= SHALLOW { Ok(check()) } else { deep_stack::run(check) };
+                    found.map_or_else(
+                        |why: &str| Some(why.to_owned()),
+                        |found| found.first().map(|field| format!("undefined field '{field}'")),
+                    )
                 }
+                Err(error) => Some(error),
+            };
+            if let Some(error) = found {
+                let path = path.child("x-kubernetes-validations").index(index).child(key);
+                let shown: String = text.chars().take(SHOWN).collect();
+                errors.push(FieldError::invalid(&path, shown, format!("compilation failed: {error}")));
             }
         }
     }
     for (name, child) in members.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        deepest = deepest.max(check_syntax(child, &path.child("properties").key(name), errors));
+        deepest = deepest.max(check_syntax(child, false, &path.child("properties").key(name), errors));
     }
     for name in ["items", "additionalProperties", "not"] {
         if let Some(child) = members.get(name) {
-            deepest = deepest.max(check_syntax(child, &path.child(name), errors));
+            deepest = deepest.max(check_syntax(child, false, &path.child(name), errors));
         }
     }
     for name in ["allOf", "anyOf", "oneOf"] {
         for (index, child) in list(name) {
-            deepest = deepest.max(check_syntax(child, &path.child(name).index(index), errors));
+            deepest = deepest.max(check_syntax(child, false, &path.child(name).index(index), errors));
         }
     }
     deepest
