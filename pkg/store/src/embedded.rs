@@ -40,7 +40,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let history = Limits { revisions: 4096, bytes: 8 << 20, age: Duration::from_secs(300) };
-        Self { cache_bytes: 8 << 20, history }
+        Self { cache_bytes: 4 << 20, history }
     }
 }
 

@@ -53,15 +53,18 @@ impl Endpoint {
             "" => metadata::text(&object, "generateName").to_owned(),
             _ => String::new(),
         };
-        let mut last = None;
-        for _ in 0..if generate.is_empty() { 1 } else { ATTEMPTS } {
-            let name = (!generate.is_empty()).then(|| strategy::generate_name(&generate));
-            match self.try_create(call, object.clone(), name.as_deref(), options).await {
-                Err(status) if status.reason() == "AlreadyExists" && name.is_some() => last = name,
+        if generate.is_empty() {
+            return self.try_create(call, object, None, options).await;
+        }
+        let mut last = String::new();
+        for _ in 0..ATTEMPTS {
+            let name = strategy::generate_name(&generate);
+            match self.try_create(call, object.clone(), Some(&name), options).await {
+                Err(status) if status.reason() == "AlreadyExists" => last = name,
                 done => return done,
             }
         }
-        Err(Status::generate_name_conflict(&self.group_resource(), &last.unwrap_or_default(), 1))
+        Err(Status::generate_name_conflict(&self.group_resource(), &last, 1))
     }
 
     async fn try_create(

@@ -353,7 +353,7 @@ mod tests {
         pace.tell(&event());
         pace.tell(&event());
         pace.flowing = false;
-        tokio::time::advance(Duration::from_millis(101)).await;
+        tokio::time::advance(Duration::from_millis(201)).await;
         assert!(!pace.hold(&mut cx), "after a quiet time nothing waits");
         let few = Pace { crowd: Crowd::of(3), began: Some(Instant::now()), ..Pace::default() };
         few.crowd.told_after(Duration::from_secs(1));

@@ -52,8 +52,8 @@ impl Crowd {
     /// Watchers who are told within this time of each other need not be spared.
     const SHORT: Duration = Duration::from_millis(2);
     /// No change waits longer than this to be told together with others, nor longer than this for each watcher.
-    const LONG: Duration = Duration::from_millis(100);
-    const LONG_EACH: Duration = Duration::from_micros(100);
+    const LONG: Duration = Duration::from_millis(200);
+    const LONG_EACH: Duration = Duration::from_micros(200);
     /// At most so many times as long as telling all takes is waited.
     const PARTS: u32 = 4;
 
