@@ -8,7 +8,7 @@ use kube1_apiserver::audit::{AuditOptions, BatchOptions, LogOptions, Mode, Webho
 use kube1_apiserver::authn::{AuthenticationOptions, TokenWebhookOptions};
 use kube1_apiserver::authz::{AuthorizationOptions, WebhookFlags};
 use kube1_apiserver::http::requests::{RequestOptions, parse_duration};
-use kube1_apiserver::server::Front;
+use kube1_apiserver::server::{EncryptionOptions, Front};
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| format!("{text:?} is no duration such as 90s, 5m or 1h30m"))
@@ -228,6 +228,17 @@ impl RequestArgs {
     }
 }
 
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Encryption at rest")]
+pub struct EncryptionArgs {
+    /// EncryptionConfiguration: which resources are kept encrypted by which keys; without it, Secrets by a key of this server
+    #[arg(long, env = "KUBE1_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Follow that file while the server runs
+    #[arg(long, env = "KUBE1_ENCRYPTION_PROVIDER_CONFIG_AUTOMATIC_RELOAD", requires = "encryption_provider_config")]
+    pub encryption_provider_config_automatic_reload: bool,
+}
+
 /// All flags of the front.
 #[derive(Clone, Debug, Args)]
 pub struct FrontArgs {
@@ -235,6 +246,8 @@ pub struct FrontArgs {
     pub access: AccessArgs,
     #[command(flatten)]
     pub audit: AuditArgs,
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
     #[command(flatten)]
     pub requests: RequestArgs,
 }
@@ -246,6 +259,10 @@ impl FrontArgs {
             authentication: self.access.authentication(),
             authorization: self.access.authorization(),
             audit: self.audit.options(),
+            encryption: EncryptionOptions {
+                config_file: self.encryption.encryption_provider_config.clone(),
+                automatic_reload: self.encryption.encryption_provider_config_automatic_reload,
+            },
         }
     }
 }

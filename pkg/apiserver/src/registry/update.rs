@@ -133,7 +133,8 @@ impl Endpoint {
         }
         let new = attributes.object.take().unwrap_or_default();
         let old = attributes.old.take().unwrap_or_default();
-        if !metadata::differs(&new, &old) {
+        let outdated = self.collection.is_outdated(&self.namespace, &self.name);
+        if !metadata::differs(&new, &old) && !outdated {
             return Ok(Outcome::Done(Written::Stored(stored.clone())));
         }
         if options.dry_run {

@@ -12,4 +12,14 @@ pub struct Front {
     pub authentication: AuthenticationOptions,
     pub authorization: AuthorizationOptions,
     pub audit: AuditOptions,
+    pub encryption: EncryptionOptions,
+}
+
+/// The flags of encryption at rest.
+#[derive(Clone, Debug, Default)]
+pub struct EncryptionOptions {
+    /// An EncryptionConfiguration; without it, Secrets are encrypted by a key of the server's own.
+    pub config_file: Option<std::path::PathBuf>,
+    /// Follow the file while the server runs.
+    pub automatic_reload: bool,
 }

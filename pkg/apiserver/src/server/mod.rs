@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use front::Front;
+pub use front::{EncryptionOptions, Front};
 pub use in_process::InProcess;
 
 use crate::admission::{self, Admission, Configured, RbacEscalation};
@@ -47,7 +47,7 @@ use crate::reader::{Reader, StorageReader};
 use crate::reload::Reloads;
 use crate::resource_metrics::ResourceMetrics;
 use crate::review;
-use crate::storage::{OpenError, SecretKey, Storage};
+use crate::storage::{Encryption, EncryptionError, OpenError, SecretKey, Storage};
 use crate::user::UserInfo;
 
 /// Background work gets this long to end by itself.
@@ -78,6 +78,8 @@ pub enum ServerError {
     #[error(transparent)]
     Authentication(#[from] AuthenticationConfigError),
     #[error(transparent)]
+    Encryption(#[from] EncryptionError),
+    #[error(transparent)]
     Authorization(#[from] AuthorizationError),
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -97,6 +99,7 @@ pub struct Server {
     pub authenticator: Arc<Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     authorization: Arc<ConfiguredAuthorizer>,
+    encryption: Arc<Encryption>,
     pub reviews: review::Context,
     pub flow: FlowControl,
     pub remote_discovery: RemoteDiscovery,
@@ -129,10 +132,11 @@ impl ApiServer {
     pub async fn new(mut config: Config) -> Result<Self, ServerError> {
         let table = Arc::new(ArcSwap::from_pointee(ResourceTable::builtin().with_resource_metrics()));
         let secret_key = config.secret_key.take();
-        let storage = Storage::open(config.store.clone(), &table.load(), secret_key).await?;
+        let encryption = Arc::new(Encryption::open(secret_key, config.front.encryption.config_file.clone())?);
+        let storage = Storage::open(config.store.clone(), &table.load(), Some(encryption.clone())).await?;
         let mut metrics = Registrar::default();
         let (audit, writers) = Audit::open(&config.front.audit, &mut metrics)?;
-        let server = Arc::new(Server::assemble(config, table, storage, audit, metrics)?);
+        let server = Arc::new(Server::assemble(config, table, storage, encryption, audit, metrics)?);
         let api = Self { server, background: Arc::default() };
         api.start(writers).await?;
         Ok(api)
@@ -221,6 +225,7 @@ impl Server {
         config: Config,
         table: Arc<ArcSwap<ResourceTable>>,
         storage: Storage,
+        encryption: Arc<Encryption>,
         audit: Audit,
         mut metrics: Registrar,
     ) -> Result<Self, ServerError> {
@@ -294,6 +299,7 @@ impl Server {
             authenticator,
             authorizer,
             authorization,
+            encryption,
             reviews,
             audit,
             health,

@@ -173,4 +173,9 @@ pub fn follow_files(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
         let (owner, metrics) = (server.authorization.clone(), server.reloads.authorization.clone());
         tasks.spawn(reload::follow(files, metrics, server.shutdown.clone(), move || owner.reload()));
     }
+    let options = &server.config.front.encryption;
+    if let Some(file) = options.config_file.clone().filter(|_| options.automatic_reload) {
+        let (owner, metrics) = (server.encryption.clone(), server.reloads.encryption.clone());
+        tasks.spawn(reload::follow(vec![file], metrics, server.shutdown.clone(), move || owner.reload()));
+    }
 }

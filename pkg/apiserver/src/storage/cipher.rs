@@ -9,7 +9,7 @@ use aes_gcm::aead::{Aead, Generate, Key, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use bytes::Bytes;
 
-const MARK: &[u8] = b"kube1:aesgcm:v1:";
+pub(super) const MARK: &[u8] = b"kube1:aesgcm:v1:";
 const NONCE: usize = 12;
 const KEY: usize = 32;
 

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kube1_store::{KeyValue, Store, StoreError, Txn};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 
 use super::OpenError;
-use super::cipher::SecretKey;
+use super::encryption::{Encryption, mark_of};
 use super::error::StorageError;
 use super::expiry::Expiry;
 use super::hub::{Clock, Write, origin};
@@ -74,6 +74,41 @@ pub(super) struct State {
     pub expiry: Option<Expiry>,
 }
 
+/// How a collection's values are kept in the store.
+pub(super) struct Sealing {
+    encryption: Arc<Encryption>,
+    resource: String,
+    /// What the stored values begin with, by their keys.
+    marks: Mutex<HashMap<Bytes, String>>,
+}
+
+impl Sealing {
+    pub fn new(encryption: Arc<Encryption>, resource: String) -> Self {
+        Self { encryption, resource, marks: Mutex::default() }
+    }
+
+    fn seal(&self, key: &[u8], plain: &Bytes) -> Option<Bytes> {
+        let sealed = self.encryption.encrypt(&self.resource, key, plain)?;
+        self.marks.lock().entry(Bytes::copy_from_slice(key)).or_insert_with(|| mark_of(&sealed));
+        Some(sealed)
+    }
+
+    fn open(&self, item: &KeyValue) -> Option<Bytes> {
+        let plain = self.encryption.decrypt(&self.resource, &item.key, &item.value)?;
+        self.note(&item.key, mark_of(&item.value));
+        Some(plain)
+    }
+
+    fn note(&self, key: &Bytes, mark: String) {
+        self.marks.lock().insert(key.clone(), mark);
+    }
+
+    fn is_outdated(&self, key: &Bytes) -> bool {
+        let wanted = self.encryption.mark(&self.resource);
+        self.marks.lock().get(key).is_some_and(|mark| *mark != wanted)
+    }
+}
+
 /// The objects of one resource.
 pub struct Collection {
     prefix: String,
@@ -81,7 +116,7 @@ pub struct Collection {
     pub(super) identity: Identity,
     /// A field by which many watchers select single values.
     pub(super) indexed: Option<&'static str>,
-    secret_key: Option<Arc<SecretKey>>,
+    sealing: Option<Sealing>,
     store: Arc<dyn Store>,
     pub(super) clock: Arc<Clock>,
     pub(super) state: RwLock<State>,
@@ -93,7 +128,7 @@ impl Collection {
         identity: Identity,
         store: Arc<dyn Store>,
         clock: Arc<Clock>,
-        secret_key: Option<Arc<SecretKey>>,
+        sealing: Option<Sealing>,
     ) -> Self {
         let selectable: Vec<&str> = identity.selectable.iter().map(String::as_str).collect();
         let (indexed, expiry) = match (identity.api_version.as_str(), identity.kind.as_str()) {
@@ -107,7 +142,7 @@ impl Collection {
             prefix,
             identity,
             indexed,
-            secret_key,
+            sealing,
             store,
             clock,
             state: RwLock::new(State { floor, expiry, ..State::default() }),
@@ -155,8 +190,18 @@ impl Collection {
     /// Replaces the object if it still is at `expected`.
     pub async fn update(self: &Arc<Self>, value: Value, expected: u64) -> Result<Arc<Object>, StorageError> {
         let (key, write, bytes) = self.prepare(value)?;
-        let txn = Txn::new().if_modified_at(key.clone(), expected).put(key, bytes);
-        self.commit(txn, &write).await.map_err(conflict)
+        let mark = mark_of(&bytes);
+        let txn = Txn::new().if_modified_at(key.clone(), expected).put(key.clone(), bytes);
+        let written = self.commit(txn, &write).await.map_err(conflict)?;
+        if let Some(sealing) = &self.sealing {
+            sealing.note(&key, mark);
+        }
+        Ok(written)
+    }
+
+    /// Whether the object's value is kept in a way that is not the one for new values; writing it again mends that.
+    pub fn is_outdated(&self, namespace: &str, name: &str) -> bool {
+        self.sealing.as_ref().is_some_and(|sealing| sealing.is_outdated(&self.key(namespace, name)))
     }
 
     /// Removes the object if it still is at `expected`; returns its last state at the deletion's revision.
@@ -168,16 +213,20 @@ impl Collection {
     ) -> Result<Arc<Object>, StorageError> {
         let key = self.key(namespace, name);
         let write = Arc::new(Write { collection: self.clone(), draft: None, result: Default::default() });
-        let txn = Txn::new().if_modified_at(key.clone(), expected).delete(key);
-        self.commit(txn, &write).await.map_err(conflict)
+        let txn = Txn::new().if_modified_at(key.clone(), expected).delete(key.clone());
+        let gone = self.commit(txn, &write).await.map_err(conflict)?;
+        if let Some(sealing) = &self.sealing {
+            sealing.marks.lock().remove(&key);
+        }
+        Ok(gone)
     }
 
     fn prepare(self: &Arc<Self>, value: Value) -> Result<(Bytes, Arc<Write>, Bytes), StorageError> {
         let draft = Draft::new(&self.layout, value).ok_or(StorageError::Malformed)?;
         let (namespace, name) = draft.key();
         let key = self.key(namespace, name);
-        let bytes = match &self.secret_key {
-            Some(cipher) => cipher.encrypt(&key, &draft.json).ok_or(StorageError::Encrypt)?,
+        let bytes = match &self.sealing {
+            Some(sealing) => sealing.seal(&key, &draft.json).ok_or(StorageError::Encrypt)?,
             None => draft.json.clone(),
         };
         let write = Write { collection: self.clone(), draft: Some(draft), result: Default::default() };
@@ -218,8 +267,8 @@ impl Collection {
 
     pub(super) fn decode(&self, item: &KeyValue) -> Result<Draft, OpenError> {
         let name = || String::from_utf8_lossy(&item.key).into_owned();
-        let json = match &self.secret_key {
-            Some(cipher) => cipher.decrypt(&item.key, &item.value).ok_or_else(|| OpenError::Encrypted(name()))?,
+        let json = match &self.sealing {
+            Some(sealing) => sealing.open(item).ok_or_else(|| OpenError::Encrypted(name()))?,
             None => item.value.clone(),
         };
         Draft::read(&self.layout, json).ok_or_else(|| OpenError::Malformed(name()))

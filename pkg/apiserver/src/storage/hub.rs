@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use kube1_api::status::Status;
 use kube1_store::{Event, Observer, Origin, Page, Revision, Store};
 use parking_lot::RwLock;
 
-use super::cipher::SecretKey;
-use super::collection::{Collection, Identity};
+use super::collection::{Collection, Identity, Sealing};
+use super::encryption::Encryption;
 use super::object::{Draft, Object};
 use super::{OpenError, ROOT};
 
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Hub {
     store: Arc<dyn Store>,
-    secret_key: Option<Arc<SecretKey>>,
+    encryption: Arc<Encryption>,
     collections: RwLock<HashMap<(String, String), Arc<Collection>>>,
     clock: Arc<Clock>,
 }
@@ -72,9 +73,14 @@ pub(super) struct Write {
     pub result: OnceLock<Arc<Object>>,
 }
 
+/// As configurations name a resource: `deployments.apps`, or `pods`.
+fn full_name(group: &str, plural: &str) -> String {
+    if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
+}
+
 impl Hub {
-    pub fn new(store: Arc<dyn Store>, secret_key: Option<Arc<SecretKey>>) -> Self {
-        Self { store, secret_key, collections: RwLock::default(), clock: Arc::new(Clock::new()) }
+    pub fn new(store: Arc<dyn Store>, encryption: Arc<Encryption>) -> Self {
+        Self { store, encryption, collections: RwLock::default(), clock: Arc::new(Clock::new()) }
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -94,11 +100,12 @@ impl Hub {
         if let Some(found) = self.collections.read().get(&key) {
             return found.clone();
         }
-        let secret_key = self.secret_key.clone().filter(|_| group.is_empty() && plural == "secrets");
+        let resource = full_name(group, plural);
+        let sealing = self.encryption.concerns(&resource).then(|| Sealing::new(self.encryption.clone(), resource));
         let mut collections = self.collections.write();
         let made = || {
             let prefix = format!("{ROOT}{}/{plural}/", if group.is_empty() { "core" } else { group });
-            Arc::new(Collection::new(prefix, identity(), self.store.clone(), self.clock.clone(), secret_key))
+            Arc::new(Collection::new(prefix, identity(), self.store.clone(), self.clock.clone(), sealing))
         };
         collections.entry(key).or_insert_with(made).clone()
     }
@@ -112,7 +119,11 @@ impl Hub {
         let mut parts = std::str::from_utf8(key).ok()?.strip_prefix(ROOT)?.splitn(3, '/');
         let (group, plural) = (parts.next()?, parts.next()?);
         let group = if group == "core" { "" } else { group };
-        Some(self.collection(group, plural, || Identity::read(value)))
+        let plain = || {
+            let value = Bytes::copy_from_slice(value);
+            self.encryption.decrypt(&full_name(group, plural), key, &value).unwrap_or(value)
+        };
+        Some(self.collection(group, plural, || Identity::read(&plain())))
     }
 
     /// Takes the first state.

@@ -3,6 +3,7 @@
 mod changes;
 mod cipher;
 mod collection;
+mod encryption;
 mod error;
 mod expiry;
 #[cfg(any(test, fuzzing))]
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub use changes::Changes;
 pub use cipher::{KeyError, SecretKey};
 pub use collection::Collection;
+pub use encryption::{Encryption, EncryptionError};
 pub use error::StorageError;
 pub use list::ListPage;
 pub use object::Object;
@@ -61,13 +63,13 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Loads what `store` holds. With a key, secrets are encrypted in the store.
+    /// Loads what `store` holds, and keeps values in it as `encryption` says; as they are without.
     pub async fn open(
         store: Arc<dyn Store>,
         table: &ResourceTable,
-        secret_key: Option<SecretKey>,
+        encryption: Option<Arc<Encryption>>,
     ) -> Result<Self, OpenError> {
-        let hub = Arc::new(Hub::new(store.clone(), secret_key.map(Arc::new)));
+        let hub = Arc::new(Hub::new(store.clone(), encryption.unwrap_or_default()));
         for row in table.iter().filter(|r| r.is_stored()) {
             hub.collection(&row.storage_group, &row.storage_plural, || identity(row));
         }

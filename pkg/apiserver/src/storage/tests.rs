@@ -3,6 +3,7 @@ use kube1_api::selector::{FieldSelector, LabelSelector};
 use kube1_store::EmbeddedStore;
 use serde_json::{Value, json};
 
+use super::cipher::SecretKey;
 use super::object::Draft;
 use super::*;
 use crate::options::{ListOptions, VersionMatch};
@@ -28,7 +29,9 @@ fn scratch(name: &str) -> Dir {
 async fn open(dir: &Dir) -> Storage {
     let store = Arc::new(EmbeddedStore::open(&dir.0).unwrap());
     let key = SecretKey::load_or_create(&dir.0.join("secrets.key")).unwrap();
-    Storage::open(store, &ResourceTable::builtin(), Some(key)).await.unwrap()
+    Storage::open(store, &ResourceTable::builtin(), Some(Arc::new(Encryption::open(Some(key), None).unwrap())))
+        .await
+        .unwrap()
 }
 
 fn row(plural: &str) -> Arc<Resource> {
