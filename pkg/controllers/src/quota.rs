@@ -13,7 +13,7 @@ use kube::{Client, Resource};
 use kube1_api::amounts::{self, Amounts};
 use kube1_api::quantity::Quantity;
 use kube1_api::quota::{in_scopes, usage};
-use kube1_client::{Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -26,6 +26,8 @@ use crate::pods;
 
 /// Everything is counted again after this long, whatever was seen.
 const RECOUNT: Duration = Duration::from_secs(300);
+/// How soon a count is repeated that a charge came before.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Core kinds that quotas count under their plain name, besides those with an informer.
 const PLAIN: [&str; 4] = ["configmaps", "secrets", "replicationcontrollers", "resourcequotas"];
 
@@ -42,10 +44,10 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         return Ok(());
     }
     let queue: WorkQueue<ObjectKey> = WorkQueue::new();
-    recount_on_change(&controller, &pods, &quotas, &queue);
-    recount_on_change(&controller, &services, &quotas, &queue);
-    recount_on_change(&controller, &claims, &quotas, &queue);
-    controller.watch_own(&quotas, &queue);
+    recount_when(&controller, &pods, &quotas, &queue, |event| is_gone(event) || has_finished(event));
+    recount_when(&controller, &services, &quotas, &queue, is_gone);
+    recount_when(&controller, &claims, &quotas, &queue, is_gone);
+    controller.watch(&quotas, &queue, |event| is_new(event).then(|| ObjectKey::of(&**event.object())));
     let watches = Watches {
         client: controller.client.clone(),
         quotas: quotas.clone(),
@@ -61,19 +63,40 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn recount_on_change<K>(
+/// Counts again when something is free. What comes is charged by the server as it is admitted, before it can be seen
+/// here: to count then would forget what is about to come.
+fn recount_when<K>(
     controller: &Controller,
     objects: &Informer<K>,
     quotas: &Informer<ResourceQuota>,
     queue: &WorkQueue<ObjectKey>,
+    frees: impl Fn(&Event<K>) -> bool + Send + Sync + 'static,
 ) where
     K: Resource<DynamicType = ()> + Send + Sync + 'static,
 {
     let quotas = quotas.clone();
     controller.watch(objects, queue, move |event| {
-        let namespace = event.object().meta().namespace.clone().unwrap_or_default();
-        quotas.list_namespace(&namespace).iter().map(|q| ObjectKey::of(&**q)).collect::<Vec<_>>()
+        let namespace = frees(event).then(|| event.object().meta().namespace.clone().unwrap_or_default());
+        let affected = namespace.map(|namespace| quotas.list_namespace(&namespace)).unwrap_or_default();
+        affected.iter().map(|q| ObjectKey::of(&**q)).collect::<Vec<_>>()
     });
+}
+
+fn is_gone<K>(event: &Event<K>) -> bool {
+    matches!(event, Event::Deleted(_))
+}
+
+fn has_finished(event: &Event<Pod>) -> bool {
+    matches!(event, Event::Updated { old, new } if !pods::is_finished(old) && pods::is_finished(new))
+}
+
+/// Whether there is a quota to count for the first time, or for other limits. Its status changes with each charge.
+fn is_new(event: &Event<ResourceQuota>) -> bool {
+    match event {
+        Event::Added(_) => true,
+        Event::Updated { old, new } => old.spec != new.spec,
+        Event::Deleted(_) => false,
+    }
 }
 
 struct Counter {
@@ -107,7 +130,12 @@ impl Counter {
         let status = ResourceQuotaStatus { hard: Some(hard), used: Some(used) };
         if !same(quota.status.as_ref(), &status) {
             let changed = ResourceQuota { status: Some(status), ..ResourceQuota::clone(&quota) };
-            unless_gone(replace_status(&namespaced(&self.client, &key.namespace), changed).await)?;
+            let written = replace_status(&namespaced(&self.client, &key.namespace), changed).await;
+            match unless_gone(written).map_err(SyncError::from) {
+                // Something was charged meanwhile, which does not bring the quota back here.
+                Err(SyncError::Superseded) => return Ok(Outcome::RequeueAfter(AGAIN)),
+                written => written?,
+            };
         }
         Ok(Outcome::RequeueAfter(RECOUNT))
     }
@@ -201,7 +229,7 @@ impl Watches {
     }
 }
 
-/// Has the quotas of a namespace counted again whenever objects of a kind come or go there.
+/// Has the quotas of a namespace counted again whenever objects of a kind go there.
 async fn recount(client: Client, kind: Kind, quotas: Informer<ResourceQuota>, queue: WorkQueue<ObjectKey>) {
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind.resource);
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
@@ -211,9 +239,7 @@ async fn recount(client: Client, kind: Kind, quotas: Informer<ResourceQuota>, qu
     let mut synced = false;
     while let Some(event) = events.next().await {
         match event {
-            Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => {
-                tell(object.metadata.namespace.as_deref().unwrap_or_default());
-            }
+            Ok(watcher::Event::Delete(object)) => tell(object.metadata.namespace.as_deref().unwrap_or_default()),
             // After an interruption anything may have changed.
             Ok(watcher::Event::InitDone) if synced => {
                 quotas.list().iter().for_each(|q| queue.add(ObjectKey::of(&**q)));
@@ -222,5 +248,36 @@ async fn recount(client: Client, kind: Kind, quotas: Informer<ResourceQuota>, qu
             Ok(_) => {}
             Err(error) => tracing::debug!(kind = kind.name(), %error, "watch interrupted, will be resumed"),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_frees_or_limits_is_counted_again() {
+        let pod = |phase: &str| -> Arc<Pod> {
+            Arc::new(serde_json::from_value(json!({"metadata": {}, "status": {"phase": phase}})).unwrap())
+        };
+        let updated = |old, new| Event::Updated { old: pod(old), new: pod(new) };
+        let pods = [
+            (Event::Added(pod("Pending")), false),
+            (updated("Pending", "Running"), false),
+            (updated("Running", "Succeeded"), true),
+            (updated("Failed", "Failed"), false),
+            (Event::Deleted(pod("Running")), true),
+        ];
+        for (place, (event, counts)) in pods.iter().enumerate() {
+            assert_eq!(is_gone(event) || has_finished(event), *counts, "case {place}");
+        }
+        let quota = |limit: &str, used: &str| -> Arc<ResourceQuota> {
+            let quota = json!({"metadata": {}, "spec": {"hard": {"pods": limit}}, "status": {"used": {"pods": used}}});
+            Arc::new(serde_json::from_value(quota).unwrap())
+        };
+        assert!(is_new(&Event::Added(quota("2", "0"))));
+        assert!(!is_new(&Event::Updated { old: quota("2", "0"), new: quota("2", "1") }));
+        assert!(is_new(&Event::Updated { old: quota("2", "1"), new: quota("3", "1") }));
     }
 }
