@@ -207,7 +207,10 @@ impl DeleteOptions {
     pub fn parse(query: &Query, body: Option<&Value>) -> Result<Self, Status> {
         let from_query;
         let given = match body {
-            Some(body) if !body.is_null() => body,
+            Some(body) if !body.is_null() => {
+                check_delete_body(body)?;
+                body
+            }
             _ => {
                 from_query = query_delete_options(query)?;
                 &from_query
@@ -267,6 +270,41 @@ impl DeleteOptions {
         }
         options
     }
+}
+
+/// 400 for a body that is of another kind, or whose members are of other types.
+fn check_delete_body(body: &Value) -> Result<(), Status> {
+    type Member = (&'static str, &'static str, fn(&Value) -> bool);
+    const MEMBERS: [Member; 8] = [
+        ("/gracePeriodSeconds", "an integer", Value::is_i64),
+        ("/orphanDependents", "a boolean", Value::is_boolean),
+        ("/propagationPolicy", "a string", Value::is_string),
+        ("/preconditions", "an object", Value::is_object),
+        ("/preconditions/uid", "a string", Value::is_string),
+        ("/preconditions/resourceVersion", "a string", Value::is_string),
+        ("/dryRun", "a list of strings", is_texts),
+        ("/apiVersion", "a string", Value::is_string),
+    ];
+    if !body.is_object() {
+        return Err(Status::bad_request("couldn't decode the delete options: the body is not a JSON object"));
+    }
+    match &body["kind"] {
+        Value::Null => {}
+        Value::String(kind) if matches!(kind.as_str(), "" | "DeleteOptions") => {}
+        kind => return Err(Status::bad_request(format!("the body is a {kind}, not DeleteOptions"))),
+    }
+    let wrong = |(path, _, fits): &&Member| body.pointer(path).is_some_and(|value| !value.is_null() && !fits(value));
+    match MEMBERS.iter().find(wrong) {
+        None => Ok(()),
+        Some((path, wanted, _)) => {
+            let field = path[1..].replace('/', ".");
+            Err(Status::bad_request(format!("couldn't decode the delete options: {field} is not {wanted}")))
+        }
+    }
+}
+
+fn is_texts(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
 }
 
 fn query_delete_options(query: &Query) -> Result<Value, Status> {
@@ -354,6 +392,24 @@ mod tests {
         assert_eq!(DeleteOptions::parse(&query, Some(&both)).unwrap_err().code(), 422);
         let dry = json!({"dryRun": ["None"]});
         assert_eq!(DeleteOptions::parse(&query, Some(&dry)).unwrap_err().code(), 422);
+    }
+
+    #[test]
+    fn delete_options_of_other_types_are_refused() {
+        for (body, fits) in [
+            (json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "dryRun": ["All"]}), true),
+            (json!({"kind": "", "preconditions": {"uid": null}, "orphanDependents": null}), true),
+            (json!({"kind": "Pod"}), false),
+            (json!([]), false),
+            (json!({"gracePeriodSeconds": "soon"}), false),
+            (json!({"gracePeriodSeconds": 1.5}), false),
+            (json!({"preconditions": {"uid": 7}}), false),
+            (json!({"preconditions": "x"}), false),
+            (json!({"dryRun": "All"}), false),
+        ] {
+            let found = DeleteOptions::parse(&Query::default(), Some(&body)).map_or_else(|e| e.code(), |_| 200);
+            assert_eq!(found, if fits { 200 } else { 400 }, "{body}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use kube::client::Body;
+use kube1_apiserver::user::UserInfo;
 use serde_json::{Value, json};
 use support::TestServer;
 
@@ -59,6 +60,9 @@ async fn lists_show_the_state_that_is_asked_for() {
     let now = put(&client, "e", "1").await;
     let (old, new) = (["a1", "b1", "c1", "d1"], ["a2", "c1", "d1", "e1"]);
     let ahead = now + 1_000_000;
+    // Clients over HTTPS try again and again what takes too long.
+    let tester = UserInfo::authenticated("tester", &["system:masters"]);
+    let once = kube1_client::in_process(server.api.in_process(tester));
     for (query, expected) in [
         ("".to_owned(), Ok(&new[..])),
         ("resourceVersion=".into(), Ok(&new)),
@@ -104,7 +108,8 @@ async fn lists_show_the_state_that_is_asked_for() {
         (format!("resourceVersion={ahead}"), Err((504, "Too large resource version"))),
         (format!("resourceVersion={ahead}&resourceVersionMatch=Exact"), Err((504, "Too large resource version"))),
     ] {
-        let (code, list) = get(&client, &format!("{MAPS}?{query}")).await;
+        let client = if query.contains(&ahead.to_string()) { &once } else { &client };
+        let (code, list) = get(client, &format!("{MAPS}?{query}")).await;
         match expected {
             Ok(expected) => {
                 assert_eq!((code, values(&list)), (200, expected.iter().map(|v| (*v).to_owned()).collect()), "{query}");
@@ -136,7 +141,7 @@ async fn lists_show_the_state_that_is_asked_for() {
     for (query, code) in [("", 200), ("resourceVersion=0", 200), ("resourceVersion=x", 400)] {
         assert_eq!(get(&client, &format!("{MAPS}/a?{query}")).await.0, code, "{query}");
     }
-    assert_eq!(get(&client, &format!("{MAPS}/a?resourceVersion={ahead}")).await.0, 504);
+    assert_eq!(get(&once, &format!("{MAPS}/a?resourceVersion={ahead}")).await.0, 504);
     server.stop().await;
 }
 
