@@ -6,11 +6,13 @@ use futures::FutureExt;
 use kube1_api::expression::{Bindings, Expression, Question};
 use kube1_api::resource::{Resource, ResourceTable};
 use kube1_api::selector::LabelSelector;
+use kube1_api::status::Status;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
 use crate::authz::{Authorizer, Decision};
 use crate::convert;
+use crate::dial::Resolver;
 use crate::reader::StorageReader;
 use crate::request_info::RequestInfo;
 use crate::user::UserInfo;
@@ -79,32 +81,22 @@ impl<'a> View<'a> {
         selector.is_empty() || forms.into_iter().flatten().any(|o| selector.matches_value(&o["metadata"]["labels"]))
     }
 
-    /// The objects as the group and version show them.
-    pub fn in_version(&self, group: &str, version: &str) -> Versioned {
-        let attributes = self.attributes;
-        let own = &attributes.resource;
+    /// The objects as the group and version show them. A conversion webhook is found by the resolver.
+    pub async fn in_version(&self, resolver: &Resolver, group: &str, version: &str) -> Result<Versioned, Status> {
+        let (attributes, own) = (self.attributes, &self.attributes.resource);
         let row = self.table.get(group, version, &own.plural).unwrap_or_else(|| own.clone());
-        let convert = |object: &Option<Value>| {
-            let mut object = object.clone()?;
-            let foreign = object["kind"].as_str().is_some_and(|kind| kind != own.kind);
-            if (row.group != own.group || row.version != own.version) && !foreign {
-                convert::to_storage(own, &mut object);
-                convert::from_storage(&row, &mut object);
+        let mut versioned = Versioned { object: attributes.object.clone(), old: attributes.old.clone(), row };
+        for object in [&mut versioned.object, &mut versioned.old] {
+            if let Some(given) = object.take() {
+                *object = Some(between(resolver, own, &versioned.row, given).await?);
             }
-            Some(object)
-        };
-        Versioned { object: convert(&attributes.object), old: convert(&attributes.old), row }
+        }
+        Ok(versioned)
     }
 
     /// The object back in the request's version.
-    pub fn back_from(&self, row: &Resource, mut object: Value) -> Value {
-        let own = &self.attributes.resource;
-        let foreign = object["kind"].as_str().is_some_and(|kind| kind != own.kind);
-        if (row.group != own.group || row.version != own.version) && !foreign {
-            convert::to_storage(row, &mut object);
-            convert::from_storage(own, &mut object);
-        }
-        object
+    pub async fn back_from(&self, resolver: &Resolver, row: &Resource, object: Value) -> Result<Value, Status> {
+        between(resolver, row, &self.attributes.resource, object).await
     }
 
     /// The question for a webhook of this version; policies see its `request` too.
@@ -145,6 +137,22 @@ impl<'a> View<'a> {
             dry_run: attributes.dry_run,
         }
     }
+}
+
+/// An object of one version of a resource in another; what a subresource takes is of no version of it.
+async fn between(resolver: &Resolver, from: &Resource, to: &Resource, mut object: Value) -> Result<Value, Status> {
+    let foreign = object["kind"].as_str().is_some_and(|kind| kind != from.kind);
+    if foreign || (from.group == to.group && from.version == to.version) {
+        return Ok(object);
+    }
+    if from.conversion.is_some() {
+        let converted = convert::webhook::convert(resolver, from, &to.api_version(), vec![object]).await?;
+        object = converted.into_iter().next().ok_or_else(|| Status::internal("a conversion lost its object"))?;
+    } else {
+        convert::to_storage(from, &mut object);
+    }
+    convert::from_storage(to, &mut object);
+    Ok(object)
 }
 
 /// The variables of expressions about a write.

@@ -65,7 +65,10 @@ impl Configured {
         if !view.in_namespaces(&hook.namespace_selector) || !view.selects_object(&hook.object_selector) {
             return Ok(None);
         }
-        let versioned = view.in_version(group, version);
+        let versioned = match view.in_version(&self.resolver, group, version).await {
+            Ok(versioned) => versioned,
+            Err(status) => return failed(hook, status.message()),
+        };
         let options = attributes.options.clone().unwrap_or_default();
         let review = view.review(hook.version, &versioned, &options);
         if !hook.conditions.is_empty() {
@@ -110,7 +113,7 @@ impl Configured {
         if let Some(object) = versioned.object.clone().filter(|_| mutating && answer.patch.is_some()) {
             match answer.apply(object) {
                 Ok(changed) => {
-                    asked.changed = Some(view.back_from(&versioned.row, changed));
+                    asked.changed = Some(view.back_from(&self.resolver, &versioned.row, changed).await?);
                     asked.patch = answer.patch;
                 }
                 Err(error) => return failed(hook, error.message()),

@@ -9,12 +9,16 @@ use kube1_api::status::Status;
 use serde_json::{Value, json};
 
 use crate::dial::{self, Address, Resolver, Target, Trust};
-use crate::server::Server;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Brings objects to the API version `wanted`; those that are of it already are left alone.
-pub async fn convert(server: &Server, row: &Resource, wanted: &str, objects: Vec<Value>) -> Result<Vec<Value>, Status> {
+pub async fn convert(
+    resolver: &Resolver,
+    row: &Resource,
+    wanted: &str,
+    objects: Vec<Value>,
+) -> Result<Vec<Value>, Status> {
     let Some(hook) = &row.conversion else { return Ok(objects) };
     let foreign: Vec<usize> = (0..objects.len()).filter(|i| objects[*i]["apiVersion"] != wanted).collect();
     if foreign.is_empty() {
@@ -24,7 +28,7 @@ pub async fn convert(server: &Server, row: &Resource, wanted: &str, objects: Vec
     let failed = |why: String| {
         Status::internal(format!("conversion webhook for {}, Kind={} failed: {why}", row.api_version(), row.kind))
     };
-    let converted = ask(server, hook, wanted, &asked).await.map_err(failed)?;
+    let converted = ask(resolver, hook, wanted, &asked).await.map_err(failed)?;
     if converted.len() != foreign.len() {
         return Err(failed(format!("{} objects came back for {}", converted.len(), foreign.len())));
     }
@@ -35,13 +39,13 @@ pub async fn convert(server: &Server, row: &Resource, wanted: &str, objects: Vec
     Ok(objects)
 }
 
-async fn ask(server: &Server, hook: &Value, wanted: &str, objects: &[&Value]) -> Result<Vec<Value>, String> {
+async fn ask(resolver: &Resolver, hook: &Value, wanted: &str, objects: &[&Value]) -> Result<Vec<Value>, String> {
     let versions = hook["conversionReviewVersions"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let version = versions.into_iter().find(|v| matches!(*v, "v1" | "v1beta1")).unwrap_or("v1");
     let uid = uuid::Uuid::new_v4().to_string();
     let review = json!({"kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{version}"),
         "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": objects}});
-    let (target, path) = target(server, &hook["clientConfig"])?;
+    let (target, path) = target(resolver, &hook["clientConfig"])?;
     let answer = dial::post(&target, &path, review.to_string().into(), TIMEOUT).await.map_err(|e| e.with_cause())?;
     if !answer.status.is_success() {
         return Err(format!("the server answered {}", answer.status));
@@ -60,7 +64,7 @@ async fn ask(server: &Server, hook: &Value, wanted: &str, objects: &[&Value]) ->
     }
 }
 
-fn target(server: &Server, client: &Value) -> Result<(Target, String), String> {
+fn target(resolver: &Resolver, client: &Value) -> Result<(Target, String), String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let rooted = |path: String| if path.starts_with('/') { path } else { format!("/{path}") };
     let trust = Trust::bundle(STANDARD.decode(text(&client["caBundle"])).unwrap_or_default());
@@ -73,7 +77,6 @@ fn target(server: &Server, client: &Value) -> Result<(Target, String), String> {
     let service = &client["service"];
     let (namespace, name) = (text(&service["namespace"]), text(&service["name"]));
     let port = service["port"].as_u64().unwrap_or(443).to_string();
-    let resolver = Resolver::new(&server.storage, &server.table.load()).ok_or("services are not served")?;
     let address = resolver.endpoint(&namespace, &name, &port).map_err(|e| e.to_string())?;
     let target =
         Target { address: address.into(), server_name: format!("{name}.{namespace}.svc"), trust, identity: None };

@@ -30,6 +30,7 @@ pub use update::Change;
 use crate::admission::{Attributes, Operation};
 use crate::call::Call;
 use crate::convert;
+use crate::dial::Resolver;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
 use crate::negotiate::{self, Format};
@@ -94,9 +95,19 @@ impl Endpoint {
     /// Stored objects in the form of this endpoint's version.
     pub async fn all_shown(&self, values: Vec<Value>) -> Result<Vec<Value>, Status> {
         let api_version = self.row.api_version();
-        let mut values = convert::webhook::convert(&self.server, &self.row, &api_version, values).await?;
+        let mut values = self.converted(&api_version, values).await?;
         values.iter_mut().for_each(|value| convert::from_storage(&self.row, value));
         Ok(values)
+    }
+
+    /// What the conversion webhook makes of objects, if there is one.
+    async fn converted(&self, wanted: &str, values: Vec<Value>) -> Result<Vec<Value>, Status> {
+        if self.row.conversion.is_none() {
+            return Ok(values);
+        }
+        let resolver = Resolver::new(&self.server.storage, &self.server.table.load());
+        let resolver = resolver.ok_or_else(|| Status::internal("services are not served"))?;
+        convert::webhook::convert(&resolver, &self.row, wanted, values).await
     }
 
     /// The answer to a write.
@@ -118,7 +129,7 @@ impl Endpoint {
     /// An object of this endpoint's version in the form that is stored.
     async fn to_stored(&self, value: Value) -> Result<Value, Status> {
         let wanted = api_version(&self.row.storage_group, &self.row.storage_version);
-        let mut all = convert::webhook::convert(&self.server, &self.row, &wanted, vec![value]).await?;
+        let mut all = self.converted(&wanted, vec![value]).await?;
         let mut value = all.pop().ok_or_else(|| Status::internal("a conversion lost its object"))?;
         convert::to_storage(&self.row, &mut value);
         Ok(value)

@@ -72,17 +72,16 @@ impl Run<'_> {
     }
 }
 
-/// Calls `each` for every evaluation of the policy that the request is subject to. `refuse` hears of what makes
+/// Calls `each` for every evaluation of the policy that the request is subject to, in the version that it asks for. `refuse` hears of what makes
 /// evaluating impossible and is not to be ignored.
 fn each_run(
     configured: &Configured,
     view: &View<'_>,
     policy: &Policy,
+    versioned: &Versioned,
     each: &mut dyn FnMut(&Run<'_>),
     refuse: &mut dyn FnMut(&Binding, String),
 ) {
-    let Some((group, version)) = policy.matches.find(view) else { return };
-    let versioned = view.in_version(group, version);
     let options = view.attributes.options.clone().unwrap_or_default();
     for binding in policy.bindings.iter().filter(|b| b.matches.find(view).is_some()) {
         let params = match params::find(configured, policy, binding, view.attributes) {
@@ -95,7 +94,7 @@ fn each_run(
             }
         };
         for param in params {
-            let review = view.review("v1", &versioned, &options);
+            let review = view.review("v1", versioned, &options);
             let mut bindings = bindings(&review, &configured.authorizer);
             bindings.set("params", &param);
             bindings.set("namespaceObject", view.namespace.as_ref().unwrap_or(&Value::Null));

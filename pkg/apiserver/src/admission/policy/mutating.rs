@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::config::{Mutation, Policy};
 use super::{Policies, Run, denied, each_run};
-use crate::admission::subject::{View, is_exempt};
+use crate::admission::subject::{Versioned, View, is_exempt};
 use crate::admission::{Attributes, Configured, Plugin};
 use crate::webhook::FailurePolicy;
 
@@ -26,12 +26,12 @@ impl MutatingPolicies {
         Self { configured, policies }
     }
 
-    fn run(&self, attributes: &mut Attributes, again: bool) -> Result<(), Status> {
+    async fn run(&self, attributes: &mut Attributes, again: bool) -> Result<(), Status> {
         let policies = self.policies.get(&self.configured);
         for policy in policies.iter().filter(|p| !again || p.reinvoke) {
             // Each mutation sees what those before it did.
             for index in 0..policy.mutations.len() {
-                if let Some(changed) = self.mutation(attributes, policy, index)? {
+                if let Some(changed) = self.mutation(attributes, policy, index).await? {
                     attributes.object = Some(changed);
                 }
             }
@@ -40,19 +40,34 @@ impl MutatingPolicies {
     }
 
     /// The object after one mutation of a policy, through all its bindings.
-    fn mutation(&self, attributes: &Attributes, policy: &Policy, index: usize) -> Result<Option<Value>, Status> {
+    async fn mutation(&self, attributes: &Attributes, policy: &Policy, index: usize) -> Result<Option<Value>, Status> {
         let table = self.configured.table.load();
         let view = View::new(attributes, &self.configured.reader, &table);
+        let Some((group, version)) = policy.matches.find(&view) else { return Ok(None) };
+        let versioned = view.in_version(&self.configured.resolver, group, version).await?;
+        let Some(object) = self.evaluated(&view, &versioned, policy, index)? else { return Ok(None) };
+        view.back_from(&self.configured.resolver, &versioned.row, object).await.map(Some)
+    }
+
+    /// What the mutation makes of the object in the policy's version.
+    fn evaluated(
+        &self,
+        view: &View<'_>,
+        versioned: &Versioned,
+        policy: &Policy,
+        index: usize,
+    ) -> Result<Option<Value>, Status> {
         let changed = std::cell::RefCell::new(None);
         let refusal = std::cell::RefCell::new(None);
         let refuse = |binding: &str, why: &str| {
-            let status = denied(attributes, KIND, &policy.name, binding, why, 403);
+            let status = denied(view.attributes, KIND, &policy.name, binding, why, 403);
             refusal.borrow_mut().get_or_insert(status);
         };
         each_run(
             &self.configured,
-            &view,
+            view,
             policy,
+            versioned,
             &mut |run| {
                 let before = changed.borrow_mut().take().or_else(|| run.versioned.object.clone());
                 let Some(before) = before else { return };
@@ -71,8 +86,7 @@ impl MutatingPolicies {
         if let Some(status) = refusal.into_inner() {
             return Err(status);
         }
-        let row = policy.matches.find(&view).map(|(group, version)| view.in_version(group, version).row);
-        Ok(changed.into_inner().zip(row).map(|(object, row)| view.back_from(&row, object)))
+        Ok(changed.into_inner())
     }
 }
 
@@ -104,10 +118,10 @@ impl Plugin for MutatingPolicies {
     }
 
     async fn mutate(&self, attributes: &mut Attributes) -> Result<(), Status> {
-        self.run(attributes, false)
+        self.run(attributes, false).await
     }
 
     async fn mutate_again(&self, attributes: &mut Attributes) -> Result<(), Status> {
-        self.run(attributes, true)
+        self.run(attributes, true).await
     }
 }

@@ -46,7 +46,7 @@ impl Plugin for ValidatingPolicies {
 
     async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {
         let policies = self.policies.get(&self.configured);
-        let findings = self.judge(attributes, &policies);
+        let findings = self.judge(attributes, &policies).await?;
         attributes.warnings.extend(findings.warnings);
         attributes.audit_annotations.extend(findings.annotations);
         if !findings.failures.is_empty() {
@@ -57,15 +57,18 @@ impl Plugin for ValidatingPolicies {
 }
 
 impl ValidatingPolicies {
-    fn judge(&self, attributes: &Attributes, policies: &[super::Policy]) -> Findings {
+    async fn judge(&self, attributes: &Attributes, policies: &[super::Policy]) -> Result<Findings, Status> {
         let table = self.configured.table.load();
         let view = View::new(attributes, &self.configured.reader, &table);
         let findings = std::cell::RefCell::new(Findings::default());
         for policy in policies {
+            let Some((group, version)) = policy.matches.find(&view) else { continue };
+            let versioned = view.in_version(&self.configured.resolver, group, version).await?;
             each_run(
                 &self.configured,
                 &view,
                 policy,
+                &versioned,
                 &mut |run| evaluate(attributes, run, &mut findings.borrow_mut()),
                 &mut |binding, why| {
                     let status = denied(attributes, KIND, &policy.name, &binding.name, &why, 422);
@@ -73,7 +76,7 @@ impl ValidatingPolicies {
                 },
             );
         }
-        findings.into_inner()
+        Ok(findings.into_inner())
     }
 }
 
