@@ -18,11 +18,14 @@ use crate::server::Server;
 
 const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
+/// The release of Kubernetes whose API is served, and ours.
+pub const GIT_VERSION: &str = concat!("v1.36.2+kube1-", env!("CARGO_PKG_VERSION"));
+
 /// `/version`: JSON, whatever the client accepts.
 pub fn version() -> Reply {
     let version = json!({
         "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35", "gitVersion": concat!("v1.36.2+kube1-", env!("CARGO_PKG_VERSION")),
+        "minCompatibilityMinor": "35", "gitVersion": GIT_VERSION,
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none",
         "compiler": "rustc", "platform": concat!("linux/", "amd64"),
     });

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::StatusCode;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use kube1_api::name::GroupResource;
 use kube1_api::resource::Resource;
 use kube1_api::status::Status;
@@ -18,7 +18,6 @@ use crate::server::Server;
 use crate::{aggregate, documents, subresource, virtual_resource};
 
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What needs no credential and no permission.
 pub fn public(server: &Server, call: &Call) -> Option<Reply> {
@@ -121,7 +120,7 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     let pki = &server.config.pki;
     match path.as_str() {
         "/version" => Ok(documents::version()),
-        "/metrics" => metrics(server, call),
+        "/metrics" => metrics(server),
         "/metrics/slis" => Ok(respond::bytes(StatusCode::OK, CLASSIC, server.metrics.render_checks()?)),
         "/.well-known/openid-configuration" => {
             let config = crate::review::openid_configuration(
@@ -137,15 +136,13 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     }
 }
 
-/// In the classic text format, unless the client asks for OpenMetrics.
-fn metrics(server: &Server, call: &Call) -> Result<Reply, Status> {
+/// In the classic text format, also for clients that would take OpenMetrics, as upstream does: counters are named
+/// alike for every client.
+fn metrics(server: &Server) -> Result<Reply, Status> {
     for row in server.table.load().iter().filter(|row| row.is_stored() && row.is_storage_version()) {
         server.metrics.stored(&row.group, &row.plural, server.storage.collection(row).len());
     }
-    let accepted = call.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let open = accepted.contains("application/openmetrics-text");
-    let text = server.metrics.render(open)?;
-    Ok(respond::bytes(StatusCode::OK, if open { OPEN_METRICS } else { CLASSIC }, text))
+    Ok(respond::bytes(StatusCode::OK, CLASSIC, server.metrics.render()?))
 }
 
 fn cached(mut reply: Reply, media: &'static str) -> Reply {

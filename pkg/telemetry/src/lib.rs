@@ -8,7 +8,7 @@ pub use plain::{PlainWriter, plain};
 
 use std::io::IsTerminal;
 
-pub use process::process_metrics;
+pub use process::{build_metrics, process_metrics};
 use tracing_subscriber::EnvFilter;
 
 /// Form of the log on standard error.

@@ -1,5 +1,16 @@
 //! This process in Prometheus' text format.
 
+/// Which release runs.
+pub fn build_metrics(version: &str) -> String {
+    let (name, mut parts) = ("kubernetes_build_info", version.trim_start_matches('v').split('.'));
+    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH.replace("x86_64", "amd64"));
+    format!(
+        "# HELP {name} A metric with a constant '1' value that says what runs.\n# TYPE {name} gauge\n\
+         {name}{{compiler=\"rustc\",git_version=\"{version}\",major=\"{major}\",minor=\"{minor}\",platform=\"{platform}\"}} 1\n"
+    )
+}
+
 /// What the kernel knows of this process, under the names of Prometheus' own clients.
 pub fn process_metrics() -> String {
     let mut out = String::new();

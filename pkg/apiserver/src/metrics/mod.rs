@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 pub use admission::{AdmissionMetrics, WebhookCall};
 pub use family::{Counters, Gauge, Gauges, Held, Histograms, Names, Registrar};
 
+use crate::documents::GIT_VERSION;
 use crate::request_info::RequestInfo;
 
 const DURATIONS: &[f64] = &[
@@ -275,23 +276,21 @@ impl Metrics {
         self.checked.inc(&[name, if fine { "success" } else { "error" }, kind]);
     }
 
-    /// The text that Prometheus reads: its classic format, or OpenMetrics.
-    pub fn render(&self, open_metrics: bool) -> Result<String, Status> {
+    /// The text that Prometheus reads, in its classic format.
+    pub fn render(&self) -> Result<String, Status> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).map_err(Status::internal)?;
         // Metrics that have no labels.
         let text = text.replace("{} ", " ");
-        if open_metrics {
-            return Ok(text);
-        }
         let mut classic = text::classic(&text);
+        classic.push_str(&kube1_telemetry::build_metrics(GIT_VERSION));
         classic.push_str(&kube1_telemetry::process_metrics());
         Ok(classic)
     }
 
     /// The text of the health checks' metrics alone.
     pub fn render_checks(&self) -> Result<String, Status> {
-        let all = self.render(false)?;
+        let all = self.render()?;
         let of_checks = |line: &&str| {
             line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").starts_with("kubernetes_healthcheck")
         };
@@ -319,19 +318,18 @@ mod tests {
         let guard = metrics.enter(&seen);
         metrics.request(&seen, 201, Duration::from_millis(1));
         metrics.size(&seen, 100);
-        let text = metrics.render(false).unwrap();
+        let text = metrics.render().unwrap();
         for line in [
             "# TYPE apiserver_request_total counter",
             r#"apiserver_request_total{verb="POST",group="",version="v1",resource="pods",subresource="",scope="resource",component="apiserver",dry_run="",code="201"} 1"#,
             r#"apiserver_current_inflight_requests{request_kind="mutating"} 1"#,
             "# TYPE apiserver_response_sizes histogram",
             "# TYPE process_start_time_seconds gauge",
+            "# TYPE kubernetes_build_info gauge",
         ] {
             assert!(text.lines().any(|l| l.trim_end_matches(".0") == line), "{line}\n{text}");
         }
         assert!(!text.contains("# EOF"));
         drop(guard);
-        let text = metrics.render(true).unwrap();
-        assert!(text.contains("# TYPE apiserver_request counter") && text.ends_with("# EOF\n"), "{text}");
     }
 }

@@ -66,8 +66,7 @@ pub(super) fn kubelet(node: &Node) -> String {
     let lines = states.into_iter().map(|(state, count)| (format!("container_state=\"{state}\""), count));
     family(&mut out, "kubelet_running_containers", "gauge", "Number of containers currently running", lines);
     runtime_calls(&mut out, node);
-    let build = concat!("git_version=\"v", env!("CARGO_PKG_VERSION"), "\",platform=\"linux\"").to_owned();
-    family(&mut out, "kubernetes_build_info", "gauge", "What runs. The value is always 1.", [(build, 1.0)]);
+    out.push_str(&kube1_telemetry::build_metrics(&node.config.version));
     out.push_str(&kube1_telemetry::process_metrics());
     out
 }
