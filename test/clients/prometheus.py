@@ -74,11 +74,9 @@ NODE_PATHS = {"kubelet": "/metrics", "cadvisor": "/metrics/cadvisor", "resource"
 QUERIES = """
 sum(rate(apiserver_request_total{verb="LIST",code="200"}[1m]))
 histogram_quantile(0.99, sum by (le, verb) (rate(apiserver_request_duration_seconds_bucket{verb!="WATCH"}[1m])))
-sum by (verb) (apiserver_request_sli_duration_seconds_count)
 apiserver_current_inflight_requests{request_kind="readOnly"}
 sum by (resource) (apiserver_storage_objects{resource="pods"})
 apiserver_longrunning_requests{verb="WATCH"}
-apiserver_flowcontrol_dispatched_requests_total
 kubernetes_build_info{job="apiserver"}
 kubernetes_build_info{job="kubelet"}
 process_resident_memory_bytes{job="apiserver"}

@@ -59,3 +59,24 @@ fn the_official_javascript_client() {
     let mut node = cluster.command(&LIBRARIES.join("venv/bin/node"));
     trial(&cluster, node.arg("--test").arg(folder.join("official.mjs")));
 }
+
+/// Debian 12's own build finds no targets in Kubernetes; sid's does.
+#[test]
+fn prometheus_finds_and_scrapes_everything() {
+    let cluster = with_images();
+    let mut driver = cluster.command(Path::new(DEBIAN_PYTHON));
+    trial(&cluster, driver.arg(script("prometheus.py")).arg(LIBRARIES.join("sid/usr/bin/prometheus")));
+}
+
+#[test]
+fn patroni_keeps_its_leader_in_endpoints_and_in_configmaps() {
+    let cluster = with_images();
+    trial(&cluster, cluster.command(Path::new(DEBIAN_PYTHON)).arg(script("patroni.py")));
+}
+
+#[test]
+fn an_operator_with_conversion_and_admission_webhooks() {
+    let python = LIBRARIES.join("venv/bin/python");
+    let cluster = with_images();
+    trial(&cluster, cluster.command(&python).arg(script("gadgets.py")));
+}
