@@ -82,6 +82,7 @@ kubernetes_build_info{job="kubelet"}
 process_resident_memory_bytes{job="apiserver"}
 rate(process_cpu_seconds_total{job="apiserver"}[1m])
 process_start_time_seconds{job="kubelet"}
+apiserver_flowcontrol_dispatched_requests_total
 kubelet_node_name{node!=""}
 kubelet_running_pods >= 1
 kubelet_running_containers{container_state="running"} >= 1

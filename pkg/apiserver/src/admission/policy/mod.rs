@@ -114,7 +114,7 @@ fn each_run(
                     bindings.compose(name, variable);
                 }
             }
-            each(&Run { policy, binding, bindings, versioned: &versioned });
+            each(&Run { policy, binding, bindings, versioned });
         }
     }
 }
