@@ -1,8 +1,8 @@
 //! Structural schemas of custom resources: parsed once per CustomResourceDefinition version, then used to prune,
 //! default and validate objects.
 
+mod analysis;
 mod defaulting;
-mod fields;
 mod format;
 mod parse;
 mod prune;

@@ -3,7 +3,7 @@
 use kube_cel::{CompiledSchema, RootContext, ValidationError, Validator, compile_schema};
 use serde_json::Value;
 
-use super::fields;
+use super::analysis::{ROUNDS_MAX, analyse, bound};
 use crate::deep_stack;
 use crate::expression::SHALLOW;
 use crate::field::{FieldError, FieldErrorKind, FieldPath};
@@ -36,7 +36,7 @@ impl RuleSet {
             return Ok(None);
         }
         let mut errors = Vec::new();
-        let depth = check_syntax(schema, true, path, &mut errors);
+        let depth = check_rules(schema, Place { root: true, count: 1 }, path, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -90,49 +90,77 @@ fn has_rules(schema: &Value) -> bool {
     }
 }
 
-/// Finds the expressions that are none, or are about fields there are not; gives the depth of the deepest other one.
-fn check_syntax(schema: &Value, root: bool, path: &FieldPath, errors: &mut Vec<FieldError>) -> usize {
+/// Finds the expressions that are none, are about fields there are not, or take too long; gives the depth of the deepest
+/// other one.
+fn check_rules(schema: &Value, place: Place, path: &FieldPath, errors: &mut Vec<FieldError>) -> usize {
     let Value::Object(members) = schema else { return 0 };
     let mut deepest = 0;
     let list = |key: &str| members.get(key).and_then(Value::as_array).into_iter().flatten().enumerate();
     for (index, rule) in list("x-kubernetes-validations") {
         for key in ["rule", "messageExpression"] {
             let Some(text) = rule[key].as_str() else { continue };
-            let found = match crate::expression::parse(text) {
-                Ok((parsed, depth)) => {
-                    deepest = deepest.max(depth);
-                    // With optionalOldSelf the old value is wrapped.
-                    let old = (rule["optionalOldSelf"] != true).then_some(schema);
-                    let check = || fields::undefined(&parsed, schema, old, root);
-                    let found = if depth <= SHALLOW { Ok(check()) } else { deep_stack::run(check) };
-                    found.map_or_else(
-                        |why: &str| Some(why.to_owned()),
-                        |found| found.first().map(|field| format!("undefined field '{field}'")),
-                    )
+            let path = path.child("x-kubernetes-validations").index(index).child(key);
+            match check_rule(text, rule, schema, place) {
+                Ok(depth) => deepest = deepest.max(depth),
+                Err(Flaw::Wrong(error)) => {
+                    let shown: String = text.chars().take(SHOWN).collect();
+                    errors.push(FieldError::invalid(&path, shown, format!("compilation failed: {error}")));
                 }
-                Err(error) => Some(error),
-            };
-            if let Some(error) = found {
-                let path = path.child("x-kubernetes-validations").index(index).child(key);
-                let shown: String = text.chars().take(SHOWN).collect();
-                errors.push(FieldError::invalid(&path, shown, format!("compilation failed: {error}")));
+                Err(Flaw::Costly) => errors.push(FieldError::forbidden(
+                    &path,
+                    "estimated rule cost exceeds budget (try simplifying the rule, or adding maxItems and maxProperties \
+                     where arrays and maps are declared)",
+                )),
             }
         }
     }
+    let inner = |count: u64| Place { root: false, count: place.count.saturating_mul(count) };
     for (name, child) in members.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        deepest = deepest.max(check_syntax(child, false, &path.child("properties").key(name), errors));
+        deepest = deepest.max(check_rules(child, inner(1), &path.child("properties").key(name), errors));
     }
     for name in ["items", "additionalProperties", "not"] {
         if let Some(child) = members.get(name) {
-            deepest = deepest.max(check_syntax(child, false, &path.child(name), errors));
+            let count = if name == "not" { 1 } else { bound(schema) };
+            deepest = deepest.max(check_rules(child, inner(count), &path.child(name), errors));
         }
     }
     for name in ["allOf", "anyOf", "oneOf"] {
         for (index, child) in list(name) {
-            deepest = deepest.max(check_syntax(child, false, &path.child(name).index(index), errors));
+            deepest = deepest.max(check_rules(child, inner(1), &path.child(name).index(index), errors));
         }
     }
     deepest
+}
+
+/// Where in an object a schema applies.
+#[derive(Clone, Copy)]
+struct Place {
+    root: bool,
+    /// How many of its values an object has at most.
+    count: u64,
+}
+
+/// What is wrong with an expression.
+enum Flaw {
+    Wrong(String),
+    Costly,
+}
+
+/// Gives the depth of an expression that may be used.
+fn check_rule(text: &str, rule: &Value, schema: &Value, place: Place) -> Result<usize, Flaw> {
+    let (parsed, depth) = crate::expression::parse(text).map_err(Flaw::Wrong)?;
+    // With optionalOldSelf the old value is wrapped.
+    let old = (rule["optionalOldSelf"] != true).then_some(schema);
+    let look = || analyse(&parsed, schema, old, place.root);
+    let found =
+        if depth <= SHALLOW { look() } else { deep_stack::run(look).map_err(|why| Flaw::Wrong(why.to_owned()))? };
+    if let Some(field) = found.undefined.first() {
+        return Err(Flaw::Wrong(format!("undefined field '{field}'")));
+    }
+    if found.rounds > 1 && found.rounds.saturating_mul(place.count) > ROUNDS_MAX {
+        return Err(Flaw::Costly);
+    }
+    Ok(depth)
 }
 
 fn collect_errors(node: &CompiledSchema, path: &FieldPath, errors: &mut Vec<FieldError>) {
@@ -221,5 +249,33 @@ mod tests {
     fn rules_that_do_not_compile_are_refused() {
         let errors = rules(json!({"rule": "self.min <="})).unwrap_err();
         assert_eq!(errors[0].field, "schema.properties[spec].x-kubernetes-validations[0].rule");
+        let errors = rules(json!({"rule": "self.mean == 1"})).unwrap_err();
+        assert_eq!(errors[0].detail, "compilation failed: undefined field 'mean'");
+    }
+
+    #[test]
+    fn rules_that_go_round_too_often_are_refused() {
+        let all = json!([{"rule": "self.x.all(a, a > 0)"}]);
+        let twice = json!([{"rule": "self.x.all(a, self.x.exists(b, a != b))"}]);
+        for (rules, limit, inside_list, fine) in [
+            (&all, None, false, true),
+            (&twice, Some(100), false, true),
+            (&twice, None, false, false),
+            (&all, Some(100), true, false),
+            (&all, Some(2), true, true),
+        ] {
+            let mut list = json!({"type": "array", "items": {"type": "integer"}});
+            if let Some(limit) = limit {
+                list["maxItems"] = limit.into();
+            }
+            let mut part = json!({"type": "object", "x-kubernetes-validations": rules, "properties": {"x": list}});
+            if inside_list {
+                part = json!({"type": "array", "items": part});
+            }
+            let schema = json!({"type": "object", "properties": {"part": part}});
+            let compiled = RuleSet::compile(&schema, &FieldPath::new("schema"), "g", "v1", "K");
+            let costly = |e: &[FieldError]| e.len() == 1 && e[0].detail.contains("rule cost exceeds budget");
+            assert!(compiled.map_or_else(|e| !fine && costly(&e), |_| fine), "{rules} {limit:?} {inside_list}");
+        }
     }
 }

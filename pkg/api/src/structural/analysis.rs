@@ -1,4 +1,5 @@
-//! Fields that rules name but schemas do not have: such a rule would fail on every object.
+//! What rules would do to objects, told from their schema: select fields that are not there, or go through lists in
+//! lists in lists.
 
 use cel::IdedExpr;
 use cel::common::ast::{Expr, SelectExpr, operators};
@@ -31,19 +32,57 @@ const RESERVED: &[&str] = &[
     "while",
 ];
 
+/// How often a rule may go round for one object. Upstream allows a rule to cost as much, and each round costs more than one.
+pub(super) const ROUNDS_MAX: u64 = 10_000_000;
+
+/// Bytes of the largest request, which bounds lists without `maxItems`.
+const REQUEST_MAX: u64 = 3 << 20;
+
+/// What an expression would do.
+pub(super) struct Findings {
+    /// Fields that it selects but that are not there. Only what the schema fully describes is judged.
+    pub undefined: Vec<String>,
+    /// How often its innermost part runs at most, as far as the schema tells.
+    pub rounds: u64,
+}
+
 /// Variables whose schema may be known, the innermost last.
 struct Scope<'s> {
     variables: Vec<(&'s str, Option<&'s Value>)>,
-    undefined: Vec<String>,
+    /// Of the expression that is looked at.
+    rounds: u64,
+    findings: Findings,
 }
 
-/// Fields that an expression about `schema` selects but that are not there; `None` for an `old` of unknown form. Only
-/// what the schema fully describes is judged. The root's own members (`metadata` and such) are always known.
-pub(super) fn undefined(expression: &IdedExpr, schema: &Value, old: Option<&Value>, root: bool) -> Vec<String> {
+/// Looks at an expression about `schema`; `None` for an `old` of unknown form. The root's own members (`metadata` and
+/// such) are always known.
+pub(super) fn analyse(expression: &IdedExpr, schema: &Value, old: Option<&Value>, root: bool) -> Findings {
     let variables = vec![("self", Some(schema)), ("oldSelf", old)];
-    let mut scope = Scope { variables, undefined: Vec::new() };
+    let mut scope = Scope { variables, rounds: 1, findings: Findings { undefined: Vec::new(), rounds: 1 } };
     scope.resolve(expression, if root { Some(schema) } else { None });
-    scope.undefined
+    scope.findings
+}
+
+/// How many items a list has at most, or members a map, by its schema.
+pub(super) fn bound(schema: &Value) -> u64 {
+    let counted = |limit: &str, of: &str, separators: u64| {
+        let least = REQUEST_MAX / (min_size(&schema[of]) + separators);
+        schema.get(of).map(|_| schema[limit].as_u64().unwrap_or(least))
+    };
+    counted("maxItems", "items", 1).or_else(|| counted("maxProperties", "additionalProperties", 6)).unwrap_or(1)
+}
+
+/// The least bytes of a value's JSON.
+fn min_size(schema: &Value) -> u64 {
+    match schema["type"].as_str() {
+        Some("boolean") => 4,
+        Some("integer" | "number") => 1,
+        Some("object") => {
+            let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            required.map(|name| name.len() as u64 + 4 + min_size(&schema["properties"][name])).sum::<u64>() + 2
+        }
+        _ => 2,
+    }
 }
 
 impl<'s> Scope<'s> {
@@ -61,9 +100,12 @@ impl<'s> Scope<'s> {
                 schema.get("items").or_else(|| schema.get("additionalProperties")).filter(|s| s.is_object())
             }
             Expr::Comprehension(c) => {
-                let item = self.resolve(&c.iter_range, root).and_then(|range| range.get("items"));
+                let range = self.resolve(&c.iter_range, root);
+                let item = range.and_then(|range| range.get("items"));
                 self.resolve(&c.accu_init, root);
-                let outside = self.variables.len();
+                let (outside, rounds) = (self.variables.len(), self.rounds);
+                self.rounds = rounds.saturating_mul(range.map_or(1, bound));
+                self.findings.rounds = self.findings.rounds.max(self.rounds);
                 let (first, second) = if c.iter_var2.is_some() { (None, item) } else { (item, None) };
                 self.variables.push((&c.accu_var, None));
                 self.variables.push((&c.iter_var, first));
@@ -72,6 +114,7 @@ impl<'s> Scope<'s> {
                     self.resolve(inner, root);
                 }
                 self.variables.truncate(outside);
+                self.rounds = rounds;
                 None
             }
             _ => {
@@ -96,7 +139,7 @@ impl<'s> Scope<'s> {
         }
         let open = is("x-kubernetes-preserve-unknown-fields") || is("x-kubernetes-int-or-string");
         if properties.is_some() && !open && schema.get("additionalProperties").is_none() {
-            self.undefined.push(field.to_owned());
+            self.findings.undefined.push(field.to_owned());
         }
         schema.get("additionalProperties").filter(|s| s.is_object())
     }
@@ -143,10 +186,35 @@ mod tests {
             ("[{'name': 1}].all(self, self.closed == 1)", false, None),
         ] {
             let (parsed, _) = crate::expression::parse(rule).unwrap();
-            let found = undefined(&parsed, &schema, Some(&schema), root);
+            let found = analyse(&parsed, &schema, Some(&schema), root).undefined;
             assert_eq!(found.first().map(String::as_str), expected, "{rule}");
         }
         let (parsed, _) = crate::expression::parse("oldSelf.closed == 1").unwrap();
-        assert!(undefined(&parsed, &schema, None, false).is_empty(), "an old value that may be missing is wrapped");
+        assert!(
+            analyse(&parsed, &schema, None, false).undefined.is_empty(),
+            "an old value that may be missing is wrapped"
+        );
+    }
+
+    #[test]
+    fn rounds_multiply_over_lists_in_lists() {
+        let list = json!({"type": "array", "items": {"type": "string"}});
+        let schema = json!({"type": "object", "properties": {"any": list, "map": {"type": "object",
+            "additionalProperties": {"type": "boolean"}}, "few": {"type": "array", "maxItems": 10, "items": list}}});
+        let many = REQUEST_MAX / 3;
+        for (rule, rounds) in [
+            ("size(self.any) > 1", 1),
+            ("self.any.all(a, a != '')", many),
+            ("self.any.all(a, a != '') && self.any.exists(a, a == '')", many),
+            ("self.few.all(f, f.all(a, a != ''))", 10 * many),
+            ("self.any.all(a, self.any.all(b, a != b))", many * many),
+            ("self.map.all(key, self.map[key])", REQUEST_MAX / 10),
+            ("['a', 'b'].all(a, a in self.any)", 1),
+        ] {
+            let (parsed, _) = crate::expression::parse(rule).unwrap();
+            assert_eq!(analyse(&parsed, &schema, None, false).rounds, rounds, "{rule}");
+        }
+        let required = json!({"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}});
+        assert_eq!(bound(&json!({"items": required})), REQUEST_MAX / 11);
     }
 }
