@@ -113,6 +113,9 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     if let Some(rest) = path.strip_prefix("/logs").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
         return crate::http::logs::answer(&crate::query::decode(rest)).await;
     }
+    if let Some(page) = server.pages.answer(&path) {
+        return Ok(page);
+    }
     if let Some(what) = path.strip_prefix("/debug/api_priority_and_fairness/") {
         let table = server.flow.dump(what, &call.query);
         return Ok(table.map_or_else(respond::page_not_found, |text| respond::text(StatusCode::OK, text)));

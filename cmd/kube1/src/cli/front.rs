@@ -263,6 +263,34 @@ impl FrontArgs {
                 config_file: self.encryption.encryption_provider_config.clone(),
                 automatic_reload: self.encryption.encryption_provider_config_automatic_reload,
             },
+            flags: self.flags(),
         }
+    }
+
+    /// Names and values, as `/flagz` shows them.
+    fn flags(&self) -> Vec<(String, String)> {
+        let (requests, access, audit) = (&self.requests, &self.access, &self.audit);
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+        let time = |time: Duration| format!("{time:?}");
+        [
+            ("request-timeout", time(requests.request_timeout)),
+            ("min-request-timeout", requests.min_request_timeout.to_string()),
+            ("max-requests-inflight", requests.max_requests_inflight.to_string()),
+            ("max-mutating-requests-inflight", requests.max_mutating_requests_inflight.to_string()),
+            ("goaway-chance", requests.goaway_chance.to_string()),
+            ("shutdown-delay-duration", time(requests.shutdown_delay_duration)),
+            ("http2-max-streams-per-connection", requests.http2_max_streams_per_connection.to_string()),
+            ("authentication-config", file(&access.authentication_config)),
+            ("authentication-token-webhook-config-file", file(&access.authentication_token_webhook_config_file)),
+            ("authorization-config", file(&access.authorization_config)),
+            ("authorization-mode", self.access.authorization().modes.join(",")),
+            ("authorization-webhook-config-file", file(&access.authorization_webhook_config_file)),
+            ("audit-policy-file", file(&audit.audit_policy_file)),
+            ("audit-log-path", file(&audit.audit_log_path)),
+            ("audit-webhook-config-file", file(&audit.audit_webhook_config_file)),
+            ("encryption-provider-config", file(&self.encryption.encryption_provider_config)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
     }
 }

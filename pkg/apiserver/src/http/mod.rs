@@ -12,3 +12,4 @@ pub mod serve;
 mod spdy;
 pub mod streams;
 pub mod websocket;
+pub mod zpages;

@@ -13,6 +13,8 @@ pub struct Front {
     pub authorization: AuthorizationOptions,
     pub audit: AuditOptions,
     pub encryption: EncryptionOptions,
+    /// The flags in effect, for `/flagz`.
+    pub flags: Vec<(String, String)>,
 }
 
 /// The flags of encryption at rest.

@@ -42,6 +42,7 @@ use crate::http::health::Health;
 use crate::http::pipeline::{Client, Origin};
 use crate::http::respond::Reply;
 use crate::http::serve::{self, Handler};
+use crate::http::zpages::Pages;
 use crate::metrics::{AdmissionMetrics, Metrics, Registrar};
 use crate::reader::{Reader, StorageReader};
 use crate::reload::Reloads;
@@ -108,6 +109,7 @@ pub struct Server {
     /// The other parts of the control plane, as ComponentStatus shows them.
     pub components: Components,
     pub metrics: Metrics,
+    pub pages: Pages,
     pub resource_metrics: ResourceMetrics,
     reloads: Reloads,
     /// Streams that are passed on between a client and another server.
@@ -287,6 +289,7 @@ impl Server {
             flow: FlowControl::new(seats, FlowMetrics::new(&mut metrics)),
             remote_discovery: RemoteDiscovery::default(),
             reloads: Reloads::new(&mut metrics),
+            pages: Pages::new(config.front.flags.clone()),
             metrics: Metrics::new(metrics),
             resource_metrics: ResourceMetrics::default(),
             stopping,
