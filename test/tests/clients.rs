@@ -80,3 +80,16 @@ fn an_operator_with_conversion_and_admission_webhooks() {
     let cluster = with_images();
     trial(&cluster, cluster.command(&python).arg(script("gadgets.py")));
 }
+
+#[test]
+fn kustomize_makes_applies_and_deletes_objects() {
+    let cluster = Cluster::start(&["--disable-agent"]);
+    let folder = script("kustomize").display().to_string();
+    cluster.k(&["apply", "-k", &folder]);
+    assert_eq!(cluster.k(&["get", "service", "made-web", "-o", "jsonpath={.spec.ports[0].port}"]), "81");
+    assert_eq!(cluster.k(&["get", "configmaps", "-l", "by=kustomize", "-o", "jsonpath={.items[*].data.size}"]), "3");
+    assert!(cluster.k(&["apply", "-k", &folder, "--server-side", "--force-conflicts"]).contains("serverside-applied"));
+    assert!(cluster.kubectl(&["diff", "-k", &folder]).success);
+    cluster.k(&["delete", "-k", &folder]);
+    assert_eq!(cluster.k(&["get", "services,configmaps", "-l", "by=kustomize", "-o", "name"]), "");
+}
