@@ -12,6 +12,8 @@ use crate::resource::Resource;
 use crate::status::Status;
 
 const DUPLICATES_SHOWN: usize = 100;
+/// Enough for the deepest document allowed, also in a build that is not optimised, in bytes.
+const STACK: usize = 8 << 20;
 /// How much the aliases of a document may add to it.
 const ALIAS_NODES: usize = 10_000;
 const ALIAS_BYTES: usize = 1 << 20;
@@ -67,11 +69,14 @@ fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
             max_recorded_anchor_bytes: 2 * text.len() + ALIAS_BYTES,
         },
     };
-    let node: Node = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|e| Status::bad_request(format!("error parsing YAML: {e}")))?;
-    let mut duplicates = Vec::new();
-    let value = node.into_value(&mut duplicates);
-    Ok((value, duplicates))
+    // A level of nesting takes a dozen frames, so that the deepest document allowed is too much for a worker's stack.
+    stacker::maybe_grow(STACK / 2, STACK, || {
+        let node: Node = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|e| Status::bad_request(format!("error parsing YAML: {e}")))?;
+        let mut duplicates = Vec::new();
+        let value = node.into_value(&mut duplicates);
+        Ok((value, duplicates))
+    })
 }
 
 /// A document with the places of its keys.
