@@ -146,7 +146,8 @@ fn every_type_goes_through_protobuf_and_fields_of_the_future_are_skipped() {
             assert_same(&later, &decoded, ty.name);
         }
     }
-    assert!(types > 700, "{types}");
+    // Of 951 in all; the others are JSON only.
+    assert!(types > 640, "{types}");
 }
 
 /// Fails with the first place where two values differ.
