@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
 
 use kube1_test::{Cluster, Output, run, try_run};
 
 /// Debian's Python, which has Debian's client.
 const DEBIAN_PYTHON: &str = "/usr/bin/python3";
 
-/// The libraries that are not Debian's, installed beside the project by the first test that needs them.
-static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
+/// A file of the clients that are not Debian's; the part it is of is installed beside the project by the first test
+/// that needs it.
+fn installed(part: &str, file: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/clients");
-    PathBuf::from(run(&mut Command::new(script)).trim())
-});
+    Path::new(run(Command::new(script).arg(part)).trim()).join(file)
+}
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
@@ -39,7 +39,7 @@ fn with_images() -> Cluster {
 
 #[test]
 fn the_official_python_client() {
-    let python = LIBRARIES.join("venv/bin/python");
+    let python = installed("python", "venv/bin/python");
     let cluster = with_images();
     trial(&cluster, cluster.command(&python).arg(script("python/official.py")));
 }
@@ -52,11 +52,11 @@ fn debians_python_client() {
 
 #[test]
 fn the_official_javascript_client() {
-    let folder = LIBRARIES.join("javascript");
+    let folder = installed("javascript", "javascript");
     let cluster = with_images();
     // Modules are looked for from where the script is.
     std::fs::copy(script("javascript/official.mjs"), folder.join("official.mjs")).expect("a copy of the script");
-    let mut node = cluster.command(&LIBRARIES.join("venv/bin/node"));
+    let mut node = cluster.command(&installed("javascript", "venv/bin/node"));
     trial(&cluster, node.arg("--test").arg(folder.join("official.mjs")));
 }
 
@@ -65,7 +65,7 @@ fn the_official_javascript_client() {
 fn prometheus_finds_and_scrapes_everything() {
     let cluster = with_images();
     let mut driver = cluster.command(Path::new(DEBIAN_PYTHON));
-    trial(&cluster, driver.arg(script("prometheus.py")).arg(LIBRARIES.join("sid/usr/bin/prometheus")));
+    trial(&cluster, driver.arg(script("prometheus.py")).arg(installed("prometheus", "sid/usr/bin/prometheus")));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn patroni_keeps_its_leader_in_endpoints_and_in_configmaps() {
 
 #[test]
 fn an_operator_with_conversion_and_admission_webhooks() {
-    let python = LIBRARIES.join("venv/bin/python");
+    let python = installed("python", "venv/bin/python");
     let cluster = with_images();
     trial(&cluster, cluster.command(&python).arg(script("gadgets.py")));
 }
