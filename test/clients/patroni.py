@@ -14,6 +14,8 @@ from kubernetes.stream import stream
 
 DEADLINE = 150
 NAMESPACE = "postgres"
+# The host to ask comes next.
+PSQL = ("psql", "-XAtq", "-U", "postgres", "-h")
 
 
 def eventually(what, condition):
@@ -80,12 +82,17 @@ class Cluster:
     def sql(self, statement):
         """Asks the leader by the Service, from the second member."""
         address = self.core.read_namespaced_service(self.scope, NAMESPACE).spec.cluster_ip
-        return self.exec(f"{self.scope}-1", "psql", "-XAtq", "-h", address, "-U", "postgres", "-c", statement)
+        return self.exec(f"{self.scope}-1", *PSQL, address, "-c", statement)
 
-    def holds(self, text):
-        found = self.sql("SELECT string_agg(x, ',' ORDER BY x) FROM t").strip()
+    def holds(self, text, member=None):
+        """Whether the leader, or one member, has these rows. Replication is asynchronous: only what a member has, it keeps."""
+        statement = "SELECT string_agg(x, ',' ORDER BY x) FROM t"
+        found = (self.exec(member, *PSQL, self.address(member), "-c", statement) if member else self.sql(statement)).strip()
         assert found == text, found
         return True
+
+    def address(self, member):
+        return self.core.read_namespaced_pod(member, NAMESPACE).status.pod_ip
 
     def run(self):
         first = eventually("a leader", self.leader)
@@ -97,10 +104,12 @@ class Cluster:
         assert kept(name, NAMESPACE).metadata.annotations["leader"] == first
 
         second = next(name for name in self.members() if name != first)
+        eventually("the other has the row", lambda: self.holds("a", second))
         print(self.exec(first, "/usr/bin/python3", "/usr/bin/patronictl", "-c", "/config/patroni.yml", "switchover", "--master", first, "--candidate", second, "--force"))
         eventually("the other leads", lambda: self.leader() == second)
         eventually("it takes writes", lambda: "read-only" not in self.sql("INSERT INTO t VALUES ('b')") and self.holds("a,b"))
 
+        eventually("the first has the rows", lambda: self.holds("a,b", first))
         # The leader dies with all it has, unannounced.
         self.core.delete_namespaced_pod(second, NAMESPACE, grace_period_seconds=0)
         eventually("the first leads again", lambda: self.leader() == first)
