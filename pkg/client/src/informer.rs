@@ -11,12 +11,12 @@ use kube::api::ApiResource;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use parking_lot::{Mutex, RwLock};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{Cache, IndexFn};
+use crate::keep::Keep;
 use crate::raw::{RawObject, follow};
 
 /// Namespace and name; the namespace is empty for cluster-scoped objects.
@@ -92,33 +92,24 @@ impl Informers {
     }
 
     /// All objects of a kind, in all namespaces.
-    pub fn all<K>(&self) -> Informer<K>
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
-    {
+    pub fn all<K: Keep>(&self) -> Informer<K> {
         self.select(Selection::default())
     }
 
     /// The objects of a kind that a selection names, in all namespaces.
-    pub fn select<K>(&self, selection: Selection) -> Informer<K>
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
-    {
+    pub fn select<K: Keep>(&self, selection: Selection) -> Informer<K> {
         self.start("", selection)
     }
 
     /// The objects of a kind in one namespace that a selection names.
     pub fn select_in<K>(&self, namespace: &str, selection: Selection) -> Informer<K>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Send + Sync + 'static,
+        K: Keep<Object: Resource<Scope = NamespaceResourceScope>>,
     {
         self.start(namespace, selection)
     }
 
-    fn start<K>(&self, namespace: &str, selection: Selection) -> Informer<K>
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
-    {
+    fn start<K: Keep>(&self, namespace: &str, selection: Selection) -> Informer<K> {
         let mut started = self.started.lock();
         let key = (TypeId::of::<K>(), namespace.to_owned(), selection.clone());
         if let Some(found) = started.get(&key).and_then(|any| Arc::clone(any).downcast::<Inner<K>>().ok()) {
@@ -126,7 +117,7 @@ impl Informers {
         }
         let inner = Arc::new(Inner::<K>::new());
         started.insert(key, Arc::clone(&inner) as Arc<dyn Any + Send + Sync>);
-        self.feed(ApiResource::erase::<K>(&()), namespace, selection, Arc::clone(&inner) as Arc<dyn Observer>);
+        self.feed(ApiResource::erase::<K::Object>(&()), namespace, selection, Arc::clone(&inner) as Arc<dyn Observer>);
         Informer { inner }
     }
 
@@ -177,23 +168,22 @@ impl<K> Clone for Informer<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Informer<K> {
+impl<K: Keep> Informer<K> {
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
-        self.inner.cache.read().objects.get(key).cloned()
+        self.inner.cache.read().get(key).cloned()
     }
 
     /// All objects, in no particular order.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.inner.cache.read().objects.values().cloned().collect()
+        self.inner.cache.read().all().cloned().collect()
     }
 
     pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        let cache = self.inner.cache.read();
-        cache.objects.iter().filter(|(key, _)| key.namespace == namespace).map(|(_, o)| Arc::clone(o)).collect()
+        self.inner.cache.read().of_namespace(namespace).cloned().collect()
     }
 
     pub fn len(&self) -> usize {
-        self.inner.cache.read().objects.len()
+        self.inner.cache.read().len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -235,7 +225,7 @@ impl<K: Resource<DynamicType = ()>> Informer<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Inner<K> {
+impl<K: Keep> Inner<K> {
     fn new() -> Self {
         Self {
             cache: RwLock::default(),
@@ -257,9 +247,9 @@ impl<K: Resource<DynamicType = ()>> Inner<K> {
     }
 
     fn apply_locked(&self, handlers: &[Handler<K>], object: K) {
-        let (key, new) = (ObjectKey::of(&object), Arc::new(object));
-        let event = match self.cache.write().insert(key, Arc::clone(&new)) {
-            Some(old) if old.meta().resource_version == new.meta().resource_version => return,
+        let new = Arc::new(object);
+        let event = match self.cache.write().insert(Arc::clone(&new)) {
+            Some(old) if old.version() == new.version() && new.version() != 0 => return,
             Some(old) => Event::Updated { old, new },
             None => Event::Added(new),
         };
@@ -278,9 +268,9 @@ impl<K: Resource<DynamicType = ()>> Inner<K> {
     /// Makes the cache equal to a complete list.
     fn replace(&self, objects: Vec<K>) {
         let handlers = self.handlers.lock();
-        let listed: std::collections::HashSet<ObjectKey> = objects.iter().map(ObjectKey::of).collect();
+        let listed: std::collections::HashSet<ObjectKey> = objects.iter().map(K::key).collect();
         let gone: Vec<ObjectKey> =
-            self.cache.read().objects.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+            self.cache.read().all().map(|object| object.key()).filter(|key| !listed.contains(key)).collect();
         for key in gone {
             let removed = self.cache.write().remove(&key);
             if let Some(object) = removed {
@@ -295,14 +285,12 @@ impl<K: Resource<DynamicType = ()>> Inner<K> {
     }
 }
 
-impl<K> Observer for Inner<K>
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
-{
+impl<K: Keep> Observer for Inner<K> {
     fn observe(&self, event: watcher::Event<RawObject>) {
         let decode = |raw: &RawObject| {
-            let refused = |error| tracing::warn!(kind = %K::kind(&()), object = %raw.key(), %error, "object left out");
-            raw.decode::<K>().map_err(refused).ok()
+            let refused =
+                |error| tracing::warn!(kind = %K::Object::kind(&()), object = %raw.key(), %error, "object left out");
+            raw.decode::<K::Object>().map_err(refused).ok().map(K::keep)
         };
         match event {
             watcher::Event::Init => self.listing.lock().clear(),

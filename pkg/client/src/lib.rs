@@ -5,16 +5,20 @@
 
 mod cache;
 mod informer;
+mod keep;
 mod leader;
 pub mod node_match;
+mod pool;
 mod raw;
 mod recorder;
 mod transport;
 mod work_queue;
 
 pub use informer::{Event, Informer, Informers, ObjectKey, Selection};
+pub use keep::Keep;
 pub use kube;
 pub use leader::{LeaderElection, LostLead};
+pub use pool::Pool;
 pub use recorder::{EventRecorder, EventType};
 pub use transport::{ClientError, from_kubeconfig, in_process, message};
 pub use work_queue::{Outcome, WorkQueue, reconcile_all};

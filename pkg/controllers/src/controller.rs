@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kube::api::PostParams;
 use kube::{Api, Client, Resource};
-use kube1_client::{Event, EventRecorder, Informer, Informers, ObjectKey, Outcome, WorkQueue, reconcile_all};
+use kube1_client::{Event, EventRecorder, Informer, Informers, Keep, ObjectKey, Outcome, WorkQueue, reconcile_all};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,7 @@ impl Controller {
         queue: &WorkQueue<T>,
         keys: impl Fn(&Event<K>) -> I + Send + Sync + 'static,
     ) where
-        K: Resource<DynamicType = ()> + Send + Sync + 'static,
+        K: Keep,
         T: Clone + Eq + Hash + Send + Sync + 'static,
         I: IntoIterator<Item = T>,
     {
@@ -64,11 +64,8 @@ impl Controller {
     }
 
     /// Adds the key of each changed object to the queue.
-    pub fn watch_own<K>(&self, informer: &Informer<K>, queue: &WorkQueue<ObjectKey>)
-    where
-        K: Resource<DynamicType = ()> + Send + Sync + 'static,
-    {
-        self.watch(informer, queue, |event| [ObjectKey::of(&**event.object())]);
+    pub fn watch_own<K: Keep>(&self, informer: &Informer<K>, queue: &WorkQueue<ObjectKey>) {
+        self.watch(informer, queue, |event| [event.object().key()]);
     }
 
     /// Works on the queue until the controller is stopped.
@@ -92,7 +89,7 @@ impl Controller {
     }
 
     /// Waits for an informer's first list; false if the controller is stopped first.
-    pub async fn synced<K: Resource<DynamicType = ()>>(&self, informer: &Informer<K>) -> bool {
+    pub async fn synced<K: Keep>(&self, informer: &Informer<K>) -> bool {
         self.stop.run_until_cancelled(informer.synced()).await.is_some()
     }
 }

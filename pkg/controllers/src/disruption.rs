@@ -5,21 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Client;
 use kube::api::{Api, DynamicObject};
 use kube::core::Selector;
-use kube1_client::{Event, EventRecorder, EventType, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, EventRecorder, EventType, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
+use crate::cached_pod::CachedPod;
 use crate::clock;
 use crate::controller::{Controller, SyncError, SyncResult, is_code, namespaced, replace_status, unless_gone};
 use crate::deployment::replica_sets::resolve;
 use crate::discovery::Kinds;
-use crate::owner::{controller_key, controller_of, selector, selects};
+use crate::owner::{controller_key, selector, selects};
 use crate::pods;
 
 /// A pod whose eviction was allowed and that is still there after this long will not go.
@@ -29,7 +30,7 @@ const ALLOWED: &str = "DisruptionAllowed";
 /// Runs the controller of PodDisruptionBudgets.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let budgets = controller.informers.all::<PodDisruptionBudget>();
-    let pods = controller.informers.all::<Pod>();
+    let pods = controller.informers.all::<CachedPod>();
     let owners = Owners {
         deployments: controller.informers.all(),
         replica_sets: controller.informers.all(),
@@ -44,10 +45,9 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     controller.watch(&pods, &queue, move |event| {
         let (new, old) = (event.object(), if let Event::Updated { old, .. } = event { Some(old) } else { None });
         let covers = |b: &Arc<PodDisruptionBudget>| {
-            selector_of(b)
-                .is_some_and(|s| selects(&s, &new.metadata) || old.is_some_and(|old| selects(&s, &old.metadata)))
+            selector_of(b).is_some_and(|s| selects(&s, &**new) || old.is_some_and(|old| selects(&s, &**old)))
         };
-        let all = known.list_namespace(new.metadata.namespace.as_deref().unwrap_or_default());
+        let all = known.list_namespace(&new.namespace);
         all.iter().filter(|b| covers(b)).map(|b| ObjectKey::of(&**b)).collect::<Vec<_>>()
     });
     controller.watch_own(&budgets, &queue);
@@ -88,7 +88,7 @@ impl Owners {
 
     /// A changed size changes how many pods are expected.
     fn watch(&self, controller: &Controller, queue: &WorkQueue<ObjectKey>, budgets: &Informer<PodDisruptionBudget>) {
-        fn follow<K: kube::Resource<DynamicType = ()> + Send + Sync + 'static>(
+        fn follow<K: kube::Resource<DynamicType = ()> + Keep>(
             controller: &Controller,
             owners: &Informer<K>,
             queue: &WorkQueue<ObjectKey>,
@@ -113,20 +113,18 @@ impl Owners {
     }
 
     /// The object that decides how many pods there should be: its UID and that number. None: not of a known kind.
-    fn scale(&self, pod: &Pod) -> Option<(String, i32)> {
-        let meta = &pod.metadata;
-        if let Some(set) = controller_key::<ReplicaSet>(meta).and_then(|k| self.replica_sets.get(&k)) {
-            if let Some(deployment) = controller_key::<Deployment>(&set.metadata).and_then(|k| self.deployments.get(&k))
-            {
+    fn scale(&self, pod: &CachedPod) -> Option<(String, i32)> {
+        if let Some(set) = controller_key::<ReplicaSet>(pod).and_then(|k| self.replica_sets.get(&k)) {
+            if let Some(deployment) = controller_key::<Deployment>(&*set).and_then(|k| self.deployments.get(&k)) {
                 let replicas = deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
                 return Some((deployment.metadata.uid.clone()?, replicas));
             }
             return Some((set.metadata.uid.clone()?, set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)));
         }
-        if let Some(set) = controller_key::<StatefulSet>(meta).and_then(|k| self.stateful_sets.get(&k)) {
+        if let Some(set) = controller_key::<StatefulSet>(pod).and_then(|k| self.stateful_sets.get(&k)) {
             return Some((set.metadata.uid.clone()?, set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)));
         }
-        let key = controller_key::<ReplicationController>(meta)?;
+        let key = controller_key::<ReplicationController>(pod)?;
         let set = self.replication_controllers.get(&key)?;
         Some((set.metadata.uid.clone()?, set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)))
     }
@@ -136,7 +134,7 @@ struct Counter {
     client: Client,
     recorder: EventRecorder,
     budgets: Informer<PodDisruptionBudget>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     owners: Owners,
 }
 
@@ -145,7 +143,7 @@ impl Counter {
         let Some(budget) = self.budgets.get(&key) else { return Ok(Outcome::Done) };
         let (Some(spec), Some(selector)) = (&budget.spec, selector_of(&budget)) else { return Ok(Outcome::Done) };
         let mut pods = self.pods.list_namespace(&key.namespace);
-        pods.retain(|p| selects(&selector, &p.metadata) && !pods::is_finished(p));
+        pods.retain(|p| selects(&selector, &**p) && !pods::is_finished(p));
         if pods.is_empty() {
             self.recorder.event(&*budget, EventType::Normal, "NoPods", "No matching pods found");
         }
@@ -160,10 +158,8 @@ impl Counter {
             }
         };
         let (disrupted, recheck) = disrupted(&old, &pods);
-        let healthy = pods.iter().filter(|p| {
-            let name = p.metadata.name.as_deref().unwrap_or_default();
-            pods::is_ready(p) && !pods::is_terminating(p) && !disrupted.contains_key(name)
-        });
+        let healthy =
+            pods.iter().filter(|p| pods::is_ready(p) && !pods::is_terminating(p) && !disrupted.contains_key(&*p.name));
         let healthy = i32::try_from(healthy.count()).unwrap_or(i32::MAX);
         let allowed = if expected > 0 { (healthy - desired).max(0) } else { 0 };
         let status = PodDisruptionBudgetStatus {
@@ -180,7 +176,7 @@ impl Counter {
     }
 
     /// Pods that there should be, and how many of them must be healthy.
-    async fn expected(&self, spec: &PodDisruptionBudgetSpec, pods: &[Arc<Pod>]) -> Result<(i32, i32), SyncError> {
+    async fn expected(&self, spec: &PodDisruptionBudgetSpec, pods: &[Arc<CachedPod>]) -> Result<(i32, i32), SyncError> {
         let count = i32::try_from(pods.len()).unwrap_or(i32::MAX);
         if let Some(max) = &spec.max_unavailable {
             let expected = self.scale_of_all(pods).await?;
@@ -196,12 +192,11 @@ impl Counter {
     }
 
     /// The sum of the sizes of all that the pods belong to.
-    async fn scale_of_all(&self, pods: &[Arc<Pod>]) -> Result<i32, SyncError> {
+    async fn scale_of_all(&self, pods: &[Arc<CachedPod>]) -> Result<i32, SyncError> {
         let mut scales: BTreeMap<String, i32> = BTreeMap::new();
         for pod in pods {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            let Some(owner) = controller_of(&pod.metadata) else {
-                return Err(SyncError::Invalid(format!("found no controllers for pod {name:?}")));
+            let Some(owner) = &pod.owner else {
+                return Err(SyncError::Invalid(format!("found no controllers for pod {:?}", pod.name)));
             };
             match self.owners.scale(pod) {
                 Some((uid, replicas)) => {
@@ -218,13 +213,12 @@ impl Counter {
     }
 
     /// The size of an owner of another kind, through its scale subresource.
-    async fn foreign_scale(&self, pod: &Pod) -> Result<i32, SyncError> {
-        let Some(owner) = controller_of(&pod.metadata) else { return Ok(0) };
+    async fn foreign_scale(&self, pod: &CachedPod) -> Result<i32, SyncError> {
+        let Some(owner) = &pod.owner else { return Ok(0) };
         let kinds = Kinds::discover(&self.client).await?;
         let unknown = || SyncError::Invalid(format!("{} {} does not have a scale", owner.kind, owner.name));
         let kind = kinds.of_owner(owner).ok_or_else(unknown)?;
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &pod.namespace, &kind.resource);
         match api.get_scale(&owner.name).await {
             Ok(scale) => Ok(scale.spec.and_then(|s| s.replicas).unwrap_or(0)),
             Err(error) if is_code(&error, 404) => Err(unknown()),
@@ -273,11 +267,14 @@ fn verdict(budget: &PodDisruptionBudget, allowed: bool, error: Option<String>) -
 }
 
 /// Pods whose eviction was allowed and that are not gone yet, and when the first of them is given up on.
-fn disrupted(status: &PodDisruptionBudgetStatus, pods: &[Arc<Pod>]) -> (BTreeMap<String, Time>, Option<Duration>) {
+fn disrupted(
+    status: &PodDisruptionBudgetStatus,
+    pods: &[Arc<CachedPod>],
+) -> (BTreeMap<String, Time>, Option<Duration>) {
     let mut left = BTreeMap::new();
     let mut recheck: Option<Duration> = None;
     for (name, since) in status.disrupted_pods.iter().flatten() {
-        let pod = pods.iter().find(|p| p.metadata.name.as_ref() == Some(name));
+        let pod = pods.iter().find(|p| *p.name == **name);
         let still_there = pod.is_some_and(|p| !pods::is_terminating(p));
         if let Some(wait) = clock::until(since, DISRUPTION_MAX).filter(|_| still_there) {
             left.insert(name.clone(), since.clone());

@@ -5,6 +5,7 @@
 
 mod account_tokens;
 mod autoscaler;
+mod cached_pod;
 mod certificates;
 mod clock;
 mod controller;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, PostParams};
 use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
+use crate::cached_pod::CachedPod;
 use crate::clock;
 use crate::controller::{Controller, SyncError, SyncResult, cluster, is_code, replace_status, unless_gone};
 use crate::discovery::{Kind, Kinds};
@@ -21,7 +22,7 @@ const RECHECK: Duration = Duration::from_secs(2);
 
 /// Runs the controller of namespaces.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (namespaces, pods) = (controller.informers.all::<Namespace>(), controller.informers.all::<Pod>());
+    let (namespaces, pods) = (controller.informers.all::<Namespace>(), controller.informers.all::<CachedPod>());
     if !controller.synced(&namespaces).await {
         return Ok(());
     }
@@ -33,7 +34,7 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let known = namespaces.clone();
     controller.watch(&pods, &queue, move |event| {
         let Event::Deleted(pod) = event else { return None };
-        let name = pod.metadata.namespace.clone()?;
+        let name = pod.namespace.to_string();
         let namespace = known.get(&ObjectKey::new("", name.clone()))?;
         namespace.metadata.deletion_timestamp.is_some().then_some(name)
     });

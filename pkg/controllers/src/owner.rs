@@ -8,10 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use kube::api::{Patch, PatchParams};
 use kube::core::{Selector, SelectorExt};
 use kube::{Client, Resource};
-use kube1_client::{Informer, ObjectKey};
+use kube1_client::{Informer, Keep, ObjectKey};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::cached_pod::CachedPod;
 use crate::controller::{SyncError, is_code, namespaced, unless_gone};
 
 /// Index of objects by the UID of their controller.
@@ -19,15 +20,70 @@ pub const BY_CONTROLLER: &str = "controller";
 /// Index of objects without a controller by namespace.
 pub const ORPHANS: &str = "orphans";
 
+type Labels = std::collections::BTreeMap<String, String>;
+
+static NO_LABELS: Labels = Labels::new();
+
+/// What ownership is about of an object in a cache.
+pub trait Owned: Keep {
+    fn uid(&self) -> &str;
+
+    fn labels(&self) -> &Labels;
+
+    /// The reference to its controller.
+    fn controller(&self) -> Option<&OwnerReference>;
+
+    fn is_deleted(&self) -> bool;
+}
+
+impl<K> Owned for K
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
+{
+    fn uid(&self) -> &str {
+        uid(self.meta())
+    }
+
+    fn labels(&self) -> &Labels {
+        self.meta().labels.as_ref().unwrap_or(&NO_LABELS)
+    }
+
+    fn controller(&self) -> Option<&OwnerReference> {
+        controller_of(self.meta())
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.meta().deletion_timestamp.is_some()
+    }
+}
+
+impl Owned for CachedPod {
+    fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn controller(&self) -> Option<&OwnerReference> {
+        self.owner.as_deref()
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.deleted.is_some()
+    }
+}
+
 /// The reference to the object's controller.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.as_ref()?.iter().find(|o| o.controller == Some(true))
 }
 
 /// The key of the object's controller if that is of this kind.
-pub fn controller_key<K: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Option<ObjectKey> {
-    let owner = controller_of(meta).filter(|o| is_kind::<K>(o))?;
-    Some(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone()))
+pub fn controller_key<K: Resource<DynamicType = ()>>(object: &impl Owned) -> Option<ObjectKey> {
+    let owner = object.controller().filter(|o| is_kind::<K>(o))?;
+    Some(ObjectKey::new(object.full_name().0, owner.name.clone()))
 }
 
 fn is_kind<K: Resource<DynamicType = ()>>(owner: &OwnerReference) -> bool {
@@ -57,18 +113,15 @@ pub fn selector(selector: Option<&LabelSelector>) -> Option<Selector> {
     selector.cloned()?.try_into().ok()
 }
 
-pub fn selects(selector: &Selector, meta: &ObjectMeta) -> bool {
-    static NONE: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
-    selector.matches(meta.labels.as_ref().unwrap_or(&NONE))
+pub fn selects(selector: &Selector, object: &impl Owned) -> bool {
+    selector.matches(object.labels())
 }
 
 /// Adds the indexes that [`claim`] needs.
-pub fn index<K: Resource<DynamicType = ()>>(informer: &Informer<K>) {
-    informer.add_index(BY_CONTROLLER, |object: &K| {
-        controller_of(object.meta()).map(|o| o.uid.clone()).into_iter().collect()
-    });
-    informer.add_index(ORPHANS, |object: &K| match controller_of(object.meta()) {
-        None => object.meta().namespace.clone().into_iter().collect(),
+pub fn index<K: Owned>(informer: &Informer<K>) {
+    informer.add_index(BY_CONTROLLER, |object: &K| object.controller().map(|o| o.uid.clone()).into_iter().collect());
+    informer.add_index(ORPHANS, |object: &K| match object.controller() {
+        None => vec![object.full_name().0.to_owned()],
         Some(_) => Vec::new(),
     });
 }
@@ -84,13 +137,13 @@ pub async fn claim<O, K>(
 ) -> Result<Vec<Arc<K>>, SyncError>
 where
     O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Owned<Object: Resource<Scope = NamespaceResourceScope> + Clone + Debug>,
 {
     let meta = owner.meta();
     let deleting = meta.deletion_timestamp.is_some();
     let mut claimed = Vec::new();
     for object in informer.by_index(BY_CONTROLLER, uid(meta)) {
-        if selects(selector, object.meta()) {
+        if selects(selector, &*object) {
             claimed.push(object);
         } else if !deleting {
             release(client, meta, &*object).await?;
@@ -101,7 +154,7 @@ where
     }
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let mut orphans = informer.by_index(ORPHANS, namespace);
-    orphans.retain(|o| o.meta().deletion_timestamp.is_none() && selects(selector, o.meta()));
+    orphans.retain(|o| !o.is_deleted() && selects(selector, &**o));
     if orphans.is_empty() {
         return Ok(claimed);
     }
@@ -129,11 +182,11 @@ where
 async fn adopt<O, K>(client: &Client, owner: &O, object: &K) -> Result<bool, kube::Error>
 where
     O: Resource<DynamicType = ()>,
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Owned<Object: Resource<Scope = NamespaceResourceScope> + Clone + Debug>,
 {
-    let key = ObjectKey::of(object);
-    let patch = json!({"metadata": {"ownerReferences": [reference(owner)], "uid": uid(object.meta())}});
-    let api = namespaced::<K>(client, &key.namespace);
+    let key = object.key();
+    let patch = json!({"metadata": {"ownerReferences": [reference(owner)], "uid": object.uid()}});
+    let api = namespaced::<K::Object>(client, &key.namespace);
     match api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
         Ok(_) => Ok(true),
         // Gone, or claimed by another in the meantime.
@@ -144,12 +197,12 @@ where
 
 async fn release<K>(client: &Client, owner: &ObjectMeta, object: &K) -> Result<(), kube::Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Owned<Object: Resource<Scope = NamespaceResourceScope> + Clone + Debug>,
 {
-    let key = ObjectKey::of(object);
+    let key = object.key();
     let patch = json!({"metadata": {
-        "ownerReferences": [{"$patch": "delete", "uid": uid(owner)}], "uid": uid(object.meta())}});
-    let api = namespaced::<K>(client, &key.namespace);
+        "ownerReferences": [{"$patch": "delete", "uid": uid(owner)}], "uid": object.uid()}});
+    let api = namespaced::<K::Object>(client, &key.namespace);
     match api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
         Err(error) if is_code(&error, 422) => Ok(()),
         result => unless_gone(result),
@@ -161,23 +214,22 @@ where
 pub fn concerned<O, K>(
     event: &kube1_client::Event<K>,
     owners: &Informer<O>,
-    matches: impl Fn(&O, &ObjectMeta) -> bool,
+    matches: impl Fn(&O, &K) -> bool,
 ) -> Vec<ObjectKey>
 where
-    O: Resource<DynamicType = ()>,
-    K: Resource<DynamicType = ()>,
+    O: Resource<DynamicType = ()> + Keep,
+    K: Owned,
 {
-    let meta = event.object().meta();
-    let mut keys: Vec<ObjectKey> = controller_key::<O>(meta).into_iter().collect();
+    let object = &**event.object();
+    let mut keys: Vec<ObjectKey> = controller_key::<O>(object).into_iter().collect();
     if let kube1_client::Event::Updated { old, .. } = event {
-        let before = controller_key::<O>(old.meta());
+        let before = controller_key::<O>(&**old);
         keys.extend(before.filter(|key| !keys.contains(key)));
     }
-    let gone = matches!(event, kube1_client::Event::Deleted(_)) || meta.deletion_timestamp.is_some();
-    if controller_of(meta).is_none() && !gone {
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
-        let adopters = owners.list_namespace(namespace).into_iter().filter(|o| matches(o, meta));
-        keys.extend(adopters.map(|o| ObjectKey::of(&*o)));
+    let gone = matches!(event, kube1_client::Event::Deleted(_)) || object.is_deleted();
+    if object.controller().is_none() && !gone {
+        let adopters = owners.list_namespace(object.full_name().0).into_iter().filter(|o| matches(o, object));
+        keys.extend(adopters.map(|o| o.key()));
     }
     keys
 }
@@ -186,7 +238,6 @@ where
 #[allow(clippy::unwrap_used)]
 mod tests {
     use k8s_openapi::api::apps::v1::ReplicaSet;
-    use k8s_openapi::api::core::v1::Pod;
     use kube1_client::Informers;
     use serde_json::Value;
     use tokio_util::sync::CancellationToken;
@@ -236,7 +287,7 @@ mod tests {
         for (on_server, adopted) in [(Some(replica_set(false)), true), (Some(replica_set(true)), false), (None, false)]
         {
             let (client, stop) = (server(on_server.clone()), CancellationToken::new());
-            let pods = Informers::new(client.clone(), stop.clone()).all::<Pod>();
+            let pods = Informers::new(client.clone(), stop.clone()).all::<CachedPod>();
             index(&pods);
             pods.synced().await;
             match claim(&client, &cached, &selector, &pods).await {

@@ -8,8 +8,9 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Client, Resource};
 /// The server's own words.
 pub use kube1_client::message as reason;
-use kube1_client::{EventRecorder, EventType, ObjectKey};
+use kube1_client::{EventRecorder, EventType, Keep, ObjectKey};
 
+use crate::cached_pod::CachedPod;
 use crate::controller::{is_code, is_namespace_terminating, namespaced};
 use crate::expectations::Expectations;
 
@@ -74,29 +75,32 @@ impl PodControl {
     }
 
     /// Deletes pods at once.
-    pub async fn delete_all<O>(&self, owner: &O, pods: &[Arc<Pod>]) -> Result<(), kube::Error>
+    pub async fn delete_all<O>(&self, owner: &O, pods: &[Arc<CachedPod>]) -> Result<(), kube::Error>
     where
         O: Resource<DynamicType = ()>,
     {
-        let uids = pods.iter().filter_map(|p| p.metadata.uid.clone());
+        let uids = pods.iter().map(|p| p.uid.to_string());
         self.expectations.expect_deletions(&ObjectKey::of(owner), uids);
         let results = join_all(pods.iter().map(|pod| self.delete_expected(owner, pod))).await;
         results.into_iter().collect()
     }
 
-    async fn delete_expected<O: Resource<DynamicType = ()>>(&self, owner: &O, pod: &Pod) -> Result<(), kube::Error> {
+    async fn delete_expected<O: Resource<DynamicType = ()>>(
+        &self,
+        owner: &O,
+        pod: &CachedPod,
+    ) -> Result<(), kube::Error> {
         let deleted = self.delete(owner, pod).await;
         if deleted.as_ref().is_ok_and(|gone| *gone) || deleted.is_err() {
-            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-            self.expectations.deleted(&ObjectKey::of(owner), uid);
+            self.expectations.deleted(&ObjectKey::of(owner), &pod.uid);
         }
         deleted.map(drop)
     }
 
     /// Deletes one pod and tells of it; true if it was gone already.
-    pub async fn delete<O: Resource<DynamicType = ()>>(&self, owner: &O, pod: &Pod) -> Result<bool, kube::Error> {
-        let key = ObjectKey::of(pod);
-        let same = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+    pub async fn delete<O: Resource<DynamicType = ()>>(&self, owner: &O, pod: &CachedPod) -> Result<bool, kube::Error> {
+        let key = pod.key();
+        let same = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
         let params = DeleteParams::default().preconditions(same);
         match namespaced::<Pod>(&self.client, &key.namespace).delete(&key.name, &params).await {
             Ok(_) => {

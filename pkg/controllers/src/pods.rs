@@ -4,94 +4,72 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
+use crate::cached_pod::CachedPod;
 use crate::clock;
 
-pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("")
-}
-
 /// Ended for good.
-pub fn is_finished(pod: &Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
+pub fn is_finished(pod: &CachedPod) -> bool {
+    matches!(pod.phase, "Succeeded" | "Failed")
 }
 
-pub fn is_terminating(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
+pub fn is_terminating(pod: &CachedPod) -> bool {
+    pod.deleted.is_some()
 }
 
 /// Counts as a replica: neither ended nor on its way out.
-pub fn is_active(pod: &Pod) -> bool {
+pub fn is_active(pod: &CachedPod) -> bool {
     !is_finished(pod) && !is_terminating(pod)
 }
 
-pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+pub fn is_ready(pod: &CachedPod) -> bool {
+    pod.ready.as_ref().is_some_and(|(ready, _)| *ready)
 }
 
-pub fn is_ready(pod: &Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|c| c.status == "True")
-}
-
-pub fn node_name(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("")
+/// When the pod became ready, if it is and the time is known.
+fn ready_since(pod: &CachedPod) -> Option<&Time> {
+    pod.ready.as_ref().filter(|(ready, _)| *ready)?.1.as_ref()
 }
 
 /// How long until the pod has been ready for `min_ready` seconds: zero when it has, None when it is not ready.
-pub fn until_available(pod: &Pod, min_ready: i32) -> Option<Duration> {
-    let ready = condition(pod, "Ready").filter(|c| c.status == "True")?;
+pub fn until_available(pod: &CachedPod, min_ready: i32) -> Option<Duration> {
     if min_ready <= 0 {
-        return Some(Duration::ZERO);
+        return is_ready(pod).then_some(Duration::ZERO);
     }
-    let since = ready.last_transition_time.as_ref()?;
-    Some(clock::until(since, min_ready.into()).unwrap_or(Duration::ZERO))
+    Some(clock::until(ready_since(pod)?, min_ready.into()).unwrap_or(Duration::ZERO))
 }
 
-pub fn is_available(pod: &Pod, min_ready: i32) -> bool {
+pub fn is_available(pod: &CachedPod, min_ready: i32) -> bool {
     until_available(pod, min_ready).is_some_and(|left| left.is_zero())
 }
 
 /// The pods' soonest change to available, of those that are ready and not yet available.
-pub fn next_available<'a>(pods: impl IntoIterator<Item = &'a Arc<Pod>>, min_ready: i32) -> Option<Duration> {
+pub fn next_available<'a>(pods: impl IntoIterator<Item = &'a Arc<CachedPod>>, min_ready: i32) -> Option<Duration> {
     pods.into_iter().filter_map(|p| until_available(p, min_ready)).filter(|left| !left.is_zero()).min()
 }
 
-/// Restarts of the container that was restarted most.
-fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
-    statuses.into_iter().flatten().map(|c| c.restart_count).max().unwrap_or(0)
-}
-
 /// Orders pods for scaling down: those whose loss hurts least come first. `crowd` counts a pod's siblings on its node.
-pub fn sort_for_deletion(pods: &mut [Arc<Pod>], crowd: impl Fn(&Pod) -> usize) {
-    let cost = |pod: &Pod| -> i32 {
-        let annotations = pod.metadata.annotations.as_ref();
-        annotations.and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost")?.parse().ok()).unwrap_or(0)
-    };
-    let phase_rank = |pod: &Pod| match phase(pod) {
+pub fn sort_for_deletion(pods: &mut [Arc<CachedPod>], crowd: impl Fn(&CachedPod) -> usize) {
+    let phase_rank = |pod: &CachedPod| match pod.phase {
         "Running" => 2,
         "Pending" => 0,
         _ => 1,
     };
     // Ages are compared by magnitude, so that among equals of about the same age the UID decides.
     let age = |time: Option<&Time>| time.map_or(u32::MAX, |t| clock::since(t).as_secs().max(1).ilog2());
-    let ready_age = |pod: &Pod| {
-        let since = condition(pod, "Ready").filter(|c| c.status == "True").and_then(|c| c.last_transition_time.clone());
-        age(since.as_ref())
-    };
     pods.sort_by_cached_key(|pod| {
         (
-            !node_name(pod).is_empty(),
+            !pod.node.is_empty(),
             phase_rank(pod),
             is_ready(pod),
-            cost(pod),
+            pod.deletion_cost(),
             Reverse(crowd(pod)),
-            if is_ready(pod) { ready_age(pod) } else { 0 },
-            Reverse(restarts(pod)),
-            age(pod.metadata.creation_timestamp.as_ref()),
-            pod.metadata.uid.clone(),
+            if is_ready(pod) { age(ready_since(pod)) } else { 0 },
+            Reverse(pod.restarts.1),
+            age(pod.created.as_ref()),
+            pod.uid.clone(),
         )
     });
 }
@@ -126,21 +104,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cached_pod::tests::cached;
 
     #[test]
     fn unassigned_unready_cheap_and_young_pods_go_first() {
         let old = Time(Timestamp::from_second(1).unwrap());
-        let pod = |name: &str, node: &str, phase: &str, ready: bool, cost: &str| -> Arc<Pod> {
+        let pod = |name: &str, node: &str, phase: &str, ready: bool, cost: &str| {
             let status = if ready { "True" } else { "False" };
-            Arc::new(
-                serde_json::from_value(json!({
-                    "metadata": {"name": name, "uid": name, "creationTimestamp": old,
-                        "annotations": {"controller.kubernetes.io/pod-deletion-cost": cost}},
-                    "spec": {"nodeName": node, "containers": []},
-                    "status": {"phase": phase, "conditions": [{"type": "Ready", "status": status, "lastTransitionTime": old}]},
-                }))
-                .unwrap(),
-            )
+            cached(json!({
+                "metadata": {"name": name, "uid": name, "creationTimestamp": old,
+                    "annotations": {"controller.kubernetes.io/pod-deletion-cost": cost}},
+                "spec": {"nodeName": node, "containers": []},
+                "status": {"phase": phase, "conditions": [{"type": "Ready", "status": status, "lastTransitionTime": old}]},
+            }))
         };
         let mut pods = [
             pod("dear", "n", "Running", true, "9"),
@@ -150,7 +126,7 @@ mod tests {
             pod("unassigned", "", "Pending", false, "0"),
         ];
         sort_for_deletion(&mut pods, |_| 0);
-        let names: Vec<_> = pods.iter().map(|p| p.metadata.name.clone().unwrap()).collect();
+        let names: Vec<_> = pods.iter().map(|p| &*p.name).collect();
         assert_eq!(names, ["unassigned", "pending", "unready", "cheap", "dear"]);
     }
 }

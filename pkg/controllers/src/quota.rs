@@ -5,21 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceQuota, ResourceQuotaStatus, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
+use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, Resource};
 use kube1_api::amounts::{self, Amounts};
 use kube1_api::quantity::Quantity;
 use kube1_api::quota::{in_scopes, usage};
-use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::cached_pod::CachedPod;
 use crate::controller::{Controller, SyncError, SyncResult, namespaced, replace_status, unless_gone};
 use crate::discovery::{Kind, Kinds};
 use crate::pods;
@@ -34,7 +35,7 @@ const PLAIN: [&str; 4] = ["configmaps", "secrets", "replicationcontrollers", "re
 /// Runs the controller of ResourceQuotas.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let quotas = controller.informers.all::<ResourceQuota>();
-    let (pods, services) = (controller.informers.all::<Pod>(), controller.informers.all::<Service>());
+    let (pods, services) = (controller.informers.all::<CachedPod>(), controller.informers.all::<Service>());
     let claims = controller.informers.all::<PersistentVolumeClaim>();
     if !(controller.synced(&quotas).await
         && controller.synced(&pods).await
@@ -72,11 +73,11 @@ fn recount_when<K>(
     queue: &WorkQueue<ObjectKey>,
     frees: impl Fn(&Event<K>) -> bool + Send + Sync + 'static,
 ) where
-    K: Resource<DynamicType = ()> + Send + Sync + 'static,
+    K: Keep,
 {
     let quotas = quotas.clone();
     controller.watch(objects, queue, move |event| {
-        let namespace = frees(event).then(|| event.object().meta().namespace.clone().unwrap_or_default());
+        let namespace = frees(event).then(|| event.object().full_name().0.to_owned());
         let affected = namespace.map(|namespace| quotas.list_namespace(&namespace)).unwrap_or_default();
         affected.iter().map(|q| ObjectKey::of(&**q)).collect::<Vec<_>>()
     });
@@ -86,7 +87,7 @@ fn is_gone<K>(event: &Event<K>) -> bool {
     matches!(event, Event::Deleted(_))
 }
 
-fn has_finished(event: &Event<Pod>) -> bool {
+fn has_finished(event: &Event<CachedPod>) -> bool {
     matches!(event, Event::Updated { old, new } if !pods::is_finished(old) && pods::is_finished(new))
 }
 
@@ -102,7 +103,7 @@ fn is_new(event: &Event<ResourceQuota>) -> bool {
 struct Counter {
     client: Client,
     quotas: Informer<ResourceQuota>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     services: Informer<Service>,
     claims: Informer<PersistentVolumeClaim>,
     watches: Watches,
@@ -122,6 +123,8 @@ impl Counter {
         };
         let running: Vec<_> =
             self.pods.list_namespace(&key.namespace).into_iter().filter(|p| !pods::is_finished(p)).collect();
+        // Whatever else a pod has, quotas look at its specification only.
+        let running: Vec<_> = running.iter().map(|pod| Arc::new(json!({"spec": *pod.spec}))).collect();
         count("pods", &running, &quota, &mut add);
         count("services", &self.services.list_namespace(&key.namespace), &quota, &mut add);
         count("persistentvolumeclaims", &self.claims.list_namespace(&key.namespace), &quota, &mut add);
@@ -255,12 +258,11 @@ async fn recount(client: Client, kind: Kind, quotas: Informer<ResourceQuota>, qu
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::cached_pod::tests::cached;
 
     #[test]
     fn only_what_frees_or_limits_is_counted_again() {
-        let pod = |phase: &str| -> Arc<Pod> {
-            Arc::new(serde_json::from_value(json!({"metadata": {}, "status": {"phase": phase}})).unwrap())
-        };
+        let pod = |phase: &str| cached(json!({"status": {"phase": phase}}));
         let updated = |old, new| Event::Updated { old: pod(old), new: pod(new) };
         let pods = [
             (Event::Added(pod("Pending")), false),

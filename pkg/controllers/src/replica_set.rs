@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
+use crate::cached_pod::CachedPod;
 use crate::controller::{Controller, SyncResult, is_namespace_terminating, namespaced, replace_status};
 use crate::expectations::Expectations;
 use crate::owner::{self, BY_CONTROLLER, claim, concerned, controller_key, controller_of, reference, selects};
@@ -31,12 +32,12 @@ pub async fn run_replication_controllers(controller: Controller) -> Result<(), B
 
 struct Keeper<K> {
     owners: Informer<K>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     control: PodControl,
 }
 
 async fn run<K: Replicas>(controller: Controller) -> Result<(), BoxError> {
-    let (owners, pods) = (controller.informers.all::<K>(), controller.informers.all::<Pod>());
+    let (owners, pods) = (controller.informers.all::<K>(), controller.informers.all::<CachedPod>());
     owner::index(&pods);
     owner::index(&owners);
     let expectations = Expectations::default();
@@ -47,7 +48,7 @@ async fn run<K: Replicas>(controller: Controller) -> Result<(), BoxError> {
     }
     controller.watch(&pods, &queue, move |event| {
         observe::<K>(&seen, event);
-        concerned(event, &known, |owner: &K, meta| owner.pod_selector().is_some_and(|s| selects(&s, meta)))
+        concerned(event, &known, |owner: &K, pod| owner.pod_selector().is_some_and(|s| selects(&s, pod)))
     });
     controller.watch_own(&owners, &queue);
     let control = PodControl { client: controller.client.clone(), recorder: controller.recorder.clone(), expectations };
@@ -61,14 +62,14 @@ async fn run<K: Replicas>(controller: Controller) -> Result<(), BoxError> {
 }
 
 /// Takes what a pod's change shows off the expectations of its owner.
-fn observe<K: Replicas>(expectations: &Expectations, event: &Event<Pod>) {
+fn observe<K: Replicas>(expectations: &Expectations, event: &Event<CachedPod>) {
     let pod = event.object();
-    let Some(key) = controller_key::<K>(&pod.metadata) else { return };
+    let Some(key) = controller_key::<K>(&**pod) else { return };
     if matches!(event, Event::Added(_)) {
         expectations.created(&key);
     }
     if matches!(event, Event::Deleted(_)) || pods::is_terminating(pod) {
-        expectations.deleted(&key, owner::uid(&pod.metadata));
+        expectations.deleted(&key, &pod.uid);
     }
 }
 
@@ -81,7 +82,7 @@ impl<K: Replicas> Keeper<K> {
         let Some(wanted) = owner.wanted() else { return Ok(Outcome::Done) };
         let may_act = self.control.expectations.satisfied(&key);
         let all = claim(&self.control.client, &*owner, &wanted.selector, &self.pods).await?;
-        let active: Vec<Arc<Pod>> = all.iter().filter(|p| pods::is_active(p)).cloned().collect();
+        let active: Vec<Arc<CachedPod>> = all.iter().filter(|p| pods::is_active(p)).cloned().collect();
         let managed = match owner.meta().deletion_timestamp {
             None if may_act => self.manage(&owner, &wanted, &active).await,
             _ => Ok(()),
@@ -93,7 +94,7 @@ impl<K: Replicas> Keeper<K> {
     }
 
     /// Creates missing pods or deletes surplus ones.
-    async fn manage(&self, owner: &K, wanted: &Wanted<'_>, active: &[Arc<Pod>]) -> Result<(), kube::Error> {
+    async fn manage(&self, owner: &K, wanted: &Wanted<'_>, active: &[Arc<CachedPod>]) -> Result<(), kube::Error> {
         let desired = usize::try_from(wanted.replicas).unwrap_or(0);
         if active.len() < desired {
             let key = ObjectKey::of(owner);
@@ -112,18 +113,18 @@ impl<K: Replicas> Keeper<K> {
         let mut victims = active.to_vec();
         if surplus < active.len() {
             let crowd = self.crowd(owner, active);
-            pods::sort_for_deletion(&mut victims, |pod| crowd.get(pods::node_name(pod)).copied().unwrap_or(0));
+            pods::sort_for_deletion(&mut victims, |pod| crowd.get(&*pod.node).copied().unwrap_or(0));
         }
         victims.truncate(surplus);
         self.control.delete_all(owner, &victims).await
     }
 
     /// Active pods by node, of this owner and of its siblings under the same controller.
-    fn crowd(&self, owner: &K, own: &[Arc<Pod>]) -> HashMap<String, usize> {
+    fn crowd(&self, owner: &K, own: &[Arc<CachedPod>]) -> HashMap<String, usize> {
         let mut crowd = HashMap::new();
-        let mut count = |pods: &[Arc<Pod>]| {
+        let mut count = |pods: &[Arc<CachedPod>]| {
             for pod in pods.iter().filter(|p| pods::is_active(p)) {
-                *crowd.entry(pods::node_name(pod).to_owned()).or_insert(0) += 1;
+                *crowd.entry(pod.node.to_string()).or_insert(0) += 1;
             }
         };
         match controller_of(owner.meta()) {
@@ -141,7 +142,7 @@ impl<K: Replicas> Keeper<K> {
         &self,
         owner: &K,
         wanted: &Wanted<'_>,
-        active: &[Arc<Pod>],
+        active: &[Arc<CachedPod>],
         terminating: usize,
         error: Option<&kube::Error>,
     ) -> Result<(), kube::Error> {
@@ -164,13 +165,13 @@ impl<K: Replicas> Keeper<K> {
     }
 }
 
-fn reported<K: Replicas>(owner: &K, wanted: &Wanted<'_>, active: &[Arc<Pod>]) -> Reported {
+fn reported<K: Replicas>(owner: &K, wanted: &Wanted<'_>, active: &[Arc<CachedPod>]) -> Reported {
     let template_labels = wanted.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
     let labels: kube::core::Selector = template_labels.into_iter().collect();
-    let of = |test: &dyn Fn(&Pod) -> bool| count(active.iter().filter(|p| test(p)).count());
+    let of = |test: &dyn Fn(&CachedPod) -> bool| count(active.iter().filter(|p| test(p)).count());
     Reported {
         replicas: count(active.len()),
-        fully_labeled: of(&|p| selects(&labels, &p.metadata)),
+        fully_labeled: of(&|p| selects(&labels, p)),
         ready: of(&pods::is_ready),
         available: of(&|p| pods::is_available(p, wanted.min_ready)),
         terminating: 0,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
-use kube1_client::{Event, Informer, ObjectKey, Outcome, Selection, WorkQueue};
+use kube1_client::{Event, Informer, Keep, ObjectKey, Outcome, Selection, WorkQueue};
 use kube1_supervisor::BoxError;
 
 use crate::controller::{Controller, SyncResult, is_namespace_terminating, namespaced, replace, unless_exists};
@@ -79,7 +79,7 @@ fn created<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
 /// Runs `ensure` for every active namespace, at first and whenever the namespace's object changes.
 async fn run<K, F, Fut>(controller: Controller, objects: Informer<K>, ensure: F) -> Result<(), BoxError>
 where
-    K: kube::Resource<DynamicType = ()> + Send + Sync + 'static,
+    K: Keep,
     F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<(), kube::Error>> + Send + 'static,
 {
@@ -94,7 +94,7 @@ where
     });
     controller.watch(&objects, &queue, |event| match event {
         Event::Added(_) => None,
-        event => event.object().meta().namespace.clone(),
+        event => Some(event.object().full_name().0.to_owned()),
     });
     let sync = |name: String| {
         let (namespaces, ensure) = (namespaces.clone(), ensure.clone());

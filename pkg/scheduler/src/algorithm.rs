@@ -36,11 +36,11 @@ impl Algorithm {
     }
 
     /// The best node for a pod, or why there is none.
-    pub fn schedule(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Result<String, Box<Diagnosis>> {
+    pub fn schedule(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Result<Arc<str>, Box<Diagnosis>> {
         let filters = self.filters(pod, snapshot)?;
         let feasible = self.feasible(pod, &filters, snapshot)?;
         if let [only] = feasible[..] {
-            return Ok(only.name.clone());
+            return Ok(Arc::clone(&only.name));
         }
         Ok(self.best(pod, snapshot, &feasible))
     }
@@ -75,7 +75,7 @@ impl Algorithm {
         let total = snapshot.nodes.len();
         let enough = enough_nodes(total);
         // Where others made room for this pod, it goes first.
-        let nominated = pod.nominated_node().and_then(|name| snapshot.nodes.iter().find(|n| n.name == name));
+        let nominated = pod.nominated_node().and_then(|name| snapshot.nodes.iter().find(|n| *n.name == *name));
         if let Some(node) = nominated.filter(|n| check_with_nominated(filters, n, pod, snapshot).is_ok()) {
             return Ok(vec![&**node]);
         }
@@ -90,7 +90,7 @@ impl Algorithm {
                 Ok(()) => feasible.push(&**node),
                 Err((place, rejection)) => {
                     diagnosis.plugins.insert(self.plugins[place].name());
-                    diagnosis.rejections.insert(node.name.clone(), rejection);
+                    diagnosis.rejections.insert(Arc::clone(&node.name), rejection);
                 }
             }
             if feasible.len() >= enough {
@@ -102,7 +102,7 @@ impl Algorithm {
     }
 
     /// The node of the highest score; one of them at random if there are several.
-    fn best(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot, nodes: &[&NodeInfo]) -> String {
+    fn best(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot, nodes: &[&NodeInfo]) -> Arc<str> {
         let mut totals = vec![0_i64; nodes.len()];
         for plugin in &self.plugins {
             let Some((score, weight)) = plugin.score(pod, snapshot, nodes) else { continue };
@@ -114,7 +114,7 @@ impl Algorithm {
         }
         let max = totals.iter().copied().max().unwrap_or(0);
         let best: Vec<&&NodeInfo> = nodes.iter().zip(&totals).filter(|(_, t)| **t == max).map(|(n, _)| n).collect();
-        best.choose(&mut rand::rng()).map_or_else(String::new, |n| n.name.clone())
+        best.choose(&mut rand::rng()).map_or_else(|| "".into(), |n| Arc::clone(&n.name))
     }
 }
 
@@ -139,7 +139,7 @@ pub fn check_with_nominated(
     pod: &PodInfo,
     snapshot: &Snapshot,
 ) -> Result<(), (usize, Rejection)> {
-    let nominated = snapshot.nominated.get(&node.name).into_iter().flatten();
+    let nominated = snapshot.nominated.get(&*node.name).into_iter().flatten();
     let ahead: Vec<&Arc<PodInfo>> = nominated.filter(|p| p.priority >= pod.priority && p.uid != pod.uid).collect();
     if !ahead.is_empty() {
         let mut crowded = NodeInfo::clone(node);

@@ -33,14 +33,14 @@ pub async fn report_unschedulable(
     nominated: Option<Option<&str>>,
 ) -> Result<(), kube::Error> {
     let mut status = json!({});
-    if !is_reported(&pod.pod, reason, message) {
-        let old = condition(&pod.pod);
-        let since = match old.filter(|c| c.status == "False").and_then(|c| c.last_transition_time.clone()) {
-            Some(time) => time,
-            None => Time(Timestamp::now()),
-        };
+    if !is_reported(pod, reason, message) {
+        let since =
+            match pod.verdict.as_ref().filter(|c| c.status == "False").and_then(|c| c.last_transition_time.clone()) {
+                Some(time) => time,
+                None => Time(Timestamp::now()),
+            };
         status["conditions"] = json!([{"type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-            "observedGeneration": pod.pod.metadata.generation, "lastProbeTime": null, "lastTransitionTime": since}]);
+            "observedGeneration": pod.generation, "lastProbeTime": null, "lastTransitionTime": since}]);
     }
     if let Some(node) = nominated
         && node != pod.nominated_node()
@@ -53,12 +53,8 @@ pub async fn report_unschedulable(
     patch_status(client, pod, status).await
 }
 
-fn condition(pod: &Pod) -> Option<&k8s_openapi::api::core::v1::PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == "PodScheduled")
-}
-
-fn is_reported(pod: &Pod, reason: &str, message: &str) -> bool {
-    condition(pod).is_some_and(|c| {
+fn is_reported(pod: &PodInfo, reason: &str, message: &str) -> bool {
+    pod.verdict.as_ref().is_some_and(|c| {
         c.status == "False" && c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(message)
     })
 }
@@ -79,10 +75,10 @@ async fn patch_status(client: &Client, pod: &PodInfo, status: Value) -> Result<(
 pub async fn evict(client: &Client, pod: &PodInfo, scheduler_name: &str) -> Result<(), kube::Error> {
     let condition = json!([{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
         "message": format!("{scheduler_name}: preempting to accommodate a higher priority pod"),
-        "observedGeneration": pod.pod.metadata.generation, "lastTransitionTime": Time(Timestamp::now())}]);
+        "observedGeneration": pod.generation, "lastTransitionTime": Time(Timestamp::now())}]);
     patch_status(client, pod, json!({"conditions": condition})).await?;
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.key.namespace);
-    let same = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
+    let same = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
     let deleted = api.delete(&pod.key.name, &DeleteParams::default().preconditions(same)).await;
     unless_gone(deleted.map(drop))
 }

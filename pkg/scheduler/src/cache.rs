@@ -13,15 +13,15 @@ use crate::pod_info::PodInfo;
 #[derive(Default)]
 pub struct Cache {
     nodes: BTreeMap<String, Arc<NodeInfo>>,
-    /// Node by pod UID.
-    placed: HashMap<String, Placement>,
+    /// By pod UID.
+    placed: HashMap<Arc<str>, Placement>,
     namespaces: Arc<HashMap<String, Labels>>,
     /// Pods that evictions of others make room for, by UID, with the node.
-    nominated: HashMap<String, (String, Arc<PodInfo>)>,
+    nominated: HashMap<Arc<str>, (String, Arc<PodInfo>)>,
 }
 
 struct Placement {
-    node: String,
+    node: Arc<str>,
     /// Placed here, not yet seen bound through the API.
     assumed: bool,
 }
@@ -75,13 +75,15 @@ impl Cache {
     }
 
     fn place(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
-        let uid = pod.uid.clone();
+        let uid = Arc::clone(&pod.uid);
         self.nominated.remove(&uid);
-        if self.placed.get(&uid).is_some_and(|p| p.node != node) {
+        if self.placed.get(&uid).is_some_and(|p| *p.node != *node) {
             self.remove_pod(&uid);
         }
-        self.entry(node).add_pod(pod);
-        self.placed.insert(uid, Placement { node: node.to_owned(), assumed });
+        let info = self.entry(node);
+        info.add_pod(pod);
+        let node = Arc::clone(&info.name);
+        self.placed.insert(uid, Placement { node, assumed });
     }
 
     /// Takes back an assumption that did not come true. Leaves a pod that the API shows bound.
@@ -107,7 +109,7 @@ impl Cache {
     /// Reserves room for a pod that waits for others to leave; None takes the reservation back.
     pub fn nominate(&mut self, pod: &Arc<PodInfo>, node: Option<&str>) {
         match node {
-            Some(node) => self.nominated.insert(pod.uid.clone(), (node.to_owned(), Arc::clone(pod))),
+            Some(node) => self.nominated.insert(Arc::clone(&pod.uid), (node.to_owned(), Arc::clone(pod))),
             None => self.nominated.remove(&pod.uid),
         };
     }

@@ -85,7 +85,7 @@ pub fn normalize_to_max(scores: &mut [i64], reverse: bool) {
 pub struct Diagnosis {
     pub nodes: usize,
     /// By node name.
-    pub rejections: BTreeMap<String, Rejection>,
+    pub rejections: BTreeMap<Arc<str>, Rejection>,
     /// A reason that holds for all nodes.
     pub for_all: Option<Rejection>,
     pub plugins: BTreeSet<&'static str>,

@@ -13,7 +13,7 @@ use crate::resources::Resources;
 /// A node as the scheduler sees it: what it offers and what its pods, assumed ones included, take.
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
-    pub name: String,
+    pub name: Arc<str>,
     /// Another one after each change; no two states of any nodes share one.
     pub generation: u64,
     /// Absent while pods are known on a node that itself is not.
@@ -22,7 +22,7 @@ pub struct NodeInfo {
     /// Sizes of the images on the node by each of their names.
     pub images: Arc<HashMap<String, i64>>,
     /// By UID.
-    pub pods: BTreeMap<String, Arc<PodInfo>>,
+    pub pods: BTreeMap<Arc<str>, Arc<PodInfo>>,
     pub requested: Resources,
     pub scoring_requested: (i64, i64),
     pub used_ports: BTreeSet<HostPort>,
@@ -34,7 +34,7 @@ static GENERATION: AtomicU64 = AtomicU64::new(1);
 
 impl NodeInfo {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), ..Self::default() }
+        Self { name: name.into(), ..Self::default() }
     }
 
     pub fn set_node(&mut self, node: Option<Arc<Node>>) {
@@ -77,7 +77,7 @@ impl NodeInfo {
         self.scoring_requested.1 += pod.scoring_requests.1;
         self.used_ports.extend(pod.host_ports.iter().cloned());
         self.with_affinity += usize::from(pod.has_affinity());
-        self.pods.insert(pod.uid.clone(), pod);
+        self.pods.insert(Arc::clone(&pod.uid), pod);
         self.changed();
     }
 

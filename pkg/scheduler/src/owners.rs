@@ -39,8 +39,7 @@ impl ClusterOwners {
     }
 
     fn controller_selector(&self, pod: &PodInfo) -> Option<Selector> {
-        let owners = pod.pod.metadata.owner_references.as_deref().unwrap_or(&[]);
-        let owner = owners.iter().find(|o| o.controller == Some(true))?;
+        let owner = pod.owner.as_ref()?;
         let key = ObjectKey::new(pod.key.namespace.clone(), owner.name.clone());
         match owner.kind.as_str() {
             "ReplicaSet" => selector(Some(&self.replica_sets.get(&key)?.spec.as_ref()?.selector)),

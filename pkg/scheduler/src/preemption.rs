@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::jiff::Timestamp;
 use kube::core::SelectorExt;
 
 use crate::algorithm::{Filters, check, clone_filters};
@@ -45,7 +44,7 @@ pub fn find(
     diagnosis: &Diagnosis,
     budgets: &[Arc<PodDisruptionBudget>],
 ) -> Result<Preemption, NoPreemption> {
-    if pod.spec().and_then(|s| s.preemption_policy.as_deref()) == Some("Never") {
+    if pod.spec.preemption_policy.as_deref() == Some("Never") {
         return Err(NoPreemption::new("not eligible due to preemptionPolicy=Never.", true));
     }
     if waits_for_victims(pod, snapshot) {
@@ -73,16 +72,9 @@ pub fn find(
 /// Whether pods that were evicted for this one are still leaving its nominated node.
 fn waits_for_victims(pod: &PodInfo, snapshot: &Snapshot) -> bool {
     let Some(name) = pod.nominated_node() else { return false };
-    let node = snapshot.nodes.iter().find(|n| n.name == name);
-    let leaving = |p: &Arc<PodInfo>| p.is_terminating() && p.priority < pod.priority && was_preempted(p);
+    let node = snapshot.nodes.iter().find(|n| *n.name == *name);
+    let leaving = |p: &Arc<PodInfo>| p.is_terminating() && p.priority < pod.priority && p.preempted;
     node.is_some_and(|n| n.pods.values().any(leaving))
-}
-
-fn was_preempted(pod: &PodInfo) -> bool {
-    let conditions = pod.pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or(&[]);
-    conditions.iter().any(|c| {
-        c.type_ == "DisruptionTarget" && c.status == "True" && c.reason.as_deref() == Some("PreemptionByScheduler")
-    })
 }
 
 /// Fewest broken budgets, then the least important victims, then few of them, then the ones that ran shortest.
@@ -91,12 +83,8 @@ fn cost(preemption: &Preemption) -> impl Ord + use<> {
     let highest = victims.iter().map(|p| p.priority).max();
     // Shifted, so that several victims of negative priority cost more than one.
     let sum: i64 = victims.iter().map(|p| i64::from(p.priority) - i64::from(i32::MIN)).sum();
-    let earliest = victims.iter().filter(|p| Some(p.priority) == highest).filter_map(|p| start_time(p)).min();
+    let earliest = victims.iter().filter(|p| Some(p.priority) == highest).filter_map(|p| p.started.clone()).min();
     (preemption.violations, highest, sum, victims.len(), Reverse(earliest))
-}
-
-fn start_time(pod: &PodInfo) -> Option<Timestamp> {
-    pod.pod.status.as_ref()?.start_time.as_ref().map(|t| t.0)
 }
 
 /// A copy of a node and the filters, on which removals are tried.
@@ -141,9 +129,9 @@ fn victims_on(
     if candidates.is_empty() {
         return Err(Rejection::resolvable("No preemption victims found for incoming pod"));
     }
-    candidates.sort_by_key(|p| (Reverse(p.priority), start_time(p)));
+    candidates.sort_by_key(|p| (Reverse(p.priority), p.started.clone()));
     let mut trial = Trial { node: NodeInfo::clone(node), filters: clone_filters(filters), snapshot };
-    let ahead = snapshot.nominated.get(&node.name).into_iter().flatten();
+    let ahead = snapshot.nominated.get(&*node.name).into_iter().flatten();
     for other in ahead.filter(|p| p.priority >= pod.priority && p.uid != pod.uid) {
         trial.add(other);
     }
@@ -167,7 +155,7 @@ fn victims_on(
         reprieve(pod, &mut victims);
     }
     victims.sort_by_key(|p| Reverse(p.priority));
-    Ok(Preemption { node: node.name.clone(), victims, violations })
+    Ok(Preemption { node: node.name.to_string(), victims, violations })
 }
 
 type Pods = Vec<Arc<PodInfo>>;

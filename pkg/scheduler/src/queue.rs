@@ -69,10 +69,10 @@ struct Entry {
 
 #[derive(Default)]
 struct State {
-    entries: HashMap<String, Entry>,
-    active: BTreeSet<(Reverse<i32>, u64, String)>,
-    backoff: BTreeSet<(Instant, String)>,
-    unschedulable: BTreeSet<(Instant, String)>,
+    entries: HashMap<Arc<str>, Entry>,
+    active: BTreeSet<(Reverse<i32>, u64, Arc<str>)>,
+    backoff: BTreeSet<(Instant, Arc<str>)>,
+    unschedulable: BTreeSet<(Instant, Arc<str>)>,
     sequence: u64,
     /// Events so far, and the number of the last one of each kind.
     events: u64,
@@ -168,7 +168,7 @@ impl Queue {
             state.last_event[bit] = number;
         }
         let waiting = state.unschedulable.iter().map(|(_, uid)| uid);
-        let woken: Vec<String> = waiting
+        let woken: Vec<Arc<str>> = waiting
             .filter(|uid| state.entries.get(*uid).is_some_and(|e| e.wanted.intersects(events)))
             .cloned()
             .collect();
@@ -184,17 +184,18 @@ impl Queue {
 
 impl State {
     fn set(&mut self, pod: Arc<PodInfo>) -> bool {
-        let uid = pod.uid.clone();
+        let uid = Arc::clone(&pod.uid);
         let gated = pod.is_gated();
         let Some(entry) = self.entries.get_mut(&uid) else {
             let place = Place::Gated;
-            self.entries.insert(uid.clone(), Entry { pod, place, attempts: 0, wanted: Events::NONE, failed: false });
+            self.entries
+                .insert(Arc::clone(&uid), Entry { pod, place, attempts: 0, wanted: Events::NONE, failed: false });
             if !gated {
                 self.activate(&uid);
             }
             return !gated;
         };
-        let changed = entry.pod.spec() != pod.spec() || entry.pod.labels() != pod.labels();
+        let changed = entry.pod.asks_differently(&pod);
         let place = entry.place;
         entry.pod = pod;
         match place {
@@ -209,13 +210,13 @@ impl State {
         let Some(entry) = self.entries.get(uid) else { return };
         match entry.place {
             Place::Active(sequence) => {
-                self.active.remove(&(Reverse(entry.pod.priority), sequence, uid.to_owned()));
+                self.active.remove(&(Reverse(entry.pod.priority), sequence, Arc::clone(&entry.pod.uid)));
             }
             Place::Backoff(at) => {
-                self.backoff.remove(&(at, uid.to_owned()));
+                self.backoff.remove(&(at, Arc::clone(&entry.pod.uid)));
             }
             Place::Unschedulable(at) => {
-                self.unschedulable.remove(&(at, uid.to_owned()));
+                self.unschedulable.remove(&(at, Arc::clone(&entry.pod.uid)));
             }
             Place::InFlight(_) | Place::Gated => {}
         }
@@ -227,13 +228,13 @@ impl State {
         entry.place = place;
         match place {
             Place::Active(sequence) => {
-                self.active.insert((Reverse(entry.pod.priority), sequence, uid.to_owned()));
+                self.active.insert((Reverse(entry.pod.priority), sequence, Arc::clone(&entry.pod.uid)));
             }
             Place::Backoff(at) => {
-                self.backoff.insert((at, uid.to_owned()));
+                self.backoff.insert((at, Arc::clone(&entry.pod.uid)));
             }
             Place::Unschedulable(at) => {
-                self.unschedulable.insert((at, uid.to_owned()));
+                self.unschedulable.insert((at, Arc::clone(&entry.pod.uid)));
             }
             Place::InFlight(_) | Place::Gated => {}
         }
@@ -265,7 +266,7 @@ impl State {
         let uid = match self.active.first() {
             Some((_, _, uid)) => uid.clone(),
             None => {
-                let ready = |uid: &String| self.entries.get(uid).is_some_and(|e| !e.failed);
+                let ready = |uid: &Arc<str>| self.entries.get(uid).is_some_and(|e| !e.failed);
                 self.backoff.iter().map(|(_, uid)| uid).find(|uid| ready(uid))?.clone()
             }
         };
@@ -276,7 +277,7 @@ impl State {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let first = |set: &BTreeSet<(Instant, String)>| set.first().map(|(at, _)| *at);
+        let first = |set: &BTreeSet<(Instant, Arc<str>)>| set.first().map(|(at, _)| *at);
         [first(&self.backoff), first(&self.unschedulable)].into_iter().flatten().min()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
 use kube1_client::{EventRecorder, EventType, Informer, Informers, LeaderElection, Selection};
@@ -98,7 +98,7 @@ impl Run {
         let state = Arc::new(State::default());
         let unfinished =
             Selection { field_selector: "status.phase!=Succeeded,status.phase!=Failed".into(), ..Selection::default() };
-        let (nodes, pods) = (informers.all::<Node>(), informers.select::<Pod>(unfinished));
+        let (nodes, pods) = (informers.all::<Node>(), informers.select::<PodInfo>(unfinished));
         let (namespaces, budgets) = (informers.all::<Namespace>(), informers.all::<PodDisruptionBudget>());
         let (volumes, owners) = (ClusterVolumes::new(informers), ClusterOwners::new(informers));
         follow(&state, NAME, &nodes, &pods, &namespaces);
@@ -125,7 +125,7 @@ impl Run {
     }
 
     fn place(&self, pod: &Arc<PodInfo>, node: &str, snapshot: &Snapshot, tasks: &mut JoinSet<()>) {
-        let info = snapshot.nodes.iter().find(|n| n.name == node);
+        let info = snapshot.nodes.iter().find(|n| *n.name == *node);
         let volumes = info.map(|info| self.volumes.plan(pod, info)).unwrap_or_default();
         self.state.cache.lock().assume(Arc::clone(pod), node);
         let binding = Placing {
@@ -159,7 +159,7 @@ impl Run {
         }
         let message = diagnosis.message();
         tracing::debug!(pod = %pod.key, message, "pod cannot be scheduled");
-        self.recorder.event(&*pod.pod, EventType::Warning, "FailedScheduling", message.clone());
+        self.recorder.event_for(pod.reference(), EventType::Warning, "FailedScheduling", message.clone());
         self.state.queue.unschedulable(&pod.uid, self.algorithm.wanted_events(&diagnosis));
         let (client, pod) = (self.client.clone(), Arc::clone(pod));
         tasks.spawn(async move {
@@ -198,7 +198,7 @@ impl Run {
                 match bind::evict(&client, victim, NAME).await {
                     Ok(()) => {
                         let message = format!("Preempted by pod {uid} on node {node}");
-                        recorder.event(&*victim.pod, EventType::Normal, "Preempted", message);
+                        recorder.event_for(victim.reference(), EventType::Normal, "Preempted", message);
                     }
                     Err(error) => {
                         tracing::warn!(pod = %victim.key, %error, "cannot evict a pod for a more important one")
@@ -246,7 +246,7 @@ impl Placing {
             Ok(()) => {
                 self.state.queue.remove(&self.pod.uid);
                 let message = format!("Successfully assigned {key} to {}", self.node);
-                self.recorder.event(&*self.pod.pod, EventType::Normal, "Scheduled", message);
+                self.recorder.event_for(self.pod.reference(), EventType::Normal, "Scheduled", message);
             }
             Err(error) => {
                 tracing::debug!(pod = %key, node = self.node, %error, "cannot bind the pod");
@@ -255,7 +255,7 @@ impl Placing {
                 self.state.queue.failed(&self.pod.uid);
                 if waits {
                     let message = error.to_string();
-                    self.recorder.event(&*self.pod.pod, EventType::Warning, "FailedScheduling", message);
+                    self.recorder.event_for(self.pod.reference(), EventType::Warning, "FailedScheduling", message);
                 }
             }
         }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
+use kube1_client::Keep;
 use serde_json::{Value, json};
 
 use crate::pod_info::PodInfo;
@@ -32,7 +33,7 @@ pub fn pod_with(name: &str, cpu: &str, labels: Value, mut spec: Value) -> Arc<Po
     }
     let pod = json!({"metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "labels": labels},
         "spec": spec});
-    Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())))
+    Arc::new(PodInfo::keep(serde_json::from_value(pod).unwrap()))
 }
 
 struct Nothing;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::framework::Rejection;
 use crate::labels::{of, selector};
 use crate::node_info::NodeInfo;
-use crate::plugins::{VolumeDecision, Volumes, claim_names, volume_reaches};
+use crate::plugins::{VolumeDecision, Volumes, volume_reaches};
 use crate::pod_info::PodInfo;
 
 /// How long a pod waits for its volumes to be made.
@@ -168,7 +168,7 @@ impl ClusterVolumes {
         if claim.metadata.deletion_timestamp.is_some() {
             return rejected(format!("persistentvolumeclaim \"{name}\" is being deleted"));
         }
-        let owned = claim.metadata.owner_references.iter().flatten().any(|o| o.uid == pod.uid);
+        let owned = claim.metadata.owner_references.iter().flatten().any(|o| *o.uid == *pod.uid);
         if ephemeral && !owned {
             return rejected(format!("persistentvolumeclaim \"{name}\" was not created for the pod"));
         }
@@ -201,8 +201,7 @@ impl ClusterVolumes {
 
 impl Volumes for ClusterVolumes {
     fn decide(&self, pod: &PodInfo) -> Result<Vec<VolumeDecision>, Rejection> {
-        let names = claim_names(pod);
-        names.iter().map(|(name, ephemeral)| self.decide_claim(pod, name, *ephemeral)).collect()
+        pod.claims.iter().map(|claim| self.decide_claim(pod, &claim.name, claim.ephemeral)).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube1_client::{Event, Informer};
 use parking_lot::Mutex;
 
@@ -22,7 +22,7 @@ pub fn follow(
     state: &Arc<State>,
     scheduler_name: &'static str,
     nodes: &Informer<Node>,
-    pods: &Informer<Pod>,
+    pods: &Informer<PodInfo>,
     namespaces: &Informer<Namespace>,
 ) {
     let own = Arc::clone(state);
@@ -49,8 +49,8 @@ impl State {
         }
     }
 
-    fn pod_changed(&self, event: &Event<Pod>, scheduler_name: &str) {
-        let pod = Arc::new(PodInfo::new(Arc::clone(event.object())));
+    fn pod_changed(&self, event: &Event<PodInfo>, scheduler_name: &str) {
+        let pod = Arc::clone(event.object());
         if matches!(event, Event::Deleted(_)) {
             self.queue.remove(&pod.uid);
             if self.cache.lock().remove_pod(&pod.uid) {
@@ -67,7 +67,7 @@ impl State {
             }
             return;
         }
-        let ours = pod.spec().and_then(|s| s.scheduler_name.as_deref()).unwrap_or("default-scheduler");
+        let ours = pod.spec.scheduler_name.as_deref().unwrap_or("default-scheduler");
         if ours != scheduler_name {
             return;
         }
@@ -82,9 +82,7 @@ impl State {
             return;
         }
         let lost_nomination = match event {
-            Event::Updated { old, .. } => {
-                old.status.as_ref().is_some_and(|s| s.nominated_node_name.is_some()) && pod.nominated_node().is_none()
-            }
+            Event::Updated { old, .. } => old.nominated_node().is_some() && pod.nominated_node().is_none(),
             _ => false,
         };
         if pod.nominated_node().is_some() || lost_nomination {
@@ -125,14 +123,14 @@ fn node_events(old: &Node, new: &Node) -> Events {
 }
 
 /// What the change of a pod on a node means for pods that wait.
-fn placed_events(event: &Event<Pod>, pod: &PodInfo) -> Events {
+fn placed_events(event: &Event<PodInfo>, pod: &PodInfo) -> Events {
     let Event::Updated { old, .. } = event else { return Events::POD_PLACED };
-    let was_placed = old.spec.as_ref().is_some_and(|s| s.node_name.is_some());
+    let was_placed = old.node_name().is_some();
     let mut events = Events::NONE;
-    if !was_placed || old.metadata.labels != pod.pod.metadata.labels {
+    if !was_placed || old.labels() != pod.labels() {
         events = events | Events::POD_PLACED;
     }
-    if was_placed && crate::resources::pod_requests(old) != pod.requests {
+    if was_placed && old.requests != pod.requests {
         events = events | Events::POD_GONE;
     }
     events

@@ -7,12 +7,12 @@ use std::time::Duration;
 use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricStatus, MetricSpec, MetricStatus, MetricTarget, MetricValueStatus, ResourceMetricStatus,
 };
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use kube::Client;
 use kube1_api::quantity::Quantity;
 use serde::Deserialize;
 
+use crate::cached_pod::CachedPod;
 use crate::clock;
 use crate::pod_control::reason;
 use crate::pods;
@@ -68,7 +68,7 @@ pub async fn judge(
     metric: &MetricSpec,
     namespace: &str,
     selector: &str,
-    pods: &[Arc<Pod>],
+    pods: &[Arc<CachedPod>],
     current: i32,
 ) -> Result<Recommendation, MetricError> {
     let source = match (&metric.resource, &metric.container_resource) {
@@ -135,8 +135,8 @@ async fn usage(
 }
 
 /// Thousandths that a pod asks for.
-fn request(pod: &Pod, source: &Source<'_>) -> Option<i64> {
-    let spec = pod.spec.as_ref()?;
+fn request(pod: &CachedPod, source: &Source<'_>) -> Option<i64> {
+    let spec = &pod.spec;
     let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let counted = spec.containers.iter().chain(sidecars).filter(|c| source.container.is_none_or(|n| c.name == n));
     let of = |c: &k8s_openapi::api::core::v1::Container| {
@@ -147,33 +147,31 @@ fn request(pod: &Pod, source: &Source<'_>) -> Option<i64> {
 }
 
 /// Whether a pod's usage cannot be taken for its normal one yet.
-fn is_starting(pod: &Pod, resource: &str) -> bool {
+fn is_starting(pod: &CachedPod, resource: &str) -> bool {
     if resource != "cpu" {
         return false;
     }
-    let started = pod.status.as_ref().and_then(|s| s.start_time.as_ref());
-    let Some((ready, started)) = pods::condition(pod, "Ready").zip(started) else { return true };
-    let since = ready.last_transition_time.as_ref();
+    let Some(((ready, since), started)) = pod.ready.as_ref().zip(pod.started.as_ref()) else { return true };
+    let since = since.as_ref();
     if clock::since(started) < CPU_START {
-        return ready.status != "True" || since.is_some_and(|t| clock::between(started, t) < Duration::ZERO);
+        return !ready || since.is_some_and(|t| clock::between(started, t) < Duration::ZERO);
     }
     // Never ready since its start.
-    ready.status != "True" && since.is_some_and(|t| clock::between(started, t) < READY_DELAY)
+    !ready && since.is_some_and(|t| clock::between(started, t) < READY_DELAY)
 }
 
 fn recommend(
     source: &Source<'_>,
-    pods: &[Arc<Pod>],
+    pods: &[Arc<CachedPod>],
     used: &BTreeMap<String, i64>,
     current: i32,
     metric: &MetricSpec,
 ) -> Result<Recommendation, MetricError> {
     let (mut counted, mut starting, mut missing) = (Vec::new(), 0, 0);
     for pod in pods.iter().filter(|p| pods::is_active(p)) {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        if pods::phase(pod) == "Pending" || is_starting(pod, source.resource) {
+        if pod.phase == "Pending" || is_starting(pod, source.resource) {
             starting += 1;
-        } else if let Some(usage) = used.get(name) {
+        } else if let Some(usage) = used.get(&*pod.name) {
             counted.push((Arc::clone(pod), *usage));
         } else {
             missing += 1;
@@ -208,14 +206,14 @@ struct Measure {
 
 impl Measure {
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
-    fn of(source: &Source<'_>, counted: &[(Arc<Pod>, i64)]) -> Result<Self, MetricError> {
+    fn of(source: &Source<'_>, counted: &[(Arc<CachedPod>, i64)]) -> Result<Self, MetricError> {
         let used: i64 = counted.iter().map(|(_, usage)| usage).sum();
         let average = used / i64::try_from(counted.len()).unwrap_or(1).max(1);
         if let Some(target) = source.target.average_utilization {
             let mut requested = 0;
             for (pod, _) in counted {
-                let name = pod.metadata.name.as_deref().unwrap_or_default();
-                let missing = || failed(source, &format!("missing request for {} in pod {name}", source.resource));
+                let missing =
+                    || failed(source, &format!("missing request for {} in pod {}", source.resource, pod.name));
                 requested += request(pod, source).ok_or_else(missing)?;
             }
             if requested == 0 {
@@ -281,16 +279,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cached_pod::tests::cached;
 
-    fn pod(name: &str, phase: &str) -> Arc<Pod> {
+    fn pod(name: &str, phase: &str) -> Arc<CachedPod> {
         let long_ago = "2020-01-01T00:00:00Z";
-        Arc::new(
-            serde_json::from_value(json!({"metadata": {"name": name},
-                "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]},
-                "status": {"phase": phase, "startTime": long_ago,
-                    "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": long_ago}]}}))
-            .unwrap(),
-        )
+        cached(json!({"metadata": {"name": name},
+            "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]},
+            "status": {"phase": phase, "startTime": long_ago,
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": long_ago}]}}))
     }
 
     #[test]
@@ -300,7 +296,7 @@ mod tests {
         .unwrap();
         let target = &metric.resource.as_ref().unwrap().target;
         let source = Source { resource: "cpu", container: None, target };
-        let get = |pods: &[Arc<Pod>], used: &[(&str, i64)]| {
+        let get = |pods: &[Arc<CachedPod>], used: &[(&str, i64)]| {
             let used = used.iter().map(|(n, u)| ((*n).to_owned(), *u)).collect();
             recommend(&source, pods, &used, count(pods.len()), &metric).map(|r| r.replicas).unwrap_or(-1)
         };

@@ -12,7 +12,6 @@ use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerSpec,
     HorizontalPodAutoscalerStatus,
 };
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, DynamicObject, PostParams};
 use kube1_api::selector::LabelSelector;
@@ -21,6 +20,7 @@ use kube1_supervisor::BoxError;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::cached_pod::CachedPod;
 use crate::clock;
 use crate::controller::{Controller, SyncError, SyncResult, namespaced, replace_status, unless_gone};
 use crate::discovery::Kinds;
@@ -34,7 +34,7 @@ const PERIOD: Duration = Duration::from_secs(15);
 /// Runs the controller of HorizontalPodAutoscalers.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let scalers = controller.informers.all::<HorizontalPodAutoscaler>();
-    let pods = controller.informers.all::<Pod>();
+    let pods = controller.informers.all::<CachedPod>();
     if !(controller.synced(&scalers).await && controller.synced(&pods).await) {
         return Ok(());
     }
@@ -59,7 +59,7 @@ struct Autoscaler {
     client: Client,
     recorder: EventRecorder,
     scalers: Informer<HorizontalPodAutoscaler>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     histories: Mutex<HashMap<ObjectKey, History>>,
 }
 
@@ -214,7 +214,7 @@ impl Autoscaler {
             set(status, ACTIVE, "False", "InvalidSelector", message);
             return None;
         };
-        let labels = |p: &Arc<Pod>| selector.matches(|key| p.metadata.labels.as_ref()?.get(key).map(String::as_str));
+        let labels = |p: &Arc<CachedPod>| selector.matches(|key| p.labels.get(key).map(String::as_str));
         let pods: Vec<_> = self.pods.list_namespace(&key.namespace).into_iter().filter(labels).collect();
         let (mut best, mut statuses, mut failure) = (None::<(i32, String)>, Vec::new(), None);
         for metric in spec.metrics.iter().flatten() {

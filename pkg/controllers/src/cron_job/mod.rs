@@ -35,7 +35,7 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         return Ok(());
     }
     let queue = WorkQueue::new();
-    controller.watch(&jobs, &queue, |event| controller_key::<CronJob>(&event.object().metadata));
+    controller.watch(&jobs, &queue, |event| controller_key::<CronJob>(&**event.object()));
     controller.watch_own(&crons, &queue);
     let starter = Arc::new(Starter { controller: controller.clone(), crons, jobs });
     let sync = |key| {

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::Selector;
-use kube1_client::{Event, EventType, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, EventType, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
+use crate::cached_pod::CachedPod;
 use crate::controller::{Controller, SyncError, SyncResult, namespaced, replace_status, unless_gone};
 use crate::expectations::Expectations;
 use crate::history::{self, History, REVISION_LABEL, Wanted};
@@ -21,11 +22,12 @@ use crate::owner::{self, claim, concerned, controller_key, selector, selects};
 use crate::pod_control::PodControl;
 use crate::pods;
 use backoff::Backoff;
-use placement::{Placement, target_node};
+use placement::Placement;
+pub use placement::target_node;
 
 /// Runs the controller of DaemonSets.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (sets, pods) = (controller.informers.all::<DaemonSet>(), controller.informers.all::<Pod>());
+    let (sets, pods) = (controller.informers.all::<DaemonSet>(), controller.informers.all::<CachedPod>());
     let (nodes, revisions) = (controller.informers.all::<Node>(), controller.informers.all::<ControllerRevision>());
     owner::index(&pods);
     owner::index(&revisions);
@@ -40,9 +42,9 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (seen, known) = (expectations.clone(), sets.clone());
     controller.watch(&pods, &queue, move |event| {
         observe(&seen, event);
-        concerned(event, &known, |set: &DaemonSet, meta| selector_of(set).is_some_and(|s| selects(&s, meta)))
+        concerned(event, &known, |set: &DaemonSet, pod| selector_of(set).is_some_and(|s| selects(&s, pod)))
     });
-    controller.watch(&revisions, &queue, |event| controller_key::<DaemonSet>(&event.object().metadata));
+    controller.watch(&revisions, &queue, |event| controller_key::<DaemonSet>(&**event.object()));
     let known = sets.clone();
     controller.watch(&nodes, &queue, move |event| {
         let concerned = |set: &Arc<DaemonSet>| match event {
@@ -67,14 +69,14 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn observe(expectations: &Expectations, event: &Event<Pod>) {
+fn observe(expectations: &Expectations, event: &Event<CachedPod>) {
     let pod = event.object();
-    let Some(key) = controller_key::<DaemonSet>(&pod.metadata) else { return };
+    let Some(key) = controller_key::<DaemonSet>(&**pod) else { return };
     if matches!(event, Event::Added(_)) {
         expectations.created(&key);
     }
     if matches!(event, Event::Deleted(_)) || pods::is_terminating(pod) {
-        expectations.deleted(&key, owner::uid(&pod.metadata));
+        expectations.deleted(&key, &pod.uid);
     }
 }
 
@@ -84,7 +86,7 @@ fn selector_of(set: &DaemonSet) -> Option<Selector> {
 
 struct Keeper {
     sets: Informer<DaemonSet>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     nodes: Informer<Node>,
     revisions: Informer<ControllerRevision>,
     control: PodControl,
@@ -94,7 +96,7 @@ struct Keeper {
 }
 
 /// Pods by the node they are on, or meant for.
-type ByNode = BTreeMap<String, Vec<Arc<Pod>>>;
+type ByNode = BTreeMap<String, Vec<Arc<CachedPod>>>;
 
 impl Keeper {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
@@ -134,12 +136,12 @@ impl Keeper {
     async fn pods_by_node(&self, set: &DaemonSet, selector: &Selector) -> Result<ByNode, SyncError> {
         let mut by_node = ByNode::new();
         for pod in claim(&self.control.client, set, selector, &self.pods).await? {
-            if let Some(node) = target_node(&pod) {
-                by_node.entry(node.to_owned()).or_default().push(pod);
+            if let Some(node) = pod.target_node().map(str::to_owned) {
+                by_node.entry(node).or_default().push(pod);
             }
         }
         for pods in by_node.values_mut() {
-            pods.sort_by_key(|p| (p.metadata.creation_timestamp.clone(), p.metadata.name.clone()));
+            pods.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
         }
         Ok(by_node)
     }
@@ -165,11 +167,11 @@ impl Keeper {
         let known = |name: &String| self.nodes.get(&ObjectKey::new("", name.clone())).is_some();
         // Pods that wait for a node that is gone would wait for ever; those that ran on it are the pod collector's.
         let lost = by_node.iter().filter(|(name, _)| !known(name)).flat_map(|(_, pods)| pods);
-        delete.extend(lost.filter(|p| pods::node_name(p).is_empty() && !pods::is_terminating(p)).cloned());
+        delete.extend(lost.filter(|p| p.node.is_empty() && !pods::is_terminating(p)).cloned());
         self.apply(set, create, &delete).await
     }
 
-    async fn apply(&self, set: &DaemonSet, create: Vec<Pod>, delete: &[Arc<Pod>]) -> Result<(), SyncError> {
+    async fn apply(&self, set: &DaemonSet, create: Vec<Pod>, delete: &[Arc<CachedPod>]) -> Result<(), SyncError> {
         let deleted = self.control.delete_all(set, delete).await;
         self.control.create_all(set, create).await?;
         Ok(deleted?)
@@ -181,27 +183,25 @@ impl Keeper {
         set: &DaemonSet,
         spec: &DaemonSetSpec,
         node: &str,
-        own: &[Arc<Pod>],
+        own: &[Arc<CachedPod>],
         hash: &str,
-    ) -> Vec<Arc<Pod>> {
+    ) -> Vec<Arc<CachedPod>> {
         let mut surplus = Vec::new();
         let mut running = Vec::new();
         for pod in own.iter().filter(|p| !pods::is_terminating(p)) {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            match pods::phase(pod) {
+            let key = pod.key();
+            match pod.phase {
                 "Failed" => {
                     if let Err(left) = self.backoff.replace(owner::uid(&set.metadata), node) {
                         self.queue.add_after(ObjectKey::of(set), left);
                         continue;
                     }
-                    let message =
-                        format!("Found failed daemon pod {}/{name} on node {node}, will try to kill it", ns(pod));
+                    let message = format!("Found failed daemon pod {key} on node {node}, will try to kill it");
                     self.control.recorder.event(set, EventType::Warning, "FailedDaemonPod", message);
                     surplus.push(Arc::clone(pod));
                 }
                 "Succeeded" => {
-                    let message =
-                        format!("Found succeeded daemon pod {}/{name} on node {node}, will try to delete it", ns(pod));
+                    let message = format!("Found succeeded daemon pod {key} on node {node}, will try to delete it");
                     self.control.recorder.event(set, EventType::Normal, "SucceededDaemonPod", message);
                     surplus.push(Arc::clone(pod));
                 }
@@ -212,7 +212,7 @@ impl Keeper {
             surplus.extend(update::replaced(&running, hash, spec.min_ready_seconds.unwrap_or(0)));
         } else {
             // The oldest that is assigned stays.
-            running.sort_by_key(|p| pods::node_name(p).is_empty());
+            running.sort_by_key(|p| p.node.is_empty());
             surplus.extend(running.into_iter().skip(1).cloned());
         }
         surplus
@@ -268,14 +268,10 @@ impl Keeper {
     }
 }
 
-fn ns(pod: &Pod) -> &str {
-    pod.metadata.namespace.as_deref().unwrap_or_default()
-}
-
 fn revision_hash(revision: &ControllerRevision) -> &str {
     revision.metadata.labels.as_ref().and_then(|l| l.get(REVISION_LABEL)).map(String::as_str).unwrap_or_default()
 }
 
-fn has_hash(pod: &Pod, hash: &str) -> bool {
-    pod.metadata.labels.as_ref().and_then(|l| l.get(REVISION_LABEL)).is_some_and(|h| h == hash)
+fn has_hash(pod: &CachedPod, hash: &str) -> bool {
+    pod.labels.get(REVISION_LABEL).is_some_and(|h| h == hash)
 }

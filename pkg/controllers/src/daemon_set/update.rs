@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::placement::Placement;
 use super::{ByNode, Keeper, has_hash, pod};
+use crate::cached_pod::CachedPod;
 use crate::controller::SyncError;
 use crate::deployment::replica_sets::resolve;
 use crate::pods;
@@ -29,8 +29,8 @@ fn bounds(spec: &DaemonSetSpec, nodes: i32) -> Option<(i32, i32)> {
 }
 
 /// Old pods of a node whose replacement is available, and doubles of the same kind.
-pub fn replaced(running: &[&Arc<Pod>], hash: &str, min_ready: i32) -> Vec<Arc<Pod>> {
-    let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = running.iter().partition(|p| has_hash(p, hash));
+pub fn replaced(running: &[&Arc<CachedPod>], hash: &str, min_ready: i32) -> Vec<Arc<CachedPod>> {
+    let (new, old): (Vec<&Arc<CachedPod>>, Vec<&Arc<CachedPod>>) = running.iter().partition(|p| has_hash(p, hash));
     let done = new.first().is_some_and(|p| pods::is_available(p, min_ready));
     let old = old.into_iter().skip(usize::from(!done));
     new.into_iter().skip(1).chain(old).cloned().collect()
@@ -64,8 +64,8 @@ impl Keeper {
 /// What is on a node.
 struct State<'a> {
     node: &'a str,
-    old: Option<Arc<Pod>>,
-    new: Option<Arc<Pod>>,
+    old: Option<Arc<CachedPod>>,
+    new: Option<Arc<CachedPod>>,
     old_available: bool,
     new_available: bool,
 }
@@ -78,7 +78,7 @@ impl<'a> State<'a> {
             let slot = if has_hash(pod, hash) { &mut new } else { &mut old };
             slot.get_or_insert_with(|| Arc::clone(pod));
         }
-        let available = |p: &Option<Arc<Pod>>| {
+        let available = |p: &Option<Arc<CachedPod>>| {
             p.as_ref().is_some_and(|p| pods::is_available(p, spec.min_ready_seconds.unwrap_or(0)))
         };
         Self { node, old_available: available(&old), new_available: available(&new), old, new }
@@ -86,7 +86,7 @@ impl<'a> State<'a> {
 }
 
 /// Old pods that may be deleted: those that serve nobody, and as many others as may be missing.
-fn replaceable(states: &[State<'_>], unavailable: i32) -> Vec<Arc<Pod>> {
+fn replaceable(states: &[State<'_>], unavailable: i32) -> Vec<Arc<CachedPod>> {
     let missing = states.iter().filter(|s| !s.old_available && !s.new_available).count();
     let mut left = usize::try_from(unavailable).unwrap_or(0).saturating_sub(missing);
     let mut delete = Vec::new();
@@ -121,10 +121,13 @@ fn surging<'a>(states: &[State<'a>], surge: i32) -> Vec<&'a str> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::cached_pod::tests::cached;
 
     fn state(old: Option<bool>, new: Option<bool>) -> State<'static> {
-        let pod = |available: Option<bool>| available.map(|_| Arc::new(Pod::default()));
+        let pod = |available: Option<bool>| available.map(|_| cached(json!({})));
         State {
             node: "n",
             old: pod(old),

@@ -10,10 +10,10 @@ mod status;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use kube1_client::{Event, EventType, Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
+use crate::cached_pod::CachedPod;
 use crate::controller::{Controller, SyncError, SyncResult, namespaced, replace_status};
 use crate::owner::{self, claim, concerned, controller_key, selector, selects};
 use replica_sets::Bounds;
@@ -24,7 +24,7 @@ const WORKERS: usize = 8;
 /// Runs the controller of Deployments.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let deployments = controller.informers.all::<Deployment>();
-    let (replica_sets, pods) = (controller.informers.all::<ReplicaSet>(), controller.informers.all::<Pod>());
+    let (replica_sets, pods) = (controller.informers.all::<ReplicaSet>(), controller.informers.all::<CachedPod>());
     owner::index(&replica_sets);
     owner::index(&pods);
     if !(controller.synced(&deployments).await
@@ -36,9 +36,9 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let queue = WorkQueue::new();
     let known = deployments.clone();
     controller.watch(&replica_sets, &queue, move |event| {
-        concerned(event, &known, |d: &Deployment, meta| {
+        concerned(event, &known, |d: &Deployment, set| {
             let own = d.spec.as_ref().and_then(|s| selector(Some(&s.selector)));
-            own.is_some_and(|s| !s.selects_all() && selects(&s, meta))
+            own.is_some_and(|s| !s.selects_all() && selects(&s, set))
         })
     });
     let (known, owners) = (deployments.clone(), replica_sets.clone());
@@ -55,13 +55,13 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
 
 /// A Deployment that waits for its old pods to be gone before it makes new ones.
 fn recreated(
-    event: &Event<Pod>,
+    event: &Event<CachedPod>,
     deployments: &Informer<Deployment>,
     replica_sets: &Informer<ReplicaSet>,
 ) -> Option<ObjectKey> {
     let Event::Deleted(pod) = event else { return None };
-    let replica_set = replica_sets.get(&controller_key::<ReplicaSet>(&pod.metadata)?)?;
-    let key = controller_key::<Deployment>(&replica_set.metadata)?;
+    let replica_set = replica_sets.get(&controller_key::<ReplicaSet>(&**pod)?)?;
+    let key = controller_key::<Deployment>(&*replica_set)?;
     let deployment = deployments.get(&key)?;
     is_recreate(deployment.spec.as_ref()?).then_some(key)
 }
@@ -74,7 +74,7 @@ struct Deployer {
     controller: Controller,
     deployments: Informer<Deployment>,
     replica_sets: Informer<ReplicaSet>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
 }
 
 impl Deployer {

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{DeleteParams, PostParams};
 use kube1_client::{EventRecorder, EventType, Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
-use super::{addresses, hostname, pods_of, publishes_not_ready, selector, service_labels, services_of, target_port};
+use super::{hostname, pods_of, publishes_not_ready, selector, service_labels, services_of, target_port};
+use crate::cached_pod::CachedPod;
 use crate::controller::{
     Controller, SyncResult, is_namespace_terminating, namespaced, replace, unless_exists, unless_gone,
 };
@@ -25,7 +26,7 @@ const ADDRESSES_MAX: usize = 1000;
 
 /// Runs the controller of Endpoints.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (services, pods) = (controller.informers.all::<Service>(), controller.informers.all::<Pod>());
+    let (services, pods) = (controller.informers.all::<Service>(), controller.informers.all::<CachedPod>());
     let endpoints = controller.informers.all::<Endpoints>();
     if !(controller.synced(&services).await && controller.synced(&pods).await && controller.synced(&endpoints).await) {
         return Ok(());
@@ -49,7 +50,7 @@ struct Writer {
     client: Client,
     recorder: EventRecorder,
     services: Informer<Service>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     endpoints: Informer<Endpoints>,
 }
 
@@ -118,15 +119,15 @@ fn metadata(service: &Service, existing: Option<&Endpoints>, truncated: bool) ->
 type Port = (String, i32, String, Option<String>);
 
 /// Addresses grouped by the ports they have.
-fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
+fn subsets(service: &Service, pods: &[Arc<CachedPod>]) -> Vec<EndpointSubset> {
     let v6 = service.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first()).is_some_and(|f| f == "IPv6");
     let mut groups: BTreeMap<BTreeSet<Port>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
     for pod in pods.iter().filter(|p| !pods::is_terminating(p) || publishes_not_ready(service)) {
-        let Some(ip) = addresses(pod).into_iter().find(|a| a.contains(':') == v6) else { continue };
+        let Some(ip) = pod.addresses().find(|a| a.contains(':') == v6) else { continue };
         let address = EndpointAddress {
             ip: ip.to_owned(),
             hostname: hostname(pod, service),
-            node_name: Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()),
+            node_name: Some(pod.node.to_string()).filter(|n| !n.is_empty()),
             target_ref: Some(super::target_ref(pod)),
         };
         let declared = service.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or(&[]);
@@ -153,7 +154,7 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
     groups.into_iter().map(subset).collect()
 }
 
-fn port(pod: &Pod, port: &ServicePort) -> Option<Port> {
+fn port(pod: &CachedPod, port: &ServicePort) -> Option<Port> {
     let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
     Some((port.name.clone().unwrap_or_default(), target_port(pod, port)?, protocol, port.app_protocol.clone()))
 }
@@ -188,17 +189,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cached_pod::tests::cached;
 
     #[test]
     fn pods_are_grouped_by_ports_and_readiness() {
-        let pod = |name: &str, ip: &str, ready: &str, port: i32| -> Arc<Pod> {
-            Arc::new(
-                serde_json::from_value(json!({
-                    "metadata": {"name": name, "namespace": "n", "uid": name},
-                    "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": port}]}]},
-                    "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": ready}]}}))
-                .unwrap(),
-            )
+        let pod = |name: &str, ip: &str, ready: &str, port: i32| {
+            cached(json!({
+                "metadata": {"name": name, "namespace": "n", "uid": name},
+                "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": port}]}]},
+                "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": ready}]}}))
         };
         let service: Service = serde_json::from_value(json!({"metadata": {"name": "s", "namespace": "n"},
             "spec": {"ports": [{"port": 80, "targetPort": "http"}]}}))

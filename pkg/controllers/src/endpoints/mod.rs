@@ -8,12 +8,12 @@ pub mod slices;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 use kube1_client::{Event, Informer, ObjectKey};
 
+use crate::cached_pod::CachedPod;
 use crate::owner::selects;
 use crate::pods;
 
@@ -35,29 +35,22 @@ pub fn publishes_not_ready(service: &Service) -> bool {
 }
 
 /// The pods of a Service that may get traffic: with an address and not ended.
-pub fn pods_of(service: &Service, selector: &Selector, pods: &Informer<Pod>) -> Vec<Arc<Pod>> {
+pub fn pods_of(service: &Service, selector: &Selector, pods: &Informer<CachedPod>) -> Vec<Arc<CachedPod>> {
     let mut found = pods.list_namespace(service.metadata.namespace.as_deref().unwrap_or_default());
-    found.retain(|p| selects(selector, &p.metadata) && !pods::is_finished(p) && !addresses(p).is_empty());
-    found.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    found.retain(|p| selects(selector, &**p) && !pods::is_finished(p) && p.addresses().next().is_some());
+    found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }
 
-/// The addresses of a pod, the primary one first.
-pub fn addresses(pod: &Pod) -> Vec<&str> {
-    let Some(status) = &pod.status else { return Vec::new() };
-    let all: Vec<&str> = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).filter(|ip| !ip.is_empty()).collect();
-    if all.is_empty() { status.pod_ip.as_deref().filter(|ip| !ip.is_empty()).into_iter().collect() } else { all }
-}
-
 /// The port of a pod that a port of a Service leads to; None if the pod has no port of that name.
-pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
+pub fn target_port(pod: &CachedPod, port: &ServicePort) -> Option<i32> {
     match &port.target_port {
         None => Some(port.port),
         Some(IntOrString::Int(0)) => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) if name.is_empty() => Some(port.port),
         Some(IntOrString::String(name)) => {
-            let spec = pod.spec.as_ref()?;
+            let spec = &pod.spec;
             let sidecars =
                 spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
             let mut ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
@@ -69,52 +62,35 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     }
 }
 
-pub fn target_ref(pod: &Pod) -> ObjectReference {
-    ObjectReference {
-        kind: Some("Pod".into()),
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-        ..ObjectReference::default()
-    }
+pub fn target_ref(pod: &CachedPod) -> ObjectReference {
+    ObjectReference { api_version: None, resource_version: None, ..pod.reference() }
 }
 
 /// The pod's own DNS name below that of its governing Service.
-pub fn hostname(pod: &Pod, service: &Service) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    let governs = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
-    spec.hostname.clone().filter(|h| governs && !h.is_empty())
+pub fn hostname(pod: &CachedPod, service: &Service) -> Option<String> {
+    let governs = pod.subdomain().is_some() && pod.subdomain() == service.metadata.name.as_deref();
+    pod.hostname().filter(|_| governs).map(str::to_owned)
 }
 
 /// Services whose endpoints a pod's change may change.
-pub fn services_of(event: &Event<Pod>, services: &Informer<Service>) -> Vec<ObjectKey> {
+pub fn services_of(event: &Event<CachedPod>, services: &Informer<Service>) -> Vec<ObjectKey> {
     let new = event.object();
-    let namespace = new.metadata.namespace.as_deref().unwrap_or_default();
     let old = match event {
         Event::Updated { old, .. } if !changes_endpoints(old, new) => return Vec::new(),
-        Event::Updated { old, .. } => Some(&old.metadata).filter(|old| old.labels != new.metadata.labels),
+        Event::Updated { old, .. } => Some(old).filter(|old| old.labels != new.labels),
         _ => None,
     };
-    let matches = |meta: &ObjectMeta, selector: &Selector| selects(selector, meta);
     let concerned = |service: &Arc<Service>| {
-        selector(service).is_some_and(|s| matches(&new.metadata, &s) || old.is_some_and(|old| matches(old, &s)))
+        selector(service).is_some_and(|s| selects(&s, &**new) || old.is_some_and(|old| selects(&s, &**old)))
     };
-    services.list_namespace(namespace).iter().filter(|s| concerned(s)).map(|s| ObjectKey::of(&**s)).collect()
+    services.list_namespace(&new.namespace).iter().filter(|s| concerned(s)).map(|s| ObjectKey::of(&**s)).collect()
 }
 
-fn changes_endpoints(old: &Pod, new: &Pod) -> bool {
-    let relevant = |p: &Pod| {
-        (
-            p.metadata.labels.clone(),
-            p.metadata.deletion_timestamp.is_some(),
-            addresses(p).into_iter().map(str::to_owned).collect::<Vec<_>>(),
-            pods::node_name(p).to_owned(),
-            pods::is_ready(p),
-            pods::is_finished(p),
-            p.spec.as_ref().map(|s| (s.hostname.clone(), s.subdomain.clone())),
-        )
-    };
-    relevant(old) != relevant(new)
+fn changes_endpoints(old: &CachedPod, new: &CachedPod) -> bool {
+    fn state(p: &CachedPod) -> (bool, bool, bool, &str, Option<&str>, Option<&str>) {
+        (pods::is_terminating(p), pods::is_ready(p), pods::is_finished(p), &p.node, p.hostname(), p.subdomain())
+    }
+    state(old) != state(new) || old.labels != new.labels || !old.addresses().eq(new.addresses())
 }
 
 /// The labels that endpoints take over from their Service.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Node, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
 };
@@ -14,7 +14,8 @@ use kube1_client::{Event, EventRecorder, EventType, Informer, ObjectKey, Outcome
 use kube1_supervisor::BoxError;
 
 use super::placement::{Group, place};
-use super::{addresses, hostname, pods_of, publishes_not_ready, selector, service_labels, services_of, target_port};
+use super::{hostname, pods_of, publishes_not_ready, selector, service_labels, services_of, target_port};
+use crate::cached_pod::CachedPod;
 use crate::controller::{Controller, SyncResult, is_namespace_terminating, namespaced, replace, unless_gone};
 use crate::expectations::Expectations;
 use crate::owner::{self, reference};
@@ -30,7 +31,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Runs the controller of EndpointSlices.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (services, pods) = (controller.informers.all::<Service>(), controller.informers.all::<Pod>());
+    let (services, pods) = (controller.informers.all::<Service>(), controller.informers.all::<CachedPod>());
     let own = Selection { label_selector: format!("{MANAGED_BY}={MANAGER}"), ..Selection::default() };
     let (slices, nodes) = (controller.informers.select::<EndpointSlice>(own), controller.informers.all::<Node>());
     slices.add_index(BY_SERVICE, |slice| service_key(&slice.metadata).map(|k| k.to_string()).into_iter().collect());
@@ -76,7 +77,7 @@ struct Slicer {
     client: Client,
     recorder: EventRecorder,
     services: Informer<Service>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     slices: Informer<EndpointSlice>,
     nodes: Informer<Node>,
     expectations: Expectations,
@@ -109,7 +110,7 @@ impl Slicer {
     async fn reconcile(
         &self,
         service: &Service,
-        pods: &[Arc<Pod>],
+        pods: &[Arc<CachedPod>],
         existing: Vec<Arc<EndpointSlice>>,
     ) -> Result<(), kube::Error> {
         let families = families(service);
@@ -139,12 +140,12 @@ impl Slicer {
     }
 
     /// Endpoints of one address family, grouped by their ports; at least one group.
-    fn groups(&self, service: &Service, pods: &[Arc<Pod>], family: &str) -> Vec<Group> {
+    fn groups(&self, service: &Service, pods: &[Arc<CachedPod>], family: &str) -> Vec<Group> {
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
         for pod in pods {
             let is_v6 = family == "IPv6";
             let address: Vec<String> =
-                addresses(pod).into_iter().filter(|a| a.contains(':') == is_v6).take(1).map(str::to_owned).collect();
+                pod.addresses().filter(|a| a.contains(':') == is_v6).take(1).map(str::to_owned).collect();
             if address.is_empty() {
                 continue;
             }
@@ -157,9 +158,9 @@ impl Slicer {
         if groups.is_empty() { vec![Group::default()] } else { groups.into_values().collect() }
     }
 
-    fn endpoint(&self, service: &Service, pod: &Pod, addresses: Vec<String>) -> Endpoint {
+    fn endpoint(&self, service: &Service, pod: &CachedPod, addresses: Vec<String>) -> Endpoint {
         let (serving, terminating) = (pods::is_ready(pod), pods::is_terminating(pod));
-        let node_name = Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty());
+        let node_name = Some(pod.node.to_string()).filter(|n| !n.is_empty());
         let node = node_name.as_ref().and_then(|n| self.nodes.get(&ObjectKey::new("", n.clone())));
         let zone = node.and_then(|n| n.metadata.labels.as_ref()?.get(ZONE).cloned());
         let ready = publishes_not_ready(service) || (serving && !terminating);
@@ -249,7 +250,7 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+fn ports(service: &Service, pod: &CachedPod) -> Vec<EndpointPort> {
     let ports = service.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or(&[]);
     let port = |port: &ServicePort| {
         Some(EndpointPort {

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use k8s_openapi::api::core::v1::Pod;
-
 pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
 /// Reads a set; unreadable parts and indexes beyond `end` are left out.
@@ -39,11 +37,6 @@ pub fn format(set: &BTreeSet<i32>) -> String {
         };
     }
     text
-}
-
-/// The completion index of a pod.
-pub fn of(pod: &Pod) -> Option<i32> {
-    pod.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -12,20 +12,21 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
 use kube::api::{Patch, PatchParams};
 use kube::core::Selector;
-use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 use serde_json::json;
 
+use crate::cached_pod::CachedPod;
 use crate::controller::{
     Controller, SyncError, SyncResult, is_namespace_terminating, namespaced, replace_status, unless_gone,
 };
 use crate::expectations::Expectations;
-use crate::owner::{
-    self, BY_CONTROLLER, claim, concerned, controller_key, controller_of, reference, selector, selects,
-};
+use crate::owner::{self, BY_CONTROLLER, claim, concerned, controller_key, reference, selector, selects};
 use crate::pod_control::PodControl;
 use crate::pods;
-use plan::{FAILURE_COUNT, NewPod, Plan, has_finalizer, is_finished};
+pub use index::INDEX;
+pub use plan::FAILURE_COUNT;
+use plan::{NewPod, Plan, is_finished};
 
 /// Keeps a pod until its end is counted.
 pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
@@ -40,7 +41,7 @@ enum Work {
 
 /// Runs the controller of Jobs.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (jobs, pods) = (controller.informers.all::<Job>(), controller.informers.all::<Pod>());
+    let (jobs, pods) = (controller.informers.all::<Job>(), controller.informers.all::<CachedPod>());
     owner::index(&pods);
     if !(controller.synced(&jobs).await && controller.synced(&pods).await) {
         return Ok(());
@@ -51,12 +52,12 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         observe(&seen, event);
         let pod = event.object();
         let mut work: Vec<Work> =
-            concerned(event, &known, |job: &Job, meta| selector_of(job).is_some_and(|s| selects(&s, meta)))
+            concerned(event, &known, |job: &Job, pod| selector_of(job).is_some_and(|s| selects(&s, pod)))
                 .into_iter()
                 .map(Work::Job)
                 .collect();
-        if has_finalizer(pod) && !matches!(event, Event::Deleted(_)) && is_orphan(&known, pod) {
-            work.push(Work::Orphan(ObjectKey::of(&**pod)));
+        if pod.is_tracked() && !matches!(event, Event::Deleted(_)) && is_orphan(&known, pod) {
+            work.push(Work::Orphan(pod.key()));
         }
         work
     });
@@ -66,7 +67,7 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         let mut work = vec![Work::Job(ObjectKey::of(&**job))];
         if matches!(event, Event::Deleted(_)) {
             let left = known.by_index(BY_CONTROLLER, owner::uid(&job.metadata));
-            work.extend(left.iter().map(|p| Work::Orphan(ObjectKey::of(&**p))));
+            work.extend(left.iter().map(|p| Work::Orphan(p.key())));
         }
         work
     });
@@ -85,14 +86,14 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn observe(expectations: &Expectations, event: &Event<Pod>) {
+fn observe(expectations: &Expectations, event: &Event<CachedPod>) {
     let pod = event.object();
-    let Some(key) = controller_key::<Job>(&pod.metadata) else { return };
+    let Some(key) = controller_key::<Job>(&**pod) else { return };
     if matches!(event, Event::Added(_)) {
         expectations.created(&key);
     }
     if matches!(event, Event::Deleted(_)) || pods::is_terminating(pod) {
-        expectations.deleted(&key, owner::uid(&pod.metadata));
+        expectations.deleted(&key, &pod.uid);
     }
 }
 
@@ -101,15 +102,15 @@ fn selector_of(job: &Job) -> Option<Selector> {
 }
 
 /// Whether a pod's Job does not exist.
-fn is_orphan(jobs: &Informer<Job>, pod: &Pod) -> bool {
-    let Some(owner) = controller_of(&pod.metadata) else { return true };
-    let job = controller_key::<Job>(&pod.metadata).and_then(|key| jobs.get(&key));
+fn is_orphan(jobs: &Informer<Job>, pod: &CachedPod) -> bool {
+    let Some(owner) = &pod.owner else { return true };
+    let job = controller_key::<Job>(pod).and_then(|key| jobs.get(&key));
     job.is_none_or(|job| job.metadata.uid.as_deref() != Some(&owner.uid))
 }
 
 struct Keeper {
     jobs: Informer<Job>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     control: PodControl,
 }
 
@@ -124,11 +125,11 @@ impl Keeper {
             return Ok(Outcome::Done);
         }
         let pods = claim(&self.control.client, &*job, &selector, &self.pods).await?;
-        for adopted in pods.iter().filter(|p| controller_of(&p.metadata).is_none()) {
+        for adopted in pods.iter().filter(|p| p.owner.is_none()) {
             self.hold(adopted).await?;
         }
         if is_finished(&job) || job.metadata.deletion_timestamp.is_some() {
-            let held: Vec<_> = pods.into_iter().filter(|p| has_finalizer(p)).collect();
+            let held: Vec<_> = pods.into_iter().filter(|p| p.is_tracked()).collect();
             return self.release(&held).await.map(|()| Outcome::Done);
         }
         let may_act = self.control.expectations.satisfied(&key);
@@ -162,28 +163,28 @@ impl Keeper {
     }
 
     /// Lets pods go whose end is counted, or does not count.
-    async fn release(&self, pods: &[Arc<Pod>]) -> Result<(), SyncError> {
-        let held = pods.iter().filter(|p| has_finalizer(p));
+    async fn release(&self, pods: &[Arc<CachedPod>]) -> Result<(), SyncError> {
+        let held = pods.iter().filter(|p| p.is_tracked());
         try_join_all(held.map(|pod| self.release_one(pod))).await.map(drop)
     }
 
-    async fn release_one(&self, pod: &Pod) -> Result<(), SyncError> {
-        let key = ObjectKey::of(pod);
-        let patch = json!({"metadata": {"uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+    async fn release_one(&self, pod: &CachedPod) -> Result<(), SyncError> {
+        let key = pod.key();
+        let patch = json!({"metadata": {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
         let api = namespaced::<Pod>(&self.control.client, &key.namespace);
         Ok(unless_gone(api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?)
     }
 
     /// Keeps an adopted pod until its end is counted, like those that the Job made.
-    async fn hold(&self, pod: &Pod) -> Result<(), SyncError> {
-        let key = ObjectKey::of(pod);
-        let patch = json!({"metadata": {"uid": pod.metadata.uid, "finalizers": [FINALIZER]}});
+    async fn hold(&self, pod: &CachedPod) -> Result<(), SyncError> {
+        let key = pod.key();
+        let patch = json!({"metadata": {"uid": pod.uid, "finalizers": [FINALIZER]}});
         let api = namespaced::<Pod>(&self.control.client, &key.namespace);
         Ok(unless_gone(api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?)
     }
 
     async fn free(&self, key: ObjectKey) -> SyncResult {
-        if let Some(pod) = self.pods.get(&key).filter(|p| has_finalizer(p) && is_orphan(&self.jobs, p)) {
+        if let Some(pod) = self.pods.get(&key).filter(|p| p.is_tracked() && is_orphan(&self.jobs, p)) {
             self.release_one(&pod).await?;
         }
         Ok(Outcome::Done)

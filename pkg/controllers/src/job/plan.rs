@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube1_client::EventType;
 
+use super::index;
 use super::policy::{self, Failure};
-use super::{FINALIZER, index};
+use crate::cached_pod::CachedPod;
 use crate::clock;
 use crate::pods;
 
@@ -34,18 +34,14 @@ pub struct Plan {
     pub status: JobStatus,
     pub create: Vec<NewPod>,
     /// Deleted, and their ends counted.
-    pub delete: Vec<Arc<Pod>>,
+    pub delete: Vec<Arc<CachedPod>>,
     /// Deleted without being counted.
-    pub discard: Vec<Arc<Pod>>,
+    pub discard: Vec<Arc<CachedPod>>,
     /// To be let go once the status that counts them is written.
-    pub release: Vec<Arc<Pod>>,
+    pub release: Vec<Arc<CachedPod>>,
     pub active: usize,
     pub requeue: Option<Duration>,
     pub events: Vec<(EventType, &'static str, String)>,
-}
-
-pub fn has_finalizer(pod: &Pod) -> bool {
-    pod.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER)
 }
 
 pub fn condition<'a>(status: &'a JobStatus, kind: &str) -> Option<&'a JobCondition> {
@@ -59,7 +55,7 @@ pub fn is_finished(job: &Job) -> bool {
 struct Planner<'a> {
     spec: &'a JobSpec,
     plan: Plan,
-    active: Vec<Arc<Pod>>,
+    active: Vec<Arc<CachedPod>>,
     terminating: usize,
     /// All ends, counted or about to be.
     succeeded: i32,
@@ -71,7 +67,7 @@ struct Planner<'a> {
 }
 
 impl Plan {
-    pub fn new(job: &Job, spec: &JobSpec, pods: &[Arc<Pod>]) -> Self {
+    pub fn new(job: &Job, spec: &JobSpec, pods: &[Arc<CachedPod>]) -> Self {
         let status = job.status.clone().unwrap_or_default();
         let completions = spec.completions.unwrap_or(i32::MAX);
         let indexed = spec.completion_mode.as_deref() == Some("Indexed");
@@ -97,9 +93,8 @@ impl Plan {
 
 impl Planner<'_> {
     /// Moves ends whose pods were let go from the list of uncounted ones into the numbers.
-    fn settle(&mut self, pods: &[Arc<Pod>]) {
-        let held: BTreeSet<&str> =
-            pods.iter().filter(|p| has_finalizer(p)).filter_map(|p| p.metadata.uid.as_deref()).collect();
+    fn settle(&mut self, pods: &[Arc<CachedPod>]) {
+        let held: BTreeSet<&str> = pods.iter().filter(|p| p.is_tracked()).map(|p| &*p.uid).collect();
         let Some(mut uncounted) = self.plan.status.uncounted_terminated_pods.take() else { return };
         let settle = |list: &mut Option<Vec<String>>, number: &mut Option<i32>| {
             let all = list.take().unwrap_or_default();
@@ -115,14 +110,14 @@ impl Planner<'_> {
     }
 
     /// Takes in pods that ended since.
-    fn count(&mut self, pods: &[Arc<Pod>], indexed: bool) {
+    fn count(&mut self, pods: &[Arc<CachedPod>], indexed: bool) {
         let mut uncounted = self.plan.status.uncounted_terminated_pods.take().unwrap_or_default();
         let listed = |list: &Option<Vec<String>>, uid: &str| list.iter().flatten().any(|u| u == uid);
-        for pod in pods.iter().filter(|p| has_finalizer(p)) {
-            let uid = pod.metadata.uid.clone().unwrap_or_default();
-            if pods::phase(pod) == "Succeeded" {
+        for pod in pods.iter().filter(|p| p.is_tracked()) {
+            let uid = pod.uid.to_string();
+            if pod.phase == "Succeeded" {
                 if indexed {
-                    self.succeeded_indexes.extend(index::of(pod));
+                    self.succeeded_indexes.extend(pod.index());
                 } else if !listed(&uncounted.succeeded, &uid) {
                     uncounted.succeeded.get_or_insert_default().push(uid);
                 }
@@ -153,16 +148,16 @@ impl Planner<'_> {
         status.uncounted_terminated_pods = Some(UncountedTerminatedPods { ..uncounted });
     }
 
-    fn blame(&mut self, pod: &Pod, verdict: Failure) {
+    fn blame(&mut self, pod: &CachedPod, verdict: Failure) {
         let limit = self.spec.backoff_limit_per_index;
-        match (verdict, index::of(pod)) {
+        match (verdict, pod.index()) {
             (Failure::EndsJob(why), _) => {
                 self.failure.get_or_insert(why);
             }
             (Failure::EndsIndex, Some(index)) if limit.is_some() => {
                 self.failed_indexes.insert(index);
             }
-            (_, Some(index)) if limit.is_some_and(|limit| failures_before(pod) >= limit) => {
+            (_, Some(index)) if limit.is_some_and(|limit| pod.failures() >= limit) => {
                 self.failed_indexes.insert(index);
             }
             _ => {}
@@ -170,10 +165,10 @@ impl Planner<'_> {
     }
 
     /// A pod on its way out will not succeed, unless the Job waits for its final phase.
-    fn is_failed(&self, pod: &Pod) -> bool {
+    fn is_failed(&self, pod: &CachedPod) -> bool {
         let waits =
             self.spec.pod_replacement_policy.as_deref() == Some("Failed") || self.spec.pod_failure_policy.is_some();
-        pods::phase(pod) == "Failed" || (!waits && pods::is_terminating(pod))
+        pod.phase == "Failed" || (!waits && pods::is_terminating(pod))
     }
 
     /// Starts the clock of the Job, or says that it is suspended.
@@ -195,7 +190,7 @@ impl Planner<'_> {
         }
     }
 
-    fn decide(&mut self, pods: &[Arc<Pod>], indexed: bool) {
+    fn decide(&mut self, pods: &[Arc<CachedPod>], indexed: bool) {
         let suspended = self.spec.suspend == Some(true);
         if let Some((kind, reason, message)) = self.verdict(indexed, pods) {
             set_condition(&mut self.plan.status, kind, "True", &reason, &message);
@@ -215,7 +210,7 @@ impl Planner<'_> {
     }
 
     /// Whether the Job's end is decided, and how.
-    fn verdict(&self, indexed: bool, pods: &[Arc<Pod>]) -> Option<(&'static str, String, String)> {
+    fn verdict(&self, indexed: bool, pods: &[Arc<CachedPod>]) -> Option<(&'static str, String, String)> {
         let status = &self.plan.status;
         if condition(status, "FailureTarget").is_some() || condition(status, "SuccessCriteriaMet").is_some() {
             return None;
@@ -256,16 +251,11 @@ impl Planner<'_> {
     }
 
     /// Whether pods that restart in place did so too often.
-    fn restarts(&self, pods: &[Arc<Pod>], limit: i32) -> bool {
+    fn restarts(&self, pods: &[Arc<CachedPod>], limit: i32) -> bool {
         if self.spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) != Some("OnFailure") {
             return false;
         }
-        let of = |pod: &Arc<Pod>| {
-            let status = pod.status.clone().unwrap_or_default();
-            let all = status.container_statuses.into_iter().chain(status.init_container_statuses).flatten();
-            all.map(|c| c.restart_count).sum::<i32>()
-        };
-        let total: i32 = pods.iter().filter(|p| matches!(pods::phase(p), "Running" | "Pending")).map(of).sum();
+        let total: i32 = pods.iter().filter(|p| matches!(p.phase, "Running" | "Pending")).map(|p| p.restarts.0).sum();
         if limit == 0 { total > 0 } else { total >= limit }
     }
 
@@ -298,7 +288,7 @@ impl Planner<'_> {
     }
 
     /// Brings the number of active pods to what is wanted now.
-    fn scale(&mut self, pods: &[Arc<Pod>], indexed: bool) {
+    fn scale(&mut self, pods: &[Arc<CachedPod>], indexed: bool) {
         let parallelism = self.spec.parallelism.unwrap_or(1).max(0);
         let active = number_of(self.active.len());
         let wanted = match self.spec.completions {
@@ -313,7 +303,7 @@ impl Planner<'_> {
             let mut surplus = self.active.clone();
             pods::sort_for_deletion(&mut surplus, |_| 0);
             surplus.truncate(usize::try_from(active - wanted).unwrap_or(0));
-            let going = |p: &Arc<Pod>| surplus.iter().any(|s| s.metadata.uid == p.metadata.uid);
+            let going = |p: &Arc<CachedPod>| surplus.iter().any(|s| s.uid == p.uid);
             self.active.retain(|p| !going(p));
             self.plan.discard = surplus;
             return;
@@ -344,18 +334,18 @@ impl Planner<'_> {
     }
 
     /// Indexes that have neither ended nor a pod, the lowest first.
-    fn open_indexes(&self, pods: &[Arc<Pod>]) -> Vec<NewPod> {
+    fn open_indexes(&self, pods: &[Arc<CachedPod>]) -> Vec<NewPod> {
         let waits = self.spec.pod_replacement_policy.as_deref() == Some("Failed");
         let leaving = pods.iter().filter(|p| waits && pods::is_terminating(p) && !pods::is_finished(p));
-        let taken: BTreeSet<i32> = self.active.iter().chain(leaving).filter_map(|p| index::of(p)).collect();
+        let taken: BTreeSet<i32> = self.active.iter().chain(leaving).filter_map(|p| p.index()).collect();
         let open = (0..self.spec.completions.unwrap_or(0))
             .filter(|n| !taken.contains(n) && !self.succeeded_indexes.contains(n) && !self.failed_indexes.contains(n));
         let limited = self.spec.backoff_limit_per_index.is_some();
         let mut before: BTreeMap<i32, i32> = BTreeMap::new();
         for pod in pods.iter().filter(|p| self.is_failed(p)) {
-            if let Some(n) = index::of(pod) {
+            if let Some(n) = pod.index() {
                 let ignored = policy::judge(self.spec, pod) == Failure::Ignored;
-                let failures = failures_before(pod) + i32::from(!ignored);
+                let failures = pod.failures() + i32::from(!ignored);
                 before.entry(n).and_modify(|f| *f = (*f).max(failures)).or_insert(failures);
             }
         }
@@ -387,16 +377,10 @@ fn number_of(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
-/// Earlier failures of a pod's index.
-fn failures_before(pod: &Pod) -> i32 {
-    pod.metadata.annotations.as_ref().and_then(|a| a.get(FAILURE_COUNT)?.parse().ok()).unwrap_or(0)
-}
-
 /// How long to wait with the next pod after failures, of one index or of all; None when it may come now.
-fn backoff(pods: &[Arc<Pod>], of_index: Option<i32>) -> Option<Duration> {
-    let relevant = || pods.iter().filter(|p| of_index.is_none() || index::of(p) == of_index);
-    let ended =
-        |phase: &str| relevant().filter(|p| pods::phase(p) == phase).filter_map(|p| end_of(p)).collect::<Vec<_>>();
+fn backoff(pods: &[Arc<CachedPod>], of_index: Option<i32>) -> Option<Duration> {
+    let relevant = || pods.iter().filter(|p| of_index.is_none() || p.index() == of_index);
+    let ended = |phase: &str| relevant().filter(|p| p.phase == phase).filter_map(|p| end_of(p)).collect::<Vec<_>>();
     let success = ended("Succeeded").into_iter().max();
     let failures: Vec<Timestamp> = ended("Failed").into_iter().filter(|t| success.is_none_or(|s| *t > s)).collect();
     let last = failures.iter().max()?;
@@ -406,10 +390,9 @@ fn backoff(pods: &[Arc<Pod>], of_index: Option<i32>) -> Option<Duration> {
 }
 
 /// When a pod ended.
-fn end_of(pod: &Pod) -> Option<Timestamp> {
-    let statuses = pod.status.as_ref()?.container_statuses.iter().flatten();
-    let ends = statuses.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0));
-    ends.max().or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|t| t.0))
+fn end_of(pod: &CachedPod) -> Option<Timestamp> {
+    let finished = pod.end()?.finished.as_ref();
+    finished.or(pod.deleted.as_ref()).map(|t| t.0)
 }
 
 /// Event reasons are those of the conditions.
@@ -437,7 +420,9 @@ fn set_condition(status: &mut JobStatus, kind: &str, value: &str, reason: &str, 
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::FINALIZER;
     use super::*;
+    use crate::cached_pod::tests::cached;
 
     fn job(spec: Value, status: Value) -> Job {
         let mut full = json!({"template": {"spec": {"containers": [], "restartPolicy": "Never"}}});
@@ -445,17 +430,14 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "j"}, "spec": full, "status": status})).unwrap()
     }
 
-    fn pod(uid: &str, phase: &str, index: Option<i32>, held: bool) -> Arc<Pod> {
+    fn pod(uid: &str, phase: &str, index: Option<i32>, held: bool) -> Arc<CachedPod> {
         let finalizers = if held { json!([FINALIZER]) } else { json!([]) };
         let annotations = index.map(|n| json!({index::INDEX: n.to_string()}));
-        Arc::new(
-            serde_json::from_value(json!({"metadata": {"name": uid, "uid": uid, "finalizers": finalizers,
-                "annotations": annotations}, "status": {"phase": phase}}))
-            .unwrap(),
-        )
+        cached(json!({"metadata": {"name": uid, "uid": uid, "finalizers": finalizers,
+            "annotations": annotations}, "status": {"phase": phase}}))
     }
 
-    fn plan(job: &Job, pods: &[Arc<Pod>]) -> Plan {
+    fn plan(job: &Job, pods: &[Arc<CachedPod>]) -> Plan {
         Plan::new(job, job.spec.as_ref().unwrap(), pods)
     }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::batch::v1::{JobSpec, PodFailurePolicyRule};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube1_client::Keep;
 
 use super::index;
+use crate::cached_pod::CachedPod;
 
 /// What a pod's failure means for its Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +19,9 @@ pub enum Failure {
 }
 
 /// Judges a failed pod by the Job's failure policy.
-pub fn judge(spec: &JobSpec, pod: &Pod) -> Failure {
+pub fn judge(spec: &JobSpec, pod: &CachedPod) -> Failure {
     let rules = spec.pod_failure_policy.as_ref().map(|p| p.rules.as_slice()).unwrap_or_default();
-    if pod.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Failed") {
+    if pod.phase != "Failed" {
         return Failure::Counts;
     }
     for (number, rule) in rules.iter().enumerate() {
@@ -36,26 +37,20 @@ pub fn judge(spec: &JobSpec, pod: &Pod) -> Failure {
 }
 
 /// What of the pod matches a rule.
-fn matches(rule: &PodFailurePolicyRule, pod: &Pod) -> Option<String> {
-    let (namespace, name) =
-        (pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default());
-    let status = pod.status.as_ref()?;
+fn matches(rule: &PodFailurePolicyRule, pod: &CachedPod) -> Option<String> {
+    let (key, end) = (pod.key(), pod.end()?);
     if let Some(wanted) = &rule.on_exit_codes {
-        let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-        let mut named = all.filter(|c| wanted.container_name.as_ref().is_none_or(|n| *n == c.name));
-        let code = |c: &ContainerStatus| c.state.as_ref()?.terminated.as_ref().map(|t| t.exit_code).filter(|c| *c != 0);
-        let fits = |code: i32| (wanted.operator == "In") == wanted.values.contains(&code);
-        return named.find_map(|c| {
-            let code = code(c).filter(|code| fits(*code))?;
-            Some(format!("Container {} for pod {namespace}/{name} failed with exit code {code}", c.name))
-        });
+        let fits = |code: i32| code != 0 && (wanted.operator == "In") == wanted.values.contains(&code);
+        let named = |container: &String| wanted.container_name.as_ref().is_none_or(|name| name == container);
+        let (container, code) = end.exits.iter().find(|(container, code)| named(container) && fits(*code))?;
+        return Some(format!("Container {container} for pod {key} failed with exit code {code}"));
     }
     let patterns = rule.on_pod_conditions.iter().flatten();
     let mut found = patterns.filter(|p| {
         let wanted = p.status.as_deref().unwrap_or("True");
-        status.conditions.iter().flatten().any(|c| c.type_ == p.type_ && c.status == wanted)
+        end.conditions.iter().any(|(kind, status)| *kind == p.type_ && status == wanted)
     });
-    found.next().map(|p| format!("Pod {namespace}/{name} has condition {}", p.type_))
+    found.next().map(|p| format!("Pod {key} has condition {}", p.type_))
 }
 
 /// The rule by which the succeeded indexes are enough, if there is one.

@@ -9,19 +9,20 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube1_client::node_match::toleration_covers;
-use kube1_client::{Event, EventRecorder, EventType, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, EventRecorder, EventType, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 use serde_json::json;
 
 use super::lifecycle::{BY_NODE, index};
 use super::taint::taints;
+use crate::cached_pod::CachedPod;
 use crate::clock;
 use crate::controller::{Controller, SyncError, SyncResult, namespaced, unless_gone};
 use crate::pods;
 
 /// Runs the controller that evicts pods by taints.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (nodes, pods) = (controller.informers.all::<Node>(), controller.informers.all::<Pod>());
+    let (nodes, pods) = (controller.informers.all::<Node>(), controller.informers.all::<CachedPod>());
     index(&pods);
     if !(controller.synced(&nodes).await && controller.synced(&pods).await) {
         return Ok(());
@@ -36,18 +37,16 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         };
         let name = event.object().metadata.name.as_deref().filter(|_| changed);
         let on_node = name.map(|n| known.by_index(BY_NODE, n)).unwrap_or_default();
-        on_node.iter().map(|p| ObjectKey::of(&**p)).collect::<Vec<_>>()
+        on_node.iter().map(|p| p.key()).collect::<Vec<_>>()
     });
     controller.watch(&pods, &queue, |event| {
-        let (pod, tolerations) = (event.object(), |p: &Pod| p.spec.as_ref().and_then(|s| s.tolerations.clone()));
+        let pod = event.object();
         let changed = match event {
-            Event::Updated { old, new } => {
-                pods::node_name(old) != pods::node_name(new) || tolerations(old) != tolerations(new)
-            }
+            Event::Updated { old, new } => old.node != new.node || old.spec.tolerations != new.spec.tolerations,
             Event::Added(_) => true,
             Event::Deleted(_) => false,
         };
-        (changed && !pods::node_name(pod).is_empty()).then(|| ObjectKey::of(&**pod))
+        (changed && !pod.node.is_empty()).then(|| pod.key())
     });
     let (client, recorder) = (controller.client.clone(), controller.recorder.clone());
     let evictor = Arc::new(Evictor { client, recorder, nodes, pods });
@@ -63,7 +62,7 @@ struct Evictor {
     client: Client,
     recorder: EventRecorder,
     nodes: Informer<Node>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
 }
 
 /// What a node's taints mean for a pod.
@@ -76,8 +75,8 @@ enum Verdict {
 impl Evictor {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(pod) = self.pods.get(&key).filter(|p| !pods::is_terminating(p)) else { return Ok(Outcome::Done) };
-        let Some(node) = self.nodes.get(&ObjectKey::new("", pods::node_name(&pod))) else { return Ok(Outcome::Done) };
-        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or(&[]);
+        let Some(node) = self.nodes.get(&ObjectKey::new("", &*pod.node)) else { return Ok(Outcome::Done) };
+        let tolerations = pod.spec.tolerations.as_deref().unwrap_or(&[]);
         match judge(tolerations, taints(&node)) {
             Verdict::Stays => Ok(Outcome::Done),
             Verdict::LeavesIn(left) if left.is_zero() => {
@@ -88,16 +87,17 @@ impl Evictor {
         }
     }
 
-    async fn evict(&self, pod: &Pod) -> Result<(), SyncError> {
-        let key = ObjectKey::of(pod);
+    async fn evict(&self, pod: &CachedPod) -> Result<(), SyncError> {
+        let key = pod.key();
         let api = namespaced::<Pod>(&self.client, &key.namespace);
-        self.recorder.event(pod, EventType::Normal, "TaintManagerEviction", format!("Marking for deletion Pod {key}"));
-        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
+        let message = format!("Marking for deletion Pod {key}");
+        self.recorder.event_for(pod.reference(), EventType::Normal, "TaintManagerEviction", message);
+        let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [{
             "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": clock::now(),
-            "observedGeneration": pod.metadata.generation}]}});
+            "observedGeneration": pod.generation}]}});
         unless_gone(api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?;
-        let same = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+        let same = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
         unless_gone(api.delete(&key.name, &DeleteParams::default().preconditions(same)).await)?;
         Ok(())
     }

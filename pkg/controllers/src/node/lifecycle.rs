@@ -8,13 +8,14 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
 use kube::Client;
 use kube::api::{Patch, PatchParams};
-use kube1_client::{Event, EventRecorder, EventType, Informer, ObjectKey, Outcome, Selection, WorkQueue};
+use kube1_client::{Event, EventRecorder, EventType, Informer, Keep, ObjectKey, Outcome, Selection, WorkQueue};
 use kube1_supervisor::BoxError;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::taint::{status_of, wanted};
+use crate::cached_pod::CachedPod;
 use crate::clock;
 use crate::controller::{Controller, SyncError, SyncResult, cluster, namespaced, unless_gone};
 use crate::pods;
@@ -31,7 +32,7 @@ pub const BY_NODE: &str = "node";
 
 /// Runs the controller of node health.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (nodes, pods) = (controller.informers.all::<Node>(), controller.informers.all::<Pod>());
+    let (nodes, pods) = (controller.informers.all::<Node>(), controller.informers.all::<CachedPod>());
     let leases = controller.informers.select_in::<Lease>(LEASES, Selection::default());
     index(&pods);
     if !(controller.synced(&nodes).await && controller.synced(&pods).await && controller.synced(&leases).await) {
@@ -71,9 +72,9 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
 }
 
 /// Keeps an index of pods by node.
-pub fn index(pods: &Informer<Pod>) {
-    pods.add_index(BY_NODE, |pod: &Pod| {
-        Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()).into_iter().collect()
+pub fn index(pods: &Informer<CachedPod>) {
+    pods.add_index(BY_NODE, |pod: &CachedPod| {
+        Some(pod.node.to_string()).filter(|n| !n.is_empty()).into_iter().collect()
     });
 }
 
@@ -93,7 +94,7 @@ struct Watcher {
     client: Client,
     recorder: EventRecorder,
     nodes: Informer<Node>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     leases: Informer<Lease>,
     heard: Arc<Mutex<HashMap<String, Heard>>>,
 }
@@ -156,12 +157,12 @@ impl Watcher {
     async fn mark_pods(&self, node: &Node) -> Result<(), SyncError> {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         for pod in self.pods.by_index(BY_NODE, name).iter().filter(|p| pods::is_ready(p)) {
-            let key = ObjectKey::of(&**pod);
-            let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [
+            let key = pod.key();
+            let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [
                 {"type": "Ready", "status": "False", "lastTransitionTime": clock::now()}]}});
             let api = namespaced::<Pod>(&self.client, &key.namespace);
             unless_gone(api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?;
-            self.recorder.event(&**pod, EventType::Warning, "NodeNotReady", "Node is not ready");
+            self.recorder.event_for(pod.reference(), EventType::Warning, "NodeNotReady", "Node is not ready");
         }
         Ok(())
     }

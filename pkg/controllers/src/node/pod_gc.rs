@@ -6,12 +6,13 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 use serde_json::json;
 
 use super::lifecycle::{BY_NODE, index};
 use super::taint::{status_of, taints};
+use crate::cached_pod::CachedPod;
 use crate::clock;
 use crate::controller::{Controller, SyncError, SyncResult, cluster, namespaced, unless_gone};
 use crate::pods;
@@ -24,7 +25,7 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// Runs the pod garbage collector.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (nodes, pods) = (controller.informers.all::<Node>(), controller.informers.all::<Pod>());
+    let (nodes, pods) = (controller.informers.all::<Node>(), controller.informers.all::<CachedPod>());
     index(&pods);
     if !(controller.synced(&nodes).await && controller.synced(&pods).await) {
         return Ok(());
@@ -41,7 +42,7 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         };
         for pod in on_nodes.by_index(BY_NODE, node.metadata.name.as_deref().unwrap_or_default()) {
             if !stop.is_cancelled() {
-                delayed.add_after(ObjectKey::of(&*pod), delay);
+                delayed.add_after(pod.key(), delay);
             }
         }
     });
@@ -52,11 +53,11 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         let relevant = match event {
             Event::Added(_) => true,
             Event::Updated { old, new } => {
-                pods::is_terminating(new) != pods::is_terminating(old) || pods::node_name(new) != pods::node_name(old)
+                pods::is_terminating(new) != pods::is_terminating(old) || new.node != old.node
             }
             Event::Deleted(_) => false,
         };
-        (relevant || crowded).then(|| ObjectKey::of(&**pod))
+        (relevant || crowded).then(|| pod.key())
     });
     let collector = Arc::new(Collector { client: controller.client.clone(), nodes, pods });
     let sync = |key| {
@@ -70,18 +71,17 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
 struct Collector {
     client: Client,
     nodes: Informer<Node>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
 }
 
 impl Collector {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(pod) = self.pods.get(&key) else { return Ok(Outcome::Done) };
-        let node_name = pods::node_name(&pod);
-        if node_name.is_empty() {
+        if pod.node.is_empty() {
             if pods::is_terminating(&pod) {
                 self.delete(&pod, None).await?;
             }
-        } else if let Some(node) = self.nodes.get(&ObjectKey::new("", node_name)) {
+        } else if let Some(node) = self.nodes.get(&ObjectKey::new("", &*pod.node)) {
             let out = taints(&node).iter().any(|t| t.key == OUT_OF_SERVICE);
             if out && pods::is_terminating(&pod) && status_of(&node, "Ready") != Some("True") {
                 self.delete(&pod, Some("PodGC: node is out of service")).await?;
@@ -96,14 +96,12 @@ impl Collector {
     }
 
     /// A pod on a node that the cache does not have.
-    async fn orphan(&self, pod: &Pod) -> SyncResult {
-        let node = pods::node_name(pod);
-        let bound = pods::condition(pod, "PodScheduled").and_then(|c| c.last_transition_time.as_ref());
-        let age = bound.or(pod.metadata.creation_timestamp.as_ref()).map(clock::since).unwrap_or(QUARANTINE);
+    async fn orphan(&self, pod: &CachedPod) -> SyncResult {
+        let age = pod.scheduled.as_ref().or(pod.created.as_ref()).map(clock::since).unwrap_or(QUARANTINE);
         if let Some(left) = QUARANTINE.checked_sub(age).filter(|l| !l.is_zero()) {
             return Ok(Outcome::RequeueAfter(left));
         }
-        if cluster::<Node>(&self.client).get_metadata_opt(node).await?.is_none() {
+        if cluster::<Node>(&self.client).get_metadata_opt(&pod.node).await?.is_none() {
             self.delete(pod, Some("PodGC: node no longer exists")).await?;
         }
         Ok(Outcome::Done)
@@ -111,10 +109,10 @@ impl Collector {
 
     /// Deletes the oldest ended pods beyond the limit.
     async fn thin_out(&self) -> Result<(), SyncError> {
-        let mut ended: Vec<Arc<Pod>> =
+        let mut ended: Vec<Arc<CachedPod>> =
             self.pods.list().into_iter().filter(|p| pods::is_finished(p) && !pods::is_terminating(p)).collect();
         let surplus = ended.len().saturating_sub(ENDED_MAX);
-        ended.sort_by_key(|p| p.metadata.creation_timestamp.clone());
+        ended.sort_by(|a, b| a.created.cmp(&b.created));
         for pod in ended.iter().take(surplus) {
             self.delete(pod, None).await?;
         }
@@ -122,16 +120,16 @@ impl Collector {
     }
 
     /// Deletes a pod without grace: nobody is there to use it. One that is cut off is marked as failed before.
-    async fn delete(&self, pod: &Pod, disruption: Option<&str>) -> Result<(), SyncError> {
-        let key = ObjectKey::of(pod);
+    async fn delete(&self, pod: &CachedPod, disruption: Option<&str>) -> Result<(), SyncError> {
+        let key = pod.key();
         let api = namespaced::<Pod>(&self.client, &key.namespace);
         if !pods::is_finished(pod) && disruption.is_some() {
-            let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"phase": "Failed", "conditions": [{
+            let patch = json!({"metadata": {"uid": pod.uid}, "status": {"phase": "Failed", "conditions": [{
                 "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": disruption,
-                "lastTransitionTime": clock::now(), "observedGeneration": pod.metadata.generation}]}});
+                "lastTransitionTime": clock::now(), "observedGeneration": pod.generation}]}});
             unless_gone(api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?;
         }
-        let same = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+        let same = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
         unless_gone(api.delete(&key.name, &DeleteParams::default().grace_period(0).preconditions(same)).await)?;
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! The volume claims of a StatefulSet's pods.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Resource;
 use kube::api::PostParams;
 use kube1_client::{EventType, ObjectKey};
 
 use super::Keeper;
 use super::identity::{claim_name, ordinal, set_name};
 use super::plan::Plan;
+use crate::cached_pod::CachedPod;
 use crate::controller::{SyncError, namespaced, replace, unless_exists};
 use crate::owner::reference;
 use crate::pod_control::reason;
@@ -69,10 +69,10 @@ impl Keeper {
             return Ok(());
         }
         for pod in &plan.condemned {
-            let owner = with_pod.then(|| plain_reference(&**pod));
+            let owner = with_pod.then(|| reference_to_pod(pod));
             self.own_claims_of(set, spec, pod, owner.or_else(|| with_set.then(|| plain_reference(set)))).await?;
         }
-        let condemned = |pod: &Pod| plan.condemned.iter().any(|c| c.metadata.uid == pod.metadata.uid);
+        let condemned = |pod: &CachedPod| plan.condemned.iter().any(|c| c.uid == pod.uid);
         let own = self.pods.by_index(crate::owner::BY_CONTROLLER, crate::owner::uid(&set.metadata));
         for pod in own.iter().filter(|p| !condemned(p)) {
             self.own_claims_of(set, spec, pod, with_set.then(|| plain_reference(set))).await?;
@@ -84,7 +84,7 @@ impl Keeper {
         &self,
         set: &StatefulSet,
         spec: &StatefulSetSpec,
-        pod: &Pod,
+        pod: &CachedPod,
         owner: Option<OwnerReference>,
     ) -> Result<(), SyncError> {
         let Some(ordinal) = ordinal(set, pod) else { return Ok(()) };
@@ -115,8 +115,18 @@ fn policy(spec: &StatefulSetSpec) -> (bool, bool) {
 }
 
 /// A reference that lets the object go with its owner and nothing more.
-fn plain_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
+fn plain_reference(owner: &StatefulSet) -> OwnerReference {
     OwnerReference { controller: None, block_owner_deletion: None, ..reference(owner) }
+}
+
+fn reference_to_pod(pod: &CachedPod) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        name: pod.name.to_string(),
+        uid: pod.uid.to_string(),
+        ..OwnerReference::default()
+    }
 }
 
 fn is_ours(owner: &OwnerReference, set: &StatefulSet) -> bool {

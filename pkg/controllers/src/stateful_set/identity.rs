@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
 };
 
+use crate::cached_pod::CachedPod;
 use crate::history::REVISION_LABEL;
 use crate::owner::reference;
 use crate::pods;
@@ -14,8 +15,8 @@ pub fn set_name(set: &StatefulSet) -> &str {
 }
 
 /// The number in the pod's name; None if it is not a name of this set's pods.
-pub fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
-    let number = pod.metadata.name.as_deref()?.strip_prefix(set_name(set))?.strip_prefix('-')?;
+pub fn ordinal(set: &StatefulSet, pod: &CachedPod) -> Option<i32> {
+    let number = pod.name.strip_prefix(set_name(set))?.strip_prefix('-')?;
     number.parse().ok().filter(|n: &i32| *n >= 0 && n.to_string() == number)
 }
 

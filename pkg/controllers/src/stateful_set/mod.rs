@@ -9,9 +9,10 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::core::Selector;
-use kube1_client::{Event, EventType, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, EventType, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
+use crate::cached_pod::CachedPod;
 use crate::controller::{
     Controller, SyncError, SyncResult, is_already_exists, is_namespace_terminating, namespaced, replace_status,
     unless_gone,
@@ -29,7 +30,7 @@ const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 
 /// Runs the controller of StatefulSets.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (sets, pods) = (controller.informers.all::<StatefulSet>(), controller.informers.all::<Pod>());
+    let (sets, pods) = (controller.informers.all::<StatefulSet>(), controller.informers.all::<CachedPod>());
     let revisions = controller.informers.all::<ControllerRevision>();
     let claims = controller.informers.all::<PersistentVolumeClaim>();
     owner::index(&pods);
@@ -45,9 +46,9 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (seen, known) = (expectations.clone(), sets.clone());
     controller.watch(&pods, &queue, move |event| {
         observe(&seen, event);
-        concerned(event, &known, |set: &StatefulSet, meta| selector_of(set).is_some_and(|s| selects(&s, meta)))
+        concerned(event, &known, |set: &StatefulSet, pod| selector_of(set).is_some_and(|s| selects(&s, pod)))
     });
-    controller.watch(&revisions, &queue, |event| controller_key::<StatefulSet>(&event.object().metadata));
+    controller.watch(&revisions, &queue, |event| controller_key::<StatefulSet>(&**event.object()));
     controller.watch_own(&sets, &queue);
     let control = PodControl { client: controller.client.clone(), recorder: controller.recorder.clone(), expectations };
     let keeper = Arc::new(Keeper { sets, pods, revisions, claims, control });
@@ -59,14 +60,14 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn observe(expectations: &Expectations, event: &Event<Pod>) {
+fn observe(expectations: &Expectations, event: &Event<CachedPod>) {
     let pod = event.object();
-    let Some(key) = controller_key::<StatefulSet>(&pod.metadata) else { return };
+    let Some(key) = controller_key::<StatefulSet>(&**pod) else { return };
     if matches!(event, Event::Added(_)) {
         expectations.created(&key);
     }
     if matches!(event, Event::Deleted(_)) || pods::is_terminating(pod) {
-        expectations.deleted(&key, owner::uid(&pod.metadata));
+        expectations.deleted(&key, &pod.uid);
     }
 }
 
@@ -76,7 +77,7 @@ fn selector_of(set: &StatefulSet) -> Option<Selector> {
 
 struct Keeper {
     sets: Informer<StatefulSet>,
-    pods: Informer<Pod>,
+    pods: Informer<CachedPod>,
     revisions: Informer<ControllerRevision>,
     claims: Informer<PersistentVolumeClaim>,
     control: PodControl,
@@ -92,8 +93,8 @@ fn name_of(revision: &ControllerRevision) -> &str {
     revision.metadata.name.as_deref().unwrap_or_default()
 }
 
-pub(crate) fn revision_of(pod: &Pod) -> &str {
-    pod.metadata.labels.as_ref().and_then(|l| l.get(REVISION_LABEL)).map(String::as_str).unwrap_or_default()
+pub(crate) fn revision_of(pod: &CachedPod) -> &str {
+    pod.labels.get(REVISION_LABEL).map(String::as_str).unwrap_or_default()
 }
 
 impl Keeper {
@@ -154,15 +155,13 @@ impl Keeper {
                 }
                 Action::Delete(pod) => self.delete(set, pod).await?,
                 Action::Restart(pod) => {
-                    let (name, failed) =
-                        (pod.metadata.name.as_deref().unwrap_or_default(), pods::phase(pod) == "Failed");
-                    let (kind, reason) = if failed {
+                    let (name, phase) = (&pod.name, pod.phase);
+                    let (kind, reason) = if phase == "Failed" {
                         (EventType::Warning, "RecreatingFailedPod")
                     } else {
                         (EventType::Normal, "RecreatingTerminatedPod")
                     };
-                    let message =
-                        format!("StatefulSet {} is recreating {} Pod {name}", ObjectKey::of(set), pods::phase(pod));
+                    let message = format!("StatefulSet {} is recreating {phase} Pod {name}", ObjectKey::of(set));
                     self.control.recorder.event(set, kind, reason, message);
                     self.delete(set, pod).await?;
                 }
@@ -205,9 +204,9 @@ impl Keeper {
         }
     }
 
-    async fn delete(&self, set: &StatefulSet, pod: &Pod) -> Result<(), SyncError> {
-        let (key, target) = (ObjectKey::of(set), ObjectKey::of(pod));
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
+    async fn delete(&self, set: &StatefulSet, pod: &CachedPod) -> Result<(), SyncError> {
+        let (key, target) = (ObjectKey::of(set), pod.key());
+        let uid = pod.uid.to_string();
         self.control.expectations.expect_deletions(&key, [uid.clone()]);
         let same = kube::api::Preconditions { uid: Some(uid.clone()), resource_version: None };
         let params = kube::api::DeleteParams::default().preconditions(same);

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::identity::ordinal;
 use super::revision_of;
+use crate::cached_pod::CachedPod;
 use crate::deployment::replica_sets::resolve;
 use crate::pods;
 
@@ -19,9 +19,9 @@ pub enum Action {
         /// With the new revision, not the one before it.
         updated: bool,
     },
-    Delete(Arc<Pod>),
+    Delete(Arc<CachedPod>),
     /// Delete an ended pod, to be created anew.
-    Restart(Arc<Pod>),
+    Restart(Arc<CachedPod>),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Plan {
     pub counts: Counts,
     pub actions: Vec<Action>,
     /// Pods beyond the set's size, highest ordinal first.
-    pub condemned: Vec<Arc<Pod>>,
+    pub condemned: Vec<Arc<CachedPod>>,
     pub wanted: i32,
     /// Whether pods are replaced by themselves when the template changes.
     pub rolls: bool,
@@ -46,7 +46,7 @@ pub struct Plan {
 
 struct Planner<'a> {
     spec: &'a StatefulSetSpec,
-    pods: BTreeMap<i32, Arc<Pod>>,
+    pods: BTreeMap<i32, Arc<CachedPod>>,
     start: i32,
     end: i32,
     /// One after the other.
@@ -59,7 +59,13 @@ struct Planner<'a> {
 
 impl Plan {
     /// Plans for a set whose pods had the revision `current` before the last change and get `update` now.
-    pub fn new(set: &StatefulSet, spec: &StatefulSetSpec, pods: &[Arc<Pod>], current: &str, update: &str) -> Self {
+    pub fn new(
+        set: &StatefulSet,
+        spec: &StatefulSetSpec,
+        pods: &[Arc<CachedPod>],
+        current: &str,
+        update: &str,
+    ) -> Self {
         let start = spec.ordinals.as_ref().and_then(|o| o.start).unwrap_or(0);
         let planner = Planner {
             spec,
@@ -92,15 +98,15 @@ impl Planner<'_> {
         self.spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("OnDelete")
     }
 
-    fn condemned(&self) -> impl Iterator<Item = &Arc<Pod>> {
+    fn condemned(&self) -> impl Iterator<Item = &Arc<CachedPod>> {
         self.pods.iter().rev().filter(|(n, _)| **n < self.start || **n >= self.end).map(|(_, pod)| pod)
     }
 
-    fn is_healthy(&self, pod: &Pod) -> bool {
-        pods::phase(pod) == "Running" && pods::is_ready(pod) && !pods::is_terminating(pod)
+    fn is_healthy(&self, pod: &CachedPod) -> bool {
+        pod.phase == "Running" && pods::is_ready(pod) && !pods::is_terminating(pod)
     }
 
-    fn is_available(&self, pod: &Pod) -> bool {
+    fn is_available(&self, pod: &CachedPod) -> bool {
         self.is_healthy(pod) && pods::is_available(pod, self.min_ready)
     }
 
@@ -140,7 +146,7 @@ impl Planner<'_> {
     /// Removes pods beyond the size, from the highest; false if one must be waited for.
     fn scale_down(&self, actions: &mut Vec<Action>) -> bool {
         let all = || self.pods.values();
-        let first_unhealthy = all().find(|p| !self.is_healthy(p)).and_then(|p| p.metadata.uid.clone());
+        let first_unhealthy = all().find(|p| !self.is_healthy(p)).map(|p| &p.uid);
         for pod in self.condemned() {
             if pods::is_terminating(pod) {
                 if self.ordered {
@@ -149,7 +155,7 @@ impl Planner<'_> {
                 continue;
             }
             // A broken pod does not keep others from being removed if it is the one to be removed first itself.
-            if self.ordered && !self.is_available(pod) && pod.metadata.uid != first_unhealthy {
+            if self.ordered && !self.is_available(pod) && Some(&pod.uid) != first_unhealthy {
                 return false;
             }
             actions.push(Action::Delete(Arc::clone(pod)));
@@ -185,7 +191,7 @@ impl Planner<'_> {
         let mut counts = Counts::default();
         for (n, pod) in &self.pods {
             counts.replicas += 1;
-            if pods::phase(pod) == "Running" && pods::is_ready(pod) {
+            if pod.phase == "Running" && pods::is_ready(pod) {
                 counts.ready += 1;
                 counts.available += i32::from(self.is_available(pod));
             }
@@ -205,6 +211,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cached_pod::tests::cached;
 
     fn set(extra: Value) -> StatefulSet {
         let mut spec = json!({"replicas": 3, "selector": {}, "template": {}, "updateStrategy": {"type": "RollingUpdate",
@@ -213,21 +220,18 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "db"}, "spec": spec})).unwrap()
     }
 
-    fn pod(n: i32, revision: &str, ready: bool) -> Arc<Pod> {
+    fn pod(n: i32, revision: &str, ready: bool) -> Arc<CachedPod> {
         let status = if ready { "True" } else { "False" };
-        Arc::new(
-            serde_json::from_value(json!({"metadata": {"name": format!("db-{n}"), "uid": n.to_string(),
-                "labels": {"controller-revision-hash": revision}},
-                "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]}}))
-            .unwrap(),
-        )
+        cached(json!({"metadata": {"name": format!("db-{n}"), "uid": n.to_string(),
+            "labels": {"controller-revision-hash": revision}},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]}}))
     }
 
-    fn steps(set: &StatefulSet, pods: &[Arc<Pod>]) -> Vec<String> {
+    fn steps(set: &StatefulSet, pods: &[Arc<CachedPod>]) -> Vec<String> {
         let plan = Plan::new(set, set.spec.as_ref().unwrap(), pods, "old", "new");
         let text = |a: &Action| match a {
             Action::Create { ordinal, updated } => format!("+{ordinal}{}", if *updated { "" } else { "old" }),
-            Action::Delete(p) | Action::Restart(p) => format!("-{}", p.metadata.name.as_deref().unwrap()),
+            Action::Delete(p) | Action::Restart(p) => format!("-{}", p.name),
         };
         plan.actions.iter().map(text).collect()
     }
@@ -246,7 +250,7 @@ mod tests {
 
     #[test]
     fn updates_roll_from_the_top_to_the_partition() {
-        let all = |revisions: [&str; 3], ready: [bool; 3]| -> Vec<Arc<Pod>> {
+        let all = |revisions: [&str; 3], ready: [bool; 3]| -> Vec<Arc<CachedPod>> {
             (0..3).map(|n| pod(n as i32, revisions[n], ready[n])).collect()
         };
         let rolling = set(json!({}));

@@ -3,24 +3,25 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
-use kube1_client::{Event, EventType, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, EventType, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
 use super::claim_name;
+use crate::cached_pod::{CachedPod, Claim};
 use crate::controller::{Controller, SyncError, SyncResult, is_namespace_terminating, namespaced, unless_exists};
-use crate::owner::{reference, uid};
+use crate::owner::{controller_of, reference, uid};
 use crate::pod_control::reason;
 use crate::pods;
 
 /// Runs the controller of ephemeral volumes.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
-    let (pods, claims) = (controller.informers.all::<Pod>(), controller.informers.all::<PersistentVolumeClaim>());
+    let (pods, claims) = (controller.informers.all::<CachedPod>(), controller.informers.all::<PersistentVolumeClaim>());
     if !(controller.synced(&pods).await && controller.synced(&claims).await) {
         return Ok(());
     }
     let queue = WorkQueue::new();
     controller.watch(&pods, &queue, |event| match event {
-        Event::Added(pod) if volumes(pod).next().is_some() => Some(ObjectKey::of(&**pod)),
+        Event::Added(pod) if pod.claims().iter().any(|c| c.ephemeral) => Some(pod.key()),
         _ => None,
     });
     controller.watch(&claims, &queue, |event| {
@@ -32,8 +33,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         let (controller, pods, claims) = (controller.clone(), pods.clone(), claims.clone());
         async move {
             let Some(pod) = pods.get(&key).filter(|p| pods::is_active(p)) else { return Ok(Outcome::Done) };
-            for volume in volumes(&pod) {
-                let name = claim_name(&pod, volume).unwrap_or_default();
+            let mut missing = Vec::new();
+            for Claim { name, .. } in pod.claims().iter().filter(|c| c.ephemeral) {
                 match claims.get(&ObjectKey::new(key.namespace.clone(), name.clone())) {
                     Some(claim) if is_for(&claim, &pod) => {}
                     Some(_) => {
@@ -41,8 +42,11 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
                             format!("PVC {}/{name} was not created for pod {key} (pod is not owner)", key.namespace);
                         return Err(SyncError::Invalid(message));
                     }
-                    None => create(&controller, &pod, volume, name).await?,
+                    None => missing.push(name),
                 }
+            }
+            if !missing.is_empty() {
+                create(&controller, &pod, &missing).await?;
             }
             SyncResult::Ok(Outcome::Done)
         }
@@ -51,15 +55,24 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
-    pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| v.ephemeral.is_some())
+fn is_for(claim: &PersistentVolumeClaim, pod: &CachedPod) -> bool {
+    controller_of(&claim.metadata).is_some_and(|owner| owner.uid == *pod.uid)
 }
 
-fn is_for(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
-    claim.metadata.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == uid(&pod.metadata))
+/// Makes missing claims of a pod from their templates, which the cache does not keep.
+async fn create(controller: &Controller, cached: &CachedPod, names: &[&String]) -> Result<(), SyncError> {
+    let live = namespaced::<Pod>(&controller.client, &cached.namespace).get_opt(&cached.name).await?;
+    let Some(pod) = live.filter(|pod| uid(&pod.metadata) == &*cached.uid) else { return Ok(()) };
+    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+        match claim_name(&pod, volume) {
+            Some(name) if names.contains(&&name) => create_one(controller, &pod, volume, name).await?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
-async fn create(controller: &Controller, pod: &Pod, volume: &Volume, name: String) -> Result<(), SyncError> {
+async fn create_one(controller: &Controller, pod: &Pod, volume: &Volume, name: String) -> Result<(), SyncError> {
     let Some(template) = volume.ephemeral.as_ref().and_then(|e| e.volume_claim_template.as_ref()) else {
         return Ok(());
     };

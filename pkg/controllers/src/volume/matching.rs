@@ -38,7 +38,7 @@ pub fn satisfies(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bo
     let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".to_owned());
     let modes = have.access_modes.as_deref().unwrap_or(&[]);
     let requested = storage(want.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    let labels = || selector(want.selector.as_ref()).is_some_and(|s| selects(&s, &volume.metadata));
+    let labels = || selector(want.selector.as_ref()).is_some_and(|s| selects(&s, volume));
     have.storage_class_name.as_deref().unwrap_or("") == want.storage_class_name.as_deref().unwrap_or("")
         && have.volume_attributes_class_name.as_deref().unwrap_or("")
             == want.volume_attributes_class_name.as_deref().unwrap_or("")

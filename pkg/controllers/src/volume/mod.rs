@@ -7,6 +7,8 @@ pub mod protection;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 
+use crate::cached_pod::Claim;
+
 /// The name of the claim behind a pod's volume; also that of an ephemeral volume's own claim.
 pub fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
     let ephemeral = || format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name);
@@ -17,10 +19,11 @@ pub fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
     }
 }
 
-/// The names of all claims of a pod.
-pub fn claims_of(pod: &Pod) -> Vec<String> {
+/// All claims of a pod.
+pub fn claims_of(pod: &Pod) -> Vec<Claim> {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or(&[]);
-    volumes.iter().filter_map(|v| claim_name(pod, v)).collect()
+    let claim = |volume: &Volume| Some(Claim { name: claim_name(pod, volume)?, ephemeral: volume.ephemeral.is_some() });
+    volumes.iter().filter_map(claim).collect()
 }
 
 /// The volume that a claim names.

@@ -6,10 +6,10 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::Resource;
 use kube::api::ListParams;
-use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
-use super::claims_of;
+use crate::cached_pod::CachedPod;
 use crate::controller::{Controller, SyncResult, cluster, namespaced, replace, unless_gone};
 use crate::pods;
 
@@ -19,7 +19,7 @@ const CLASS: &str = "kubernetes.io/vac-protection";
 
 /// Runs the controller that lets unused claims go.
 pub async fn run_claims(controller: Controller) -> Result<(), BoxError> {
-    let (claims, pods) = (controller.informers.all::<PersistentVolumeClaim>(), controller.informers.all::<Pod>());
+    let (claims, pods) = (controller.informers.all::<PersistentVolumeClaim>(), controller.informers.all::<CachedPod>());
     if !(controller.synced(&claims).await && controller.synced(&pods).await) {
         return Ok(());
     }
@@ -28,22 +28,21 @@ pub async fn run_claims(controller: Controller) -> Result<(), BoxError> {
     controller.watch(&pods, &queue, |event| {
         let pod = event.object();
         let freed = matches!(event, Event::Deleted(_)) || pods::is_finished(pod);
-        let names = if freed { claims_of(pod) } else { Vec::new() };
-        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        names.into_iter().map(move |name| ObjectKey::new(namespace.clone(), name))
+        let claims = if freed { pod.claims() } else { &[] };
+        claims.iter().map(|claim| ObjectKey::new(&*pod.namespace, &*claim.name)).collect::<Vec<_>>()
     });
     let sync = |key: ObjectKey| {
         let (client, claims, pods) = (controller.client.clone(), claims.clone(), pods.clone());
         async move {
             let Some(claim) = claims.get(&key).filter(|c| is_held(&**c, CLAIM)) else { return Ok(Outcome::Done) };
-            let uses =
-                |p: &Pod| !pods::is_finished(p) && !pods::node_name(p).is_empty() && claims_of(p).contains(&key.name);
+            let names = |p: &CachedPod| p.claims().iter().any(|claim| claim.name == key.name);
+            let uses = |p: &CachedPod| !pods::is_finished(p) && !p.node.is_empty() && names(p);
             if pods.list_namespace(&key.namespace).iter().any(|p| uses(p)) {
                 return Ok(Outcome::Done);
             }
             // The cache may be late: a pod that was just scheduled would lose its volume.
             let live = namespaced::<Pod>(&client, &key.namespace).list(&ListParams::default()).await?;
-            if !live.items.iter().any(uses) {
+            if !live.items.into_iter().any(|pod| uses(&CachedPod::keep(pod))) {
                 let changed = without_finalizer(&*claim, CLAIM);
                 unless_gone(replace(&namespaced(&client, &key.namespace), changed).await)?;
             }

@@ -30,7 +30,7 @@ impl Plugin for NodeUnschedulable {
             effect: "NoSchedule".to_owned(),
             ..Default::default()
         };
-        let tolerations = pod.spec().and_then(|s| s.tolerations.as_deref()).unwrap_or(&[]);
+        let tolerations = pod.spec.tolerations.as_deref().unwrap_or(&[]);
         Ok((!tolerates(tolerations, &taint)).then(|| Box::new(Uncordoned) as Box<dyn Filter>))
     }
 }
@@ -73,7 +73,7 @@ struct Named(String);
 
 impl Filter for Named {
     fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        if node.name != self.0 {
+        if *node.name != *self.0 {
             return Err(Rejection::unresolvable("node(s) didn't match the requested node name"));
         }
         Ok(())

@@ -26,7 +26,7 @@ impl Plugin for ImageLocality {
 
     #[allow(clippy::cast_precision_loss)]
     fn score(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot, _nodes: &[&NodeInfo]) -> Option<(Box<dyn Score>, i64)> {
-        let spec = pod.spec()?;
+        let spec = &pod.spec;
         let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
         let images: Vec<String> = containers.filter_map(|c| c.image.as_deref()).map(normalized).collect();
         let total = snapshot.nodes.len().max(1);

@@ -36,13 +36,13 @@ impl Group {
 impl PartialEq for Group {
     fn eq(&self, other: &Self) -> bool {
         let terms = |group: &Self| {
-            let affinity = group.pod.spec().and_then(|spec| spec.affinity.clone());
-            affinity.map(|affinity| (affinity.pod_affinity, affinity.pod_anti_affinity))
+            let affinity = group.pod.spec.affinity.as_ref();
+            affinity.map(|affinity| (affinity.pod_affinity.clone(), affinity.pod_anti_affinity.clone()))
         };
         Arc::ptr_eq(&self.namespaces, &other.namespaces)
             && self.pod.key.namespace == other.pod.key.namespace
             && self.pod.labels() == other.pod.labels()
-            && terms(self) == terms(other)
+            && (Arc::ptr_eq(&self.pod.spec, &other.pod.spec) || terms(self) == terms(other))
     }
 }
 
@@ -61,26 +61,26 @@ impl Plugin for InterPodAffinity {
     }
 
     fn filter(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Result<Option<Box<dyn Filter>>, Rejection> {
-        let own_terms = !pod.affinity.is_empty() || !pod.anti_affinity.is_empty();
+        let own_terms = !pod.terms().affinity.is_empty() || !pod.terms().anti_affinity.is_empty();
         if !own_terms && snapshot.nodes.iter().all(|n| n.with_affinity == 0) {
             return Ok(None);
         }
         let tables = self.filters.of(Group::of(pod, snapshot), 3, snapshot, |node| {
             let mut parts = Parts::of(node);
             if own_terms || node.with_affinity > 0 {
-                let others = node.pods.values().filter(|p| own_terms || !p.anti_affinity.is_empty());
+                let others = node.pods.values().filter(|p| own_terms || !p.terms().anti_affinity.is_empty());
                 others.for_each(|other| count(&mut parts, pod, other, snapshot));
             }
             parts.all()
         });
         let labels = snapshot.namespace_labels(&pod.key.namespace);
-        let selects_itself = pod.affinity.iter().all(|t| t.selects(pod, labels));
+        let selects_itself = pod.terms().affinity.iter().all(|t| t.selects(pod, labels));
         let needed = own_terms || !tables[EXISTING_ANTI].is_empty();
         Ok(needed.then(|| Box::new(Rules { pod: Arc::clone(pod), selects_itself, tables }) as Box<dyn Filter>))
     }
 
     fn score(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot, _nodes: &[&NodeInfo]) -> Option<(Box<dyn Score>, i64)> {
-        let own = !pod.preferred_affinity.is_empty() || !pod.preferred_anti_affinity.is_empty();
+        let own = !pod.terms().preferred_affinity.is_empty() || !pod.terms().preferred_anti_affinity.is_empty();
         if !own && snapshot.nodes.iter().all(|n| n.with_affinity == 0) {
             return None;
         }
@@ -106,14 +106,14 @@ struct Rules {
 /// What a pod that is there means to the filters of `pod`.
 fn count(parts: &mut Parts<'_>, pod: &PodInfo, other: &PodInfo, snapshot: &Snapshot) {
     let own_namespace = snapshot.namespace_labels(&pod.key.namespace);
-    for term in other.anti_affinity.iter().filter(|t| t.selects(pod, own_namespace)) {
+    for term in other.terms().anti_affinity.iter().filter(|t| t.selects(pod, own_namespace)) {
         parts.add(EXISTING_ANTI, &term.topology_key, 1);
     }
     let namespace = snapshot.namespace_labels(&other.key.namespace);
-    if !pod.affinity.is_empty() && pod.affinity.iter().all(|t| t.selects(other, namespace)) {
-        pod.affinity.iter().for_each(|term| parts.add(AFFINITY, &term.topology_key, 1));
+    if !pod.terms().affinity.is_empty() && pod.terms().affinity.iter().all(|t| t.selects(other, namespace)) {
+        pod.terms().affinity.iter().for_each(|term| parts.add(AFFINITY, &term.topology_key, 1));
     }
-    for term in pod.anti_affinity.iter().filter(|t| t.selects(other, namespace)) {
+    for term in pod.terms().anti_affinity.iter().filter(|t| t.selects(other, namespace)) {
         parts.add(ANTI, &term.topology_key, 1);
     }
 }
@@ -134,7 +134,7 @@ impl Rules {
 
     fn affinity_holds(&self, labels: &Labels) -> bool {
         let near = |t: &AffinityTerm| labels.get(&t.topology_key).map(|v| self.near(AFFINITY, &t.topology_key, v));
-        let found: Vec<Option<bool>> = self.pod.affinity.iter().map(near).collect();
+        let found: Vec<Option<bool>> = self.pod.terms().affinity.iter().map(near).collect();
         if found.iter().any(Option::is_none) {
             return false;
         }
@@ -151,7 +151,7 @@ impl Filter for Rules {
             return Err(Rejection::unresolvable("node(s) didn't match pod affinity rules"));
         }
         let near = |table: usize, key: &str| labels.get(key).is_some_and(|v| self.near(table, key, v));
-        if self.pod.anti_affinity.iter().any(|t| near(ANTI, &t.topology_key)) {
+        if self.pod.terms().anti_affinity.iter().any(|t| near(ANTI, &t.topology_key)) {
             return Err(Rejection::resolvable("node(s) didn't match pod anti-affinity rules"));
         }
         if self.tables[EXISTING_ANTI].keys().any(|key| near(EXISTING_ANTI, key)) {
@@ -181,19 +181,19 @@ fn weigh(parts: &mut Parts<'_>, pod: &PodInfo, other: &PodInfo, snapshot: &Snaps
             parts.add(0, &term.topology_key, weight);
         }
     };
-    for (weight, term) in &pod.preferred_affinity {
+    for (weight, term) in &pod.terms().preferred_affinity {
         add(term, term.selects(other, theirs), *weight);
     }
-    for (weight, term) in &pod.preferred_anti_affinity {
+    for (weight, term) in &pod.terms().preferred_anti_affinity {
         add(term, term.selects(other, theirs), -weight);
     }
-    for term in &other.affinity {
+    for term in &other.terms().affinity {
         add(term, term.selects(pod, own), REQUIRED_WEIGHT);
     }
-    for (weight, term) in &other.preferred_affinity {
+    for (weight, term) in &other.terms().preferred_affinity {
         add(term, term.selects(pod, own), *weight);
     }
-    for (weight, term) in &other.preferred_anti_affinity {
+    for (weight, term) in &other.terms().preferred_anti_affinity {
         add(term, term.selects(pod, own), -weight);
     }
 }
@@ -236,7 +236,7 @@ mod tests {
         let (plugin, snapshot) = (InterPodAffinity::default(), cache.snapshot());
         let filter = plugin.filter(pod, &snapshot).unwrap();
         let fits = |n: &&Arc<NodeInfo>| filter.as_ref().is_none_or(|f| f.check(n).is_ok());
-        snapshot.nodes.iter().filter(fits).map(|n| n.name.clone()).collect()
+        snapshot.nodes.iter().filter(fits).map(|n| n.name.to_string()).collect()
     }
 
     fn cache() -> Cache {

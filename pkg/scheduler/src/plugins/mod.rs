@@ -10,7 +10,7 @@ mod topology_spread;
 mod volumes;
 
 pub use topology_spread::Owners;
-pub use volumes::{VolumeDecision, Volumes, claim_names, volume_reaches};
+pub use volumes::{VolumeDecision, Volumes, volume_reaches};
 
 use std::sync::Arc;
 

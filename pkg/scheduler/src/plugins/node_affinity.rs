@@ -24,16 +24,14 @@ impl Plugin for NodeAffinity {
     }
 
     fn filter(&self, pod: &Arc<PodInfo>, _snapshot: &Snapshot) -> Result<Option<Box<dyn Filter>>, Rejection> {
-        let selects = pod.spec().is_some_and(|spec| {
-            let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-            spec.node_selector.as_ref().is_some_and(|s| !s.is_empty())
-                || affinity.is_some_and(|a| a.required_during_scheduling_ignored_during_execution.is_some())
-        });
+        let affinity = pod.spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+        let selects = pod.spec.node_selector.as_ref().is_some_and(|s| !s.is_empty())
+            || affinity.is_some_and(|a| a.required_during_scheduling_ignored_during_execution.is_some());
         Ok(selects.then(|| Box::new(Required(Arc::clone(pod))) as Box<dyn Filter>))
     }
 
     fn score(&self, pod: &Arc<PodInfo>, _snapshot: &Snapshot, _nodes: &[&NodeInfo]) -> Option<(Box<dyn Score>, i64)> {
-        let affinity = pod.spec()?.affinity.as_ref()?.node_affinity.as_ref()?;
+        let affinity = pod.spec.affinity.as_ref()?.node_affinity.as_ref()?;
         let terms = affinity.preferred_during_scheduling_ignored_during_execution.clone()?;
         (!terms.is_empty()).then(|| (Box::new(Preferred(terms)) as Box<dyn Score>, 2))
     }
@@ -44,7 +42,7 @@ struct Required(Arc<PodInfo>);
 
 impl Filter for Required {
     fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        if self.0.spec().is_none_or(|spec| pod_selects_node(spec, node.labels(), &node.name)) {
+        if pod_selects_node(&self.0.spec, node.labels(), &node.name) {
             return Ok(());
         }
         Err(Rejection::unresolvable("node(s) didn't match Pod's node affinity/selector"))

@@ -39,7 +39,7 @@ impl Plugin for TaintToleration {
 }
 
 fn tolerations(pod: &PodInfo) -> Vec<Toleration> {
-    pod.spec().and_then(|s| s.tolerations.clone()).unwrap_or_default()
+    pod.spec.tolerations.clone().unwrap_or_default()
 }
 
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Toleration, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use kube::core::{Expression, Selector, SelectorExt};
 use kube1_client::node_match::{pod_selects_node, tolerates};
 
@@ -41,14 +41,14 @@ struct Group {
 impl PartialEq for Group {
     fn eq(&self, other: &Self) -> bool {
         let placement = |group: &Self| {
-            let spec = group.pod.spec()?;
+            let spec = &group.pod.spec;
             let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.clone());
-            Some((spec.node_selector.clone(), affinity, spec.tolerations.clone()))
+            (spec.node_selector.clone(), affinity, spec.tolerations.clone())
         };
         self.require_keys == other.require_keys
             && self.pod.key.namespace == other.pod.key.namespace
             && self.constraints == other.constraints
-            && placement(self) == placement(other)
+            && (Arc::ptr_eq(&self.pod.spec, &other.pod.spec) || placement(self) == placement(other))
     }
 }
 
@@ -113,7 +113,7 @@ struct Constraint {
 }
 
 fn constraints(pod: &PodInfo) -> Vec<Constraint> {
-    let constraints = pod.spec().and_then(|s| s.topology_spread_constraints.as_deref()).unwrap_or(&[]);
+    let constraints = pod.spec.topology_spread_constraints.as_deref().unwrap_or(&[]);
     constraints.iter().map(|c| Constraint::new(c, pod.labels())).collect()
 }
 
@@ -147,10 +147,8 @@ impl Constraint {
 
     /// Whether the node is one that the pod could be spread to.
     fn covers(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
-        let Some(spec) = pod.spec() else { return true };
-        let none: &[Toleration] = &[];
-        let tolerations = spec.tolerations.as_deref().unwrap_or(none);
-        (!self.honor_affinity || pod_selects_node(spec, node.labels(), &node.name))
+        let tolerations = pod.spec.tolerations.as_deref().unwrap_or(&[]);
+        (!self.honor_affinity || pod_selects_node(&pod.spec, node.labels(), &node.name))
             && (!self.honor_taints
                 || node.taints().iter().all(|t| t.effect == "PreferNoSchedule" || tolerates(tolerations, t)))
     }
@@ -341,7 +339,7 @@ mod tests {
         let fits = |cache: &Cache, pod: &Arc<PodInfo>| -> Vec<String> {
             let snapshot = cache.snapshot();
             let filter = TopologySpread::new(Arc::new(Nobody)).filter(pod, &snapshot).unwrap().unwrap();
-            snapshot.nodes.iter().filter(|n| filter.check(n).is_ok()).map(|n| n.name.clone()).collect()
+            snapshot.nodes.iter().filter(|n| filter.check(n).is_ok()).map(|n| n.name.to_string()).collect()
         };
         assert_eq!(fits(&cache, &pod("1")), ["a1", "a2", "b1"]);
         cache.assume(pod("1"), "a1");

@@ -62,17 +62,6 @@ impl Plugin for VolumeBinding {
     }
 }
 
-/// Names of the claims that a pod uses, with those made for its ephemeral volumes.
-pub fn claim_names(pod: &PodInfo) -> Vec<(String, bool)> {
-    let volumes = pod.spec().and_then(|s| s.volumes.as_deref()).unwrap_or(&[]);
-    let claim = |v: &k8s_openapi::api::core::v1::Volume| match (&v.persistent_volume_claim, &v.ephemeral) {
-        (Some(claim), _) => Some((claim.claim_name.clone(), false)),
-        (None, Some(_)) => Some((format!("{}-{}", pod.key.name, v.name), true)),
-        (None, None) => None,
-    };
-    volumes.iter().filter_map(claim).collect()
-}
-
 fn exclusive_claim_is_used(pod: &PodInfo, decisions: &[VolumeDecision], snapshot: &Snapshot) -> bool {
     let exclusive = decisions.iter().filter_map(|d| match d {
         VolumeDecision::Bound(volume) => {
@@ -89,7 +78,7 @@ fn exclusive_claim_is_used(pod: &PodInfo, decisions: &[VolumeDecision], snapshot
     let uses = |p: &Arc<PodInfo>| {
         p.key.namespace == pod.key.namespace
             && p.uid != pod.uid
-            && claim_names(p).iter().any(|(name, _)| exclusive.contains(name))
+            && p.claims.iter().any(|claim| exclusive.contains(&claim.name))
     };
     snapshot.nodes.iter().any(|n| n.pods.values().any(uses))
 }
