@@ -4,65 +4,19 @@
 
 mod support;
 
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use futures::StreamExt;
-use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http::{Method, Request};
 use kube::ResourceExt;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent,
     WatchParams,
 };
 use kube::core::GroupVersionKind;
-use kube1_pki::{AltName, LeafProfile, ReloadingCertificate, Subject, Usage};
 use serde_json::{Value, json};
 use support::TestServer;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-
-/// Serves `answer` over HTTPS under `name` with a certificate of the cluster's CA.
-async fn serve(server: &TestServer, name: &str, answer: fn(&Method, &str, &str, Value) -> Value) -> SocketAddr {
-    let profile = LeafProfile {
-        subject: Subject::new(name, &[]),
-        usages: vec![Usage::ServerAuth],
-        alt_names: vec![AltName::parse(name), AltName::parse("127.0.0.1")],
-    };
-    let certificate = Arc::new(ReloadingCertificate::new(&server.pki.ca.issue(&profile).unwrap()).unwrap());
-    let verifier = server.api.server().authenticator.certificate_verifier();
-    let tls = kube1_apiserver::http::serve::tls_config(certificate, verifier).unwrap();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let acceptor = TlsAcceptor::from(tls.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = service_fn(move |request: Request<Incoming>| async move {
-                    let (parts, body) = request.into_parts();
-                    let body = body.collect().await.unwrap().to_bytes();
-                    let body = serde_json::from_slice(&body).unwrap_or_default();
-                    let user = parts.headers.get("x-remote-user").map_or("", |v| v.to_str().unwrap()).to_owned();
-                    let text = answer(&parts.method, parts.uri.path(), &user, body).to_string();
-                    let reply = Response::builder().header("content-type", "application/json");
-                    Ok::<_, Infallible>(reply.body(Full::new(Bytes::from(text))).unwrap())
-                });
-                let builder = hyper::server::conn::http1::Builder::new();
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
-    address
-}
+use support::neighbour::serve;
 
 fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::field_set::FieldSet;
+use super::versions::Changes;
 
 const MAX_UPDATE_ENTRIES: usize = 10;
 const ANCIENT: &str = "ancient-changes";
@@ -125,6 +126,15 @@ impl Entries {
     pub fn take(&mut self, like: &Entry) -> Option<Entry> {
         let place = self.0.iter().position(|entry| entry.is(like))?;
         Some(self.0.swap_remove(place))
+    }
+
+    /// What changed belongs no longer to whom it did.
+    pub fn take_away(&mut self, changes: &Changes) {
+        for entry in &mut self.0 {
+            let changes = changes.of(entry);
+            entry.fields.subtract(&changes.touched);
+            entry.fields.subtract(&changes.removed);
+        }
     }
 
     /// Folds the oldest updaters into one, so that there are not too many.

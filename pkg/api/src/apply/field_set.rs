@@ -83,6 +83,11 @@ impl FieldSet {
         }
     }
 
+    /// The steps from the object itself.
+    pub fn steps_mut(&mut self) -> &mut Map<String, Value> {
+        &mut self.0
+    }
+
     pub fn add(&mut self, other: &Self) {
         add(&mut self.0, &other.0);
     }

@@ -4,6 +4,7 @@ mod entries;
 mod field_set;
 mod place;
 mod scope;
+mod versions;
 mod walk;
 
 use serde_json::{Value, json};
@@ -14,7 +15,9 @@ use crate::structural::Schema;
 use entries::{Entries, Entry, Operation};
 use field_set::FieldSet;
 use place::Place;
-use walk::Difference;
+use versions::Changes;
+
+pub use versions::{OneVersion, Versions};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -32,7 +35,8 @@ pub fn apply(
     subresource: &str,
     now: &str,
 ) -> Result<Value, Status> {
-    Manager { resource, schema: None, name: manager, subresource, now }.apply(live, config, force)
+    Manager { resource, schema: None, name: manager, subresource, now, versions: &OneVersion }
+        .apply(live, config, force)
 }
 
 /// Records in the managedFields of `new` what a create, update or patch by `manager` changed. Call it with what the
@@ -45,7 +49,9 @@ pub fn track_update(
     subresource: &str,
     now: &str,
 ) {
-    Manager { resource, schema: None, name: manager, subresource, now }.track_update(old, new);
+    Manager { resource, schema: None, name: manager, subresource, now, versions: &OneVersion }
+        .track_update(old, new)
+        .expect("one version takes no conversion");
 }
 
 /// Lays a configuration over an object by the rules of apply, without regard to who owns what.
@@ -63,60 +69,54 @@ pub struct Manager<'a> {
     /// Empty for the main endpoint.
     pub subresource: &'a str,
     pub now: &'a str,
+    /// The kind's other versions.
+    pub versions: &'a dyn Versions,
 }
 
 impl Manager<'_> {
-    /// See [`track_update`].
-    pub fn track_update(&self, old: Option<&Value>, new: &mut Value) {
+    /// See [`track_update`]. Fails where a conversion does; `new` has no managedFields then.
+    pub fn track_update(&self, old: Option<&Value>, new: &mut Value) -> Result<(), Status> {
         let mut entries = self.starting_entries(old, new);
-        if entries.0.is_empty() && old.is_some() {
-            // Objects that nobody tracks stay so until they are applied to.
-            entries.store(new);
-            return;
+        self.reconcile(&mut entries, old);
+        // Objects that nobody tracks stay so until they are applied to.
+        if !entries.0.is_empty() || old.is_none() {
+            self.record(old, new, &mut entries)?;
         }
-        let zero = self.place().zero();
-        self.record(old.unwrap_or(&zero), new, &mut entries);
         entries.store(new);
+        Ok(())
     }
 
     /// See [`apply`].
     pub fn apply(&self, live: Option<&Value>, config: &Value, force: bool) -> Result<Value, Status> {
         let config = self.checked(config, live)?;
         let place = self.place();
-        let zero = place.zero();
         let mut entries = live.and_then(Entries::of).unwrap_or_default();
+        self.reconcile(&mut entries, live);
         if let (true, Some(live)) = (entries.0.is_empty(), live) {
-            Manager { name: "before-first-apply", subresource: "", ..*self }.record(&zero, live, &mut entries);
+            Manager { name: "before-first-apply", subresource: "", ..*self }.record(None, live, &mut entries)?;
         }
         let fields = walk::fields(place, &config);
         let mut mine = self.entry(Operation::Apply, fields.clone());
         let last = entries.take(&mine);
         let mut merged = walk::merge(place, live, &config);
         if let Some(last) = &last {
-            // Also of fields that are not recorded, such as the name: they keep metadata from looking abandoned.
-            let mut owners: Vec<_> = entries.0.iter().map(|entry| entry.fields.part()).collect();
-            owners.push(fields.part());
-            walk::prune(place, &mut merged, last.fields.part(), &owners);
+            merged = self.prune(merged, last, &fields, &entries)?;
         }
-        let live_or_zero = live.unwrap_or(&zero);
-        let mut changes = self.difference(live_or_zero, &merged);
-        if !conflicts(&entries, &changes.touched).is_empty() {
+        let mut changes = self.changes(&entries, live, &merged)?;
+        if !conflicts(&entries, &changes).is_empty() {
             // What the configuration leaves to defaults is no change: a reference without its default apiVersion.
             let mut defaulted = merged.clone();
             crate::default::apply_defaults(self.resource, &mut defaulted);
-            changes = self.difference(live_or_zero, &defaulted);
+            changes = self.changes(&entries, live, &defaulted)?;
         }
-        let conflicts = conflicts(&entries, &changes.touched);
+        let conflicts = conflicts(&entries, &changes);
         let forced = force || live.is_some_and(|live| self.was_applied_by_client(live, &conflicts));
         if !conflicts.is_empty() && !forced {
             return Err(conflict_status(&conflicts));
         }
-        for entry in &mut entries.0 {
-            entry.fields.subtract(&changes.touched);
-            entry.fields.subtract(&changes.removed);
-        }
-        let unchanged = changes.touched.is_empty() && changes.removed.is_empty();
-        if let Some(last) = last.filter(|last| unchanged && last.fields == mine.fields) {
+        entries.take_away(&changes);
+        let same = |last: &Entry| last.fields == mine.fields && last.api_version == mine.api_version;
+        if let Some(last) = last.filter(|last| changes.own_is_empty() && same(last)) {
             mine.time = last.time;
         }
         entries.0.push(mine);
@@ -142,25 +142,12 @@ impl Manager<'_> {
         }
     }
 
-    /// Fields that differ and that this endpoint can change.
-    fn difference(&self, old: &Value, new: &Value) -> Difference {
-        let mut changes = walk::compare(self.place(), old, new);
-        for fields in [&mut changes.touched, &mut changes.removed] {
-            scope::restrict(self.resource, self.subresource, fields);
-            scope::strip(fields);
-        }
-        changes
-    }
-
     /// Gives what changed to this manager and takes it from all others.
-    fn record(&self, old: &Value, new: &Value, entries: &mut Entries) {
-        let changes = self.difference(old, new);
-        for entry in &mut entries.0 {
-            entry.fields.subtract(&changes.touched);
-            entry.fields.subtract(&changes.removed);
-        }
-        if !changes.touched.is_empty() {
-            let mut mine = self.entry(Operation::Update, changes.touched);
+    fn record(&self, old: Option<&Value>, new: &Value, entries: &mut Entries) -> Result<(), Status> {
+        let changes = self.changes(entries, old, new)?;
+        entries.take_away(&changes);
+        if !changes.own().touched.is_empty() {
+            let mut mine = self.entry(Operation::Update, changes.own().touched.clone());
             if let Some(before) = entries.take(&mine) {
                 mine.fields.add(&before.fields);
             }
@@ -168,6 +155,7 @@ impl Manager<'_> {
         }
         entries.0.retain(|entry| !entry.fields.is_empty());
         entries.cap();
+        Ok(())
     }
 
     /// The entries from which an update goes on: those of the request where it may name them, else the stored ones.
@@ -252,8 +240,8 @@ impl Manager<'_> {
 }
 
 /// Fields of others that change, by their owner.
-fn conflicts<'e>(entries: &'e Entries, touched: &FieldSet) -> Vec<(&'e Entry, FieldSet)> {
-    let shared = entries.0.iter().map(|entry| (entry, entry.fields.intersection(touched)));
+fn conflicts<'e>(entries: &'e Entries, changes: &Changes) -> Vec<(&'e Entry, FieldSet)> {
+    let shared = entries.0.iter().map(|entry| (entry, entry.fields.intersection(&changes.of(entry).touched)));
     shared.filter(|(_, fields)| !fields.is_empty()).collect()
 }
 

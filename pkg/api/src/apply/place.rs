@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::quantity::Quantity;
 use crate::resource::Resource;
 use crate::schema::{self, Field, Scalar, Shape};
-use crate::structural::{Additional, ListType, Schema};
+use crate::structural::{Additional, JsonType, ListType, Schema};
 
 /// A place in an object.
 #[derive(Clone, Copy)]
@@ -67,6 +67,19 @@ impl<'a> Place<'a> {
                     Form::Leaf
                 }
             }
+        }
+    }
+
+    /// Whether lists or maps here are declared to merge as a whole.
+    pub fn is_atomic(self) -> bool {
+        match self {
+            Self::Typed { atomic, .. } => atomic,
+            Self::Structural(schema) => match schema.json_type {
+                Some(JsonType::Object) => schema.map_atomic,
+                Some(JsonType::Array) => schema.list_type == ListType::Atomic,
+                _ => false,
+            },
+            Self::Root(_) | Self::Deduced => false,
         }
     }
 

@@ -259,8 +259,14 @@ fn custom_resources_follow_their_schema() {
     });
     let foo =
         |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "f"}, "spec": spec});
-    let manager =
-        |name: &'static str| Manager { resource: &resource, schema: Some(&schema), name, subresource: "", now: T1 };
+    let manager = |name: &'static str| Manager {
+        resource: &resource,
+        schema: Some(&schema),
+        name,
+        subresource: "",
+        now: T1,
+        versions: &OneVersion,
+    };
     let first = foo(
         json!({"ports": [{"port": 1, "name": "a"}], "names": ["x"], "template": {"metadata": {"namespace": "n"}, "any": 1}}),
     );

@@ -46,8 +46,7 @@ impl Endpoint {
         strategy::wipe_system_fields(&mut object);
         apply_defaults(&self.row, &mut object);
         if !tracked {
-            let now = strategy::time_text(jiff::Timestamp::now());
-            self.manager(&options.field_manager, "", &now).track_update(None, &mut object);
+            self.track(None, &mut object, &options.field_manager, "").await;
         }
         let generate = match metadata::text(&object, "name") {
             "" => metadata::text(&object, "generateName").to_owned(),

@@ -10,6 +10,7 @@ mod patch;
 mod selection;
 mod special;
 mod update;
+mod versions;
 mod watch;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use serde_json::Value;
 
 pub use patch::{Patch, PatchKind, check_options as check_patch_options};
 pub use update::Change;
+pub use versions::Conversions;
 
 use crate::admission::{Attributes, Operation};
 use crate::call::Call;
@@ -150,10 +152,16 @@ impl Endpoint {
         attributes
     }
 
-    /// Records in the object who wrote which of its fields.
-    pub fn manager<'a>(&'a self, name: &'a str, subresource: &'a str, now: &'a str) -> Manager<'a> {
+    /// Somebody who writes through this endpoint.
+    pub fn manager<'a>(
+        &'a self,
+        name: &'a str,
+        subresource: &'a str,
+        now: &'a str,
+        versions: &'a Conversions,
+    ) -> Manager<'a> {
         let schema = self.row.custom_schema.as_ref().map(|s| s.schema());
-        Manager { resource: &self.row, schema, name, subresource, now }
+        Manager { resource: &self.row, schema, name, subresource, now, versions }
     }
 
     /// Runs admission's mutating part on a new or changed object.

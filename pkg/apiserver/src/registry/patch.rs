@@ -9,7 +9,7 @@ use kube1_api::patch::{json_patch, merge_patch, strategic_merge_patch};
 use kube1_api::status::Status;
 use serde_json::Value;
 
-use super::{Change, Endpoint, metadata, write_options};
+use super::{Change, Conversions, Endpoint, metadata, write_options};
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
@@ -90,7 +90,7 @@ impl Endpoint {
             admitted: false,
         };
         let warnings = call.warnings.clone();
-        let patched = self.change(call, &change, |old| {
+        let patched = self.change(call, &change, |old, _| {
             let new = self.patched(old, &patch)?;
             let checked = self.checked(new, &patch.duplicates, options.field_validation)?;
             warnings.extend(checked.1);
@@ -143,13 +143,13 @@ impl Endpoint {
         let mut config = config.clone();
         self.check_applied(&mut config)?;
         let (manager, force) = (options.field_manager.as_str(), options.force.unwrap_or(false));
-        let merge = |live: Option<&Value>, config: &Value| {
-            let now = strategy::time_text(Timestamp::now());
-            self.manager(manager, subresource, &now).apply(live, config, force)
+        let now = strategy::time_text(Timestamp::now());
+        let merge = |live: Option<&Value>, versions: &Conversions| {
+            self.manager(manager, subresource, &now, versions).apply(live, &config, force)
         };
         if self.collection.get(&self.namespace, &self.name).is_none() && subresource.is_empty() {
             self.authorize_create(call).await?;
-            let object = merge(None, &config)?;
+            let object = self.converting(|versions| merge(None, versions)).await?;
             match self.create_object(call, object, options, true).await {
                 // Somebody else was faster: what follows changes theirs.
                 Err(status) if status.reason() == "AlreadyExists" => {}
@@ -164,8 +164,8 @@ impl Endpoint {
             tracked: true,
             admitted: false,
         };
-        let applied = self.change(call, &change, |old| {
-            let mut new = merge(Some(old), &config)?;
+        let applied = self.change(call, &change, |old, versions| {
+            let mut new = merge(Some(old), versions)?;
             // What the applier says of these is a precondition.
             for member in ["resourceVersion", "uid"] {
                 if let Some(value) = config["metadata"].get(member) {

@@ -9,7 +9,7 @@ use kube1_api::status::Status;
 use kube1_api::validate::validate_update;
 use serde_json::Value;
 
-use super::{Endpoint, Written, decode, metadata, write_options};
+use super::{Conversions, Endpoint, Written, decode, metadata, write_options};
 use crate::admission::Operation;
 use crate::call::Call;
 use crate::encode::Encoder;
@@ -61,7 +61,7 @@ impl Endpoint {
             tracked: false,
             admitted: false,
         };
-        let updated = self.change(call, &change, |_| Ok(object.clone())).await?;
+        let updated = self.change(call, &change, |_, _| Ok(object.clone())).await?;
         self.answer(&encoder, StatusCode::OK, updated).await
     }
 
@@ -80,13 +80,13 @@ impl Endpoint {
         &self,
         call: &Call,
         change: &Change<'_>,
-        make: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
+        make: impl Fn(&Value, &Conversions) -> Result<Value, Status> + Send + Sync,
     ) -> Result<Written, Status> {
         let mut attempt = 0;
         loop {
             let stored = self.stored()?;
             let old = self.shown(&stored).await?;
-            let new = make(&old)?;
+            let new = self.converting(|versions| make(&old, versions)).await?;
             match self.try_change(call, change, &stored, old, new).await? {
                 Outcome::Done(object) => return Ok(object),
                 Outcome::Conflict if attempt < ATTEMPTS => attempt += 1,
@@ -108,8 +108,7 @@ impl Endpoint {
         apply_defaults(&self.row, &mut new);
         let (row, options, context) = (&self.row, change.options, self.context(call));
         if !change.tracked {
-            let now = context.time();
-            self.manager(&options.field_manager, change.subresource, &now).track_update(Some(&old), &mut new);
+            self.track(Some(&old), &mut new, &options.field_manager, change.subresource).await;
         }
         let mut attributes = self.attributes(call, Operation::Update, options.to_json(change.kind), options.dry_run);
         attributes.subresource = change.subresource.to_owned();

@@ -78,7 +78,7 @@ async fn write(
     // What admission made of the number holds for the retries too.
     let replicas = check_replicas(endpoint, &admitted)?;
     let change = Change { options, kind, subresource: "scale", demands_version: false, tracked: false, admitted: true };
-    let changed = endpoint.change(call, &change, |parent| {
+    let changed = endpoint.change(call, &change, |parent, _| {
         let mut scale = make(&of(endpoint, parent)?)?;
         scale["spec"]["replicas"] = replicas.into();
         merged(endpoint, parent, &scale)
@@ -128,9 +128,9 @@ async fn apply(endpoint: &Endpoint, call: &Call, options: &WriteOptions, config:
         tracked: true,
         admitted: false,
     };
-    let changed = endpoint.change(call, &change, |parent| {
-        let now = strategy::time_text(Timestamp::now());
-        endpoint.manager(&options.field_manager, "scale", &now).apply(Some(parent), config, force)
+    let now = strategy::time_text(Timestamp::now());
+    let changed = endpoint.change(call, &change, |parent, versions| {
+        endpoint.manager(&options.field_manager, "scale", &now, versions).apply(Some(parent), config, force)
     });
     of(endpoint, &endpoint.value(changed.await?).await?)
 }
