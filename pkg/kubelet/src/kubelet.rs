@@ -25,6 +25,7 @@ use crate::node::{Node, PodEntry, PodTable, PodUpdate};
 use crate::object_cache::ObjectCache;
 use crate::pod::PodExt;
 use crate::token::Tokens;
+use crate::turns::Turns;
 use crate::volume::VolumeManager;
 use crate::{housekeeping, node_status, pod_worker, server, static_pod};
 
@@ -144,6 +145,7 @@ fn build_node(
         existing: OnceLock::new(),
         allocatable: Mutex::new(allocatable),
         runtime,
+        turns: Turns::new(std::thread::available_parallelism().map_or(1, usize::from)),
     })
 }
 

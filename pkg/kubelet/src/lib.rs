@@ -38,6 +38,7 @@ mod server;
 mod static_pod;
 mod status;
 mod token;
+mod turns;
 mod volume;
 
 pub use config::KubeletConfig;

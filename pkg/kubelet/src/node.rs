@@ -19,12 +19,14 @@ use crate::machine::Machine;
 use crate::object_cache::ObjectCache;
 use crate::pod::{ContainerKind, PodExt};
 use crate::status::Verdict;
+use crate::turns::Turns;
 use crate::volume::VolumeManager;
 
 /// A running kubelet's parts.
 pub struct Node {
     pub config: KubeletConfig,
     pub runtime: Runtime,
+    pub turns: Turns,
     pub recorder: EventRecorder,
     pub objects: Arc<ObjectCache>,
     pub volumes: VolumeManager,

@@ -114,7 +114,8 @@ impl PodWorker {
         let attempts = observed.sandboxes.iter().filter_map(|s| s.metadata.as_ref()).map(|m| m.attempt + 1);
         let config = self.sandbox_config(pod, attempts.max().unwrap_or(0))?;
         let handler = self.runtime_handler(pod).await?;
-        let id = self.node.runtime.run_pod_sandbox(config, &handler).await.map_err(|e| e.to_string())?;
+        let made = self.node.turns.sandbox(self.node.runtime.run_pod_sandbox(config, &handler)).await;
+        let id = made.map_err(|e| e.to_string())?;
         self.node.owners.set(&id, &self.uid);
         Ok(id)
     }
@@ -220,16 +221,19 @@ impl PodWorker {
             machine_memory: node.machine.memory,
         })
         .map_err(|e| config_error(e.to_string()))?;
-        let making = Making::new(&self.making);
-        let id = node.runtime.create_container(&current.id, config, sandbox).await;
-        let id = id.map_err(|e| internal(e.to_string()))?;
-        node.owners.set(&id, &self.uid);
-        node.recorder.event_for(object.clone(), EventType::Normal, "Created", "Container created");
-        let started = node.runtime.start_container(&id).await;
-        // The runtime keeps it as a container that ended with an error, which is then subject to back-off.
-        let at_once = |e| StartError { retry_after: Some(Duration::ZERO), ..StartError::new("RunContainerError", e) };
-        started.map_err(|e| at_once(e.to_string()))?;
-        drop(making);
+        let make = async {
+            let _making = Making::new(&self.making);
+            let id = node.runtime.create_container(&current.id, config, sandbox).await;
+            let id = id.map_err(|e| internal(e.to_string()))?;
+            node.owners.set(&id, &self.uid);
+            node.recorder.event_for(object.clone(), EventType::Normal, "Created", "Container created");
+            let started = node.runtime.start_container(&id).await;
+            // The runtime keeps it as a container that ended with an error, which is then subject to back-off.
+            let at_once =
+                |e| StartError { retry_after: Some(Duration::ZERO), ..StartError::new("RunContainerError", e) };
+            started.map(|()| id).map_err(|e| at_once(e.to_string()))
+        };
+        let id = node.turns.container(make).await?;
         node.recorder.event_for(object.clone(), EventType::Normal, "Started", "Container started");
         self.remove_older(observed, &container.name).await;
         let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(id) };
