@@ -4,6 +4,26 @@ use kube1_test::{Cluster, eventually};
 
 const WORKLOADS: &str = include_str!("manifests/workloads.yaml");
 
+/// Shows what its volumes hold: files, its token's namespace, and memory.
+const AFTER_RESTART: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: late}
+data: {a: "b\n"}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: late}
+spec:
+  restartPolicy: Never
+  volumes: [{name: map, configMap: {name: late}}, {name: memory, emptyDir: {medium: Memory}}]
+  containers:
+  - name: c
+    image: kube1.local/busybox:1
+    command: [sh, -c, "cat /map/a; cat /var/run/secrets/kubernetes.io/serviceaccount/namespace; echo; stat -f -c %T /memory"]
+    volumeMounts: [{name: map, mountPath: /map}, {name: memory, mountPath: /memory}]
+"#;
+
 fn contains(output: String, expected: &str) -> Result<(), String> {
     if output.contains(expected) { Ok(()) } else { Err(output) }
 }
@@ -47,6 +67,10 @@ fn a_deployment_is_reached_by_every_kind_of_address_and_outlives_kube1() {
     };
     eventually("the same containers", || if running() == before { Ok(()) } else { Err(running()) });
     contains(fetch(&cluster, &format!("http://{service_ip}/")), "hello from web-").unwrap_or_else(|e| panic!("{e}"));
+    // Each start of a node makes a mount namespace of its own; volumes must be mounted where containerd is.
+    cluster.apply(AFTER_RESTART);
+    cluster.k(&["wait", "pod/late", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"]);
+    assert_eq!(cluster.k(&["logs", "late"]), "b\ndefault\ntmpfs\n");
 
     // kill -9 of containerd: it comes back, pods are kept.
     let containerd = cluster.node(1).containerd_pid().expect("containerd runs");

@@ -37,13 +37,13 @@ impl Programs {
 
 /// containerd for one node, which keeps running when kube1 ends and is adopted when it comes back.
 pub fn component(layout: &Layout, programs: &Programs) -> anyhow::Result<ChildProcess> {
-    let config_file = layout.run().join("containerd.toml");
+    let config_file = config_file(layout);
     std::fs::write(&config_file, configuration(layout, programs))
         .with_context(|| format!("cannot write {}", config_file.display()))?;
     let config = ChildProcessConfig {
         name: "containerd".into(),
         program: programs.containerd.clone(),
-        args: vec!["--config".into(), config_file.display().to_string()],
+        args: arguments(layout),
         env: vec![("PATH".into(), search_path(&programs.containerd))],
         pid_file: layout.containerd_pid_file(),
         log_file: layout.containerd().join("containerd.log"),
@@ -51,6 +51,15 @@ pub fn component(layout: &Layout, programs: &Programs) -> anyhow::Result<ChildPr
     };
     let socket = layout.containerd_socket();
     Ok(ChildProcess::new(config, Box::new(move || Box::pin(ready(socket.clone())))))
+}
+
+/// The arguments by which a node's containerd is known.
+pub fn arguments(layout: &Layout) -> Vec<String> {
+    vec!["--config".into(), config_file(layout).display().to_string()]
+}
+
+fn config_file(layout: &Layout) -> PathBuf {
+    layout.run().join("containerd.toml")
 }
 
 /// containerd starts its shim by name: the directory of containerd itself comes first.

@@ -14,6 +14,7 @@ mod frontend;
 mod images;
 mod kubeconfig;
 mod layout;
+mod mounts;
 mod node;
 mod node_identity;
 mod process_guard;
@@ -74,8 +75,16 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let _ = std::io::stdout().write_all(&script);
             Ok(())
         }
-        Command::Server(args) => node_runtime()?.block_on(server::run(&cli.global, &args)),
-        Command::Agent(args) => node_runtime()?.block_on(agent::run(&cli.global, &args)),
+        Command::Server(args) => {
+            if !args.disable_agent {
+                mounts::follow_containerd(&cli.global, &args.node);
+            }
+            node_runtime()?.block_on(server::run(&cli.global, &args))
+        }
+        Command::Agent(args) => {
+            mounts::follow_containerd(&cli.global, &args.node);
+            node_runtime()?.block_on(agent::run(&cli.global, &args))
+        }
         Command::Token(command) => client_runtime()?.block_on(token::run(&cli.global, &command)),
         Command::Images(command) => client_runtime()?.block_on(images::run(&cli.global, &command)),
         Command::Snapshot(command) => client_runtime()?.block_on(snapshot::run(&cli.global, &command)),
