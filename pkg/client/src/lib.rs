@@ -19,6 +19,7 @@ pub use keep::Keep;
 pub use kube;
 pub use leader::{LeaderElection, LostLead};
 pub use pool::Pool;
+pub use raw::{Ownership, follow_ownership};
 pub use recorder::{EventRecorder, EventType};
 pub use transport::{ClientError, from_kubeconfig, in_process, message};
 pub use work_queue::{Outcome, WorkQueue, reconcile_all};

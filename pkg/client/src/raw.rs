@@ -6,10 +6,10 @@
 use std::borrow::Cow;
 
 use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error};
 use serde_json::value::RawValue;
@@ -89,6 +89,46 @@ impl Resource for RawObject {
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.meta
     }
+}
+
+/// What the metadata of an object says about who owns it, and whether it stays.
+///
+/// Of metadata most is `managedFields`, which nobody who follows objects for their owners needs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ownership {
+    pub name: String,
+    /// Empty for cluster-scoped objects.
+    pub namespace: String,
+    pub uid: String,
+    pub owner_references: Vec<OwnerReference>,
+    pub finalizers: Vec<String>,
+    pub deletion_timestamp: Option<Time>,
+}
+
+#[derive(Default, Deserialize)]
+struct Owned {
+    #[serde(default)]
+    metadata: Ownership,
+}
+
+/// Follows the ownership of all objects of any kind and tells `observe`, resuming after every interruption. Ends only
+/// when dropped.
+pub async fn follow_ownership(client: Client, kind: &ApiResource, observe: impl Fn(watcher::Event<Ownership>) + Send) {
+    let read = |raw: RawObject| {
+        let refused = |error| tracing::warn!(object = %raw.key(), %error, "metadata cannot be read");
+        serde_json::from_str::<Owned>(raw.json.get()).map_err(refused).unwrap_or_default().metadata
+    };
+    let tell = move |event| {
+        observe(match event {
+            watcher::Event::Init => watcher::Event::Init,
+            watcher::Event::InitApply(raw) => watcher::Event::InitApply(read(raw)),
+            watcher::Event::InitDone => watcher::Event::InitDone,
+            watcher::Event::Apply(raw) => watcher::Event::Apply(read(raw)),
+            watcher::Event::Delete(raw) => watcher::Event::Delete(read(raw)),
+        });
+    };
+    follow(Api::all_with(client, kind), kind.kind.clone(), Selection::default(), tell).await;
 }
 
 /// Follows what `selection` names of `api` and tells `observe`, resuming after every interruption. Ends only when dropped.

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, PostParams};
-use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::core::Request;
+use kube1_client::{Event, Informer, ObjectKey, Outcome, Ownership, WorkQueue};
 use kube1_supervisor::BoxError;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::cached_pod::CachedPod;
 use crate::clock;
@@ -19,6 +23,8 @@ use crate::pod_control::reason;
 const FINALIZER: &str = "kubernetes";
 /// When to look again for content that goes away by itself, unless a pod's end tells earlier.
 const RECHECK: Duration = Duration::from_secs(2);
+/// Objects listed at once.
+const PAGE: u32 = 500;
 
 /// Runs the controller of namespaces.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
@@ -106,13 +112,12 @@ impl Deleter {
     }
 
     async fn delete_kind(&self, namespace: &str, kind: &Kind, findings: &mut Findings) {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource);
-        match delete_all(&api, kind).await {
+        match delete_all(&self.client, namespace, kind).await {
             Ok(remaining) if remaining.is_empty() => {}
             Ok(remaining) => {
                 let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
                 findings.remaining.insert(name, remaining.len());
-                for finalizer in remaining.iter().flat_map(|o| o.metadata.finalizers.iter().flatten()) {
+                for finalizer in remaining.iter().flat_map(|o| &o.finalizers) {
                     *findings.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
                 }
             }
@@ -148,27 +153,54 @@ impl Deleter {
 }
 
 /// Deletes all objects of a kind and returns those that are still there.
-async fn delete_all(
-    api: &Api<DynamicObject>,
-    kind: &Kind,
-) -> Result<Vec<PartialObjectMeta<DynamicObject>>, kube::Error> {
-    let (all, params) = (ListParams::default(), DeleteParams::background());
-    let listed = match api.list_metadata(&all).await {
+async fn delete_all(client: &Client, namespace: &str, kind: &Kind) -> Result<Vec<Ownership>, kube::Error> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource);
+    let left = match list(client, &api).await {
         // A kind that can be discovered but not listed here has nothing in the namespace.
         Err(error) if is_code(&error, 404) || is_code(&error, 405) => return Ok(Vec::new()),
-        listed => listed?.items,
+        left => left?,
     };
-    if listed.is_empty() {
-        return Ok(listed);
+    if left.is_empty() {
+        return Ok(left);
     }
+    let params = DeleteParams::background();
     if kind.can("deletecollection") {
-        api.delete_collection(&params, &all).await.map(drop)?;
+        let request = Request::new(api.resource_url()).delete_collection(&params, &ListParams::default());
+        // The answer has all that was deleted in full, and nobody to read it.
+        let _: IgnoredAny = client.request(request.map_err(kube::Error::BuildRequest)?).await?;
     } else {
-        for object in listed.iter().filter_map(|o| o.metadata.name.as_deref()) {
-            unless_gone(api.delete(object, &params).await)?;
+        for object in &left {
+            unless_gone(api.delete(&object.name, &params).await)?;
         }
     }
-    Ok(api.list_metadata(&all).await?.items)
+    list(client, &api).await
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(default)]
+    items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    metadata: Ownership,
+}
+
+/// Who there is of a kind, page by page: thousands of objects at once would take a lot of memory.
+async fn list(client: &Client, api: &Api<DynamicObject>) -> Result<Vec<Ownership>, kube::Error> {
+    let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
+    loop {
+        let request = Request::new(api.resource_url()).list_metadata(&params).map_err(kube::Error::BuildRequest)?;
+        let page: Page = client.request(request).await?;
+        found.extend(page.items.into_iter().map(|object| object.metadata));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
 }
 
 /// Condition, its reason when all is well and when not, and what is wrong.

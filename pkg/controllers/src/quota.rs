@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceQuota, ResourceQuotaStatus, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use kube::Client;
-use kube::api::{Api, DynamicObject, ListParams, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::runtime::watcher;
 use kube1_api::amounts::{self, Amounts};
 use kube1_api::quantity::Quantity;
 use kube1_api::quota::{in_scopes, usage};
-use kube1_client::{Event, Informer, Keep, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Event, Informer, Keep, ObjectKey, Outcome, Ownership, WorkQueue, follow_ownership};
 use kube1_supervisor::BoxError;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -234,24 +234,17 @@ impl Watches {
 
 /// Has the quotas of a namespace counted again whenever objects of a kind go there.
 async fn recount(client: Client, kind: Kind, quotas: Informer<ResourceQuota>, queue: WorkQueue<ObjectKey>) {
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind.resource);
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-    let tell = |namespace: &str| {
-        quotas.list_namespace(namespace).iter().for_each(|q| queue.add(ObjectKey::of(&**q)));
-    };
-    let mut synced = false;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Delete(object)) => tell(object.metadata.namespace.as_deref().unwrap_or_default()),
+    let synced = AtomicBool::new(false);
+    let observe = move |event: watcher::Event<Ownership>| {
+        let affected = match event {
+            watcher::Event::Delete(object) => quotas.list_namespace(&object.namespace),
             // After an interruption anything may have changed.
-            Ok(watcher::Event::InitDone) if synced => {
-                quotas.list().iter().for_each(|q| queue.add(ObjectKey::of(&**q)));
-            }
-            Ok(watcher::Event::InitDone) => synced = true,
-            Ok(_) => {}
-            Err(error) => tracing::debug!(kind = kind.name(), %error, "watch interrupted, will be resumed"),
-        }
-    }
+            watcher::Event::InitDone if synced.swap(true, Ordering::Relaxed) => quotas.list(),
+            _ => Vec::new(),
+        };
+        affected.iter().for_each(|quota| queue.add(quota.key()));
+    };
+    follow_ownership(client, &kind.resource, observe).await;
 }
 
 #[cfg(test)]

@@ -3,16 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
-use kube::api::{Api, DynamicObject, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
+use kube1_client::{Ownership, follow_ownership};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Shared;
-use super::graph::Identity;
 use crate::discovery::{Kind, Kinds};
 
 /// One watch per kind.
@@ -92,50 +91,40 @@ fn is_collected(kind: &Kind) -> bool {
 }
 
 async fn run(client: Client, shared: Arc<Shared>, kind: Arc<Kind>, synced: watch::Sender<bool>) {
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind.resource);
-    let events = watcher(api, watcher::Config::default()).default_backoff();
-    let mut events = std::pin::pin!(events);
     let defines_kinds = matches!(kind.resource.plural.as_str(), "customresourcedefinitions" | "apiservices");
-    let mut listing = HashSet::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Init) => listing = HashSet::new(),
-            Ok(watcher::Event::InitApply(object)) => {
-                listing.extend(object.metadata.uid.clone());
-                shared.observe(&kind, &object.metadata);
-            }
-            Ok(watcher::Event::InitDone) => {
-                shared.retain(&kind, &listing);
-                listing = HashSet::new();
-                synced.send_replace(true);
-            }
-            Ok(watcher::Event::Apply(object)) => {
-                shared.observe(&kind, &object.metadata);
-                if defines_kinds {
-                    shared.kinds_changed.notify_one();
-                }
-            }
-            Ok(watcher::Event::Delete(object)) => {
-                shared.remove(object.metadata.uid.as_deref().unwrap_or_default());
-                if defines_kinds {
-                    shared.kinds_changed.notify_one();
-                }
-            }
-            Err(error) => tracing::debug!(kind = kind.name(), %error, "watch interrupted, will be resumed"),
+    let changed = || {
+        if defines_kinds {
+            shared.kinds_changed.notify_one();
         }
-    }
+    };
+    let listing = Mutex::new(HashSet::new());
+    let observe = |event: watcher::Event<Ownership>| match event {
+        watcher::Event::Init => listing.lock().clear(),
+        watcher::Event::InitApply(object) => {
+            listing.lock().insert(object.uid.clone());
+            shared.observe(&kind, object);
+        }
+        watcher::Event::InitDone => {
+            shared.retain(&kind, &std::mem::take(&mut *listing.lock()));
+            synced.send_replace(true);
+        }
+        watcher::Event::Apply(object) => {
+            shared.observe(&kind, object);
+            changed();
+        }
+        watcher::Event::Delete(object) => {
+            shared.remove(&object.uid);
+            changed();
+        }
+    };
+    follow_ownership(client, &kind.resource, observe).await;
 }
 
 impl Shared {
-    fn observe(&self, kind: &Arc<Kind>, meta: &ObjectMeta) {
-        let identity = Identity {
-            kind: Arc::clone(kind),
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
-        };
+    fn observe(&self, kind: &Arc<Kind>, object: Ownership) {
         let kinds = Arc::clone(&self.kinds.read());
         let kind_of = |owner: &OwnerReference| kinds.of_owner(owner).cloned().map(Arc::new);
-        let work = self.graph.lock().observe(identity, meta, kind_of);
+        let work = self.graph.lock().observe(kind, object, kind_of);
         self.add(work);
     }
 
@@ -148,7 +137,7 @@ impl Shared {
     /// Takes out the objects of a kind that a complete list does not have.
     fn retain(&self, kind: &Kind, listed: &HashSet<String>) {
         let mut graph = self.graph.lock();
-        let gone: Vec<String> = graph.of_kind(kind).into_iter().filter(|uid| !listed.contains(uid)).collect();
+        let gone: Vec<_> = graph.of_kind(kind).into_iter().filter(|uid| !listed.contains(&**uid)).collect();
         let work: Vec<_> = gone.iter().flat_map(|uid| graph.remove(uid)).collect();
         drop(graph);
         gone.iter().for_each(|uid| self.remember_absent(uid));

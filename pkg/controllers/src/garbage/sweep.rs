@@ -120,8 +120,8 @@ impl Sweeper {
             // Not a valid owner. Nothing is deleted for such a mistake.
             return Ok(Some(ObjectMeta::default()));
         }
-        let namespace = if kind.namespaced { node.identity.namespace.clone() } else { String::new() };
-        let identity = Identity { kind, namespace, name: reference.name.clone() };
+        let namespace = if kind.namespaced { Arc::clone(&node.identity.namespace) } else { "".into() };
+        let identity = Identity { kind, namespace, name: reference.name.as_str().into() };
         let live = self.live(&identity, &reference.uid).await?;
         if live.is_none() {
             self.shared.remember_absent(&reference.uid);
@@ -140,7 +140,7 @@ impl Sweeper {
         if resource.plural.is_empty() {
             identity.kind = self.kind(&resource.api_version, &resource.kind)?;
             if !identity.kind.namespaced {
-                identity.namespace.clear();
+                identity.namespace = "".into();
             }
         }
         Ok(())
