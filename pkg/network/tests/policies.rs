@@ -6,6 +6,7 @@ mod support;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube1_network::netns::Namespace;
@@ -40,9 +41,9 @@ impl Cluster {
             }
             world.members.push(Member {
                 namespace: namespace.into(),
-                labels: [("pod".to_owned(), name.to_owned())].into(),
+                labels: Arc::new([("pod".to_owned(), name.to_owned())].into()),
                 addresses: vec![pod.address],
-                ports: vec![("web".into(), 6, 80)],
+                ports: [("web".into(), 6, 80)].into(),
                 local,
             });
             pods.insert(name, pod);
@@ -179,7 +180,7 @@ fn egress() {
     assert_eq!(["b", "c", "far", "node"].map(|to| cluster.reaches("a", to, 80)), [false, false, false, true]);
     // The node's DNS server is selected as the cluster's DNS pods are elsewhere.
     let address: IpAddr = "192.0.2.1".parse().unwrap();
-    cluster.world.members.push(Member { ports: vec![("dns-tcp".into(), 6, 80)], ..Member::dns(address) });
+    cluster.world.members.push(Member { ports: [("dns-tcp".into(), 6, 80)].into(), ..Member::dns(address) });
     cluster.world.namespaces.insert("kube-system".into(), Default::default());
     let dns = json!([{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]);
     cluster.enforce(&[deny, allow(dns, json!([{"port": "dns-tcp"}]))]);

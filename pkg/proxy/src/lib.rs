@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube1_client::{Informers, ObjectKey};
+use kube1_client::{Informer, Informers, ObjectKey, Selection};
 use kube1_network::nft::NftError;
 use kube1_network::{PROXY_TABLE, ServiceChanges, slices_of};
 use kube1_supervisor::{BoxError, Component, Context};
@@ -86,8 +86,13 @@ impl Proxy {
         Self { informers, config, health: Arc::default() }
     }
 
+    fn own_node(&self) -> Informer<Node> {
+        let field_selector = format!("metadata.name={}", self.config.node_name);
+        self.informers.select(Selection { field_selector, ..Selection::default() })
+    }
+
     fn place(&self) -> Place {
-        let own = self.informers.all::<Node>().get(&ObjectKey::new("", &*self.config.node_name));
+        let own = self.own_node().get(&ObjectKey::new("", &*self.config.node_name));
         let zone = own.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
         Place { node: self.config.node_name.clone(), zone }
     }
@@ -151,9 +156,9 @@ impl Proxy {
     async fn serve(&self, ctx: &Context) -> Result<(), ProxyError> {
         let changes = ServiceChanges::follow(&self.informers);
         let (services, slices) = (self.informers.all::<Service>(), self.informers.all::<EndpointSlice>());
-        let nodes = self.informers.all::<Node>();
+        let node = self.own_node();
         self.restore().await?;
-        let synced = async { tokio::join!(services.synced(), slices.synced(), nodes.synced()) };
+        let synced = async { tokio::join!(services.synced(), slices.synced(), node.synced()) };
         if ctx.shutdown.run_until_cancelled(synced).await.is_none() {
             return Ok(());
         }

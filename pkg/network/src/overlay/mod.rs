@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
-use kube1_client::{Informers, ObjectKey};
+use kube1_client::{Informers, Keep, ObjectKey};
 use kube1_supervisor::{BoxError, Component, Context};
 use tokio::sync::Notify;
 
@@ -24,6 +23,7 @@ use crate::rtnl::{NetlinkError, RouteSocket};
 use crate::{BRIDGE, TABLE, TUNNEL};
 pub use files::State;
 pub use peers::Peer;
+use peers::PeerNode;
 
 /// How often the kernel's state is compared with what it should be, in case somebody else changed it.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -80,15 +80,11 @@ impl Overlay {
 
     /// What the Nodes say; nothing before this node has got its range of pod addresses.
     fn wanted(&self) -> Option<State> {
-        let nodes = self.informers.all::<Node>();
-        let own = nodes.get(&ObjectKey::new("", &*self.config.node_name))?;
-        let subnet = peers::subnet(&own)?;
-        let mut peers: Vec<Peer> = nodes
-            .list()
-            .iter()
-            .filter(|node| node.metadata.name.as_deref() != Some(&self.config.node_name))
-            .filter_map(|node| Peer::of(node))
-            .collect();
+        let nodes = self.informers.all::<PeerNode>();
+        let subnet = nodes.get(&ObjectKey::new("", &*self.config.node_name))?.subnet?;
+        let all = nodes.list();
+        let others = all.iter().filter(|node| node.full_name().1 != self.config.node_name);
+        let mut peers: Vec<Peer> = others.filter_map(|node| node.peer()).collect();
         peers.sort_unstable();
         Some(State { node_ip: self.config.node_ip, subnet, peers })
     }
@@ -107,7 +103,7 @@ impl Component for Overlay {
 
     async fn run(&self, ctx: Context) -> Result<(), BoxError> {
         let changed = Arc::new(Notify::new());
-        let nodes = self.informers.all::<Node>();
+        let nodes = self.informers.all::<PeerNode>();
         let notify = Arc::clone(&changed);
         nodes.add_handler(move |_| notify.notify_one());
         let mut current =

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
+use kube1_client::Keep;
 use serde::{Deserialize, Serialize};
 
 use super::OverlayError;
@@ -18,14 +19,47 @@ pub struct Peer {
     pub node_ip: IpAddr,
 }
 
-impl Peer {
+/// What is kept of a node. Its whole object is long: it lists the images that are there.
+#[derive(Clone, Debug)]
+pub(super) struct PeerNode {
+    name: Box<str>,
+    version: u64,
+    /// The node's range of pod addresses.
+    pub subnet: Option<IpNet>,
+    internal: Option<IpAddr>,
+}
+
+impl PeerNode {
     /// Nothing if the node has no pod addresses or no internal address yet.
-    pub fn of(node: &Node) -> Option<Self> {
-        let addresses = node.status.as_ref()?.addresses.as_ref()?;
-        let internal = addresses.iter().find(|address| address.type_ == "InternalIP")?;
-        Some(Self { subnet: subnet(node)?, node_ip: internal.address.parse().ok()? })
+    pub fn peer(&self) -> Option<Peer> {
+        Some(Peer { subnet: self.subnet?, node_ip: self.internal? })
+    }
+}
+
+impl Keep for PeerNode {
+    type Object = Node;
+
+    fn keep(node: Node) -> Self {
+        let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+        let internal = addresses.into_iter().flatten().find(|address| address.type_ == "InternalIP");
+        Self {
+            version: Keep::version(&node),
+            subnet: node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref()?.parse().ok()),
+            internal: internal.and_then(|address| address.address.parse().ok()),
+            name: node.metadata.name.unwrap_or_default().into(),
+        }
     }
 
+    fn full_name(&self) -> (&str, &str) {
+        ("", &self.name)
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Peer {
     fn route(&self, device: u32) -> Route {
         let gateway = Some(self.subnet.network());
         Route { destination: self.subnet, gateway, device, onlink: true, source: None }
@@ -35,11 +69,6 @@ impl Peer {
         let mac = tunnel_mac(self.node_ip);
         [Neighbour::Address { ip: self.subnet.network(), mac }, Neighbour::Forward { mac, node: self.node_ip }]
     }
-}
-
-/// The node's range of pod addresses.
-pub(super) fn subnet(node: &Node) -> Option<IpNet> {
-    node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()
 }
 
 /// The MAC of a node's tunnel interface, which every node can work out.
@@ -72,4 +101,27 @@ pub(super) fn program(
         socket.replace_route(missing)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_a_peer_once_it_has_its_range_and_an_address() {
+        let keep = |node: serde_json::Value| PeerNode::keep(serde_json::from_value(node).unwrap());
+        let node = keep(json!({"metadata": {"name": "a", "resourceVersion": "7"}, "spec": {"podCIDR": "10.42.1.0/24"},
+            "status": {"addresses": [{"type": "Hostname", "address": "a"}, {"type": "InternalIP", "address": "192.0.2.1"}],
+                "images": [{"names": ["i"]}]}}));
+        let peer = node.peer().unwrap();
+        assert_eq!(
+            (peer.subnet.to_string().as_str(), peer.node_ip.to_string().as_str()),
+            ("10.42.1.0/24", "192.0.2.1")
+        );
+        assert_eq!((node.full_name(), Keep::version(&node)), (("", "a"), 7));
+        assert!(keep(json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.42.1.0/24"}})).peer().is_none());
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube1_client::{Event, Informers};
 use kube1_supervisor::{BoxError, Component, Context};
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::POLICY_TABLE;
 use crate::nft::{Content, NftError, Table};
 pub use rules::content as policy_content;
+use world::PolicyPod;
 pub use world::{Member, World};
 
 /// Changes that come within this time are one transaction: many pods often change together.
@@ -53,8 +54,8 @@ impl NetworkPolicies {
     }
 
     fn world(&self) -> World {
-        let pods = self.informers.all::<Pod>().list();
-        let members = pods.iter().filter_map(|pod| Member::of(pod, &self.node_name));
+        let pods = self.informers.all::<PolicyPod>().list();
+        let members = pods.iter().filter_map(|pod| pod.on(&self.node_name));
         let namespaces = self.informers.all::<Namespace>().list().into_iter().map(|namespace| {
             let metadata = &namespace.metadata;
             (metadata.name.clone().unwrap_or_default(), metadata.labels.clone().unwrap_or_default())
@@ -77,12 +78,11 @@ impl NetworkPolicies {
         if policies.is_empty() && !*watching {
             return false;
         }
-        let (pods, namespaces) = (self.informers.all::<Pod>(), self.informers.all::<Namespace>());
+        let (pods, namespaces) = (self.informers.all::<PolicyPod>(), self.informers.all::<Namespace>());
         if !std::mem::replace(watching, true) {
             let (weak, node) = (Arc::downgrade(changed), self.node_name.clone());
             pods.add_handler(move |event| {
-                let same =
-                    matches!(event, Event::Updated { old, new } if Member::of(old, &node) == Member::of(new, &node));
+                let same = matches!(event, Event::Updated { old, new } if old.on(&node) == new.on(&node));
                 if let Some(changed) = weak.upgrade().filter(|_| !same) {
                     changed.notify_one();
                 }

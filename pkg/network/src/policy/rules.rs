@@ -240,7 +240,7 @@ impl<'a> Builder<'a> {
         // Named ports are those of the pods that are connected to.
         let destinations: Vec<&Member> = match direction {
             Direction::Ingress => {
-                self.world.members.iter().filter(|one| one.local && one.namespace == namespace).collect()
+                self.world.members.iter().filter(|one| one.local && *one.namespace == *namespace).collect()
             }
             Direction::Egress if rule.peers.is_empty() => self.world.members.iter().collect(),
             Direction::Egress => peers,
@@ -306,9 +306,9 @@ impl<'a> Builder<'a> {
         let selected = |member: &&Member| {
             selectors.iter().any(|(namespaces, pods)| {
                 let there = match namespaces {
-                    None => member.namespace == namespace,
+                    None => *member.namespace == *namespace,
                     Some(selector) => {
-                        world.namespaces.get(&member.namespace).is_some_and(|labels| selector.matches(labels))
+                        world.namespaces.get(&*member.namespace).is_some_and(|labels| selector.matches(labels))
                     }
                 };
                 there && pods.matches(&member.labels)

@@ -2,22 +2,24 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube1_client::kube::core::{Selector, SelectorExt};
+use kube1_client::{Keep, Pool};
 
 pub(super) type Labels = BTreeMap<String, String>;
 
 /// A pod with addresses of its own, or what stands for one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    pub namespace: String,
-    pub labels: Labels,
+    pub namespace: Arc<str>,
+    pub labels: Arc<Labels>,
     pub addresses: Vec<IpAddr>,
     /// Name, IP protocol and number of its named ports.
-    pub ports: Vec<(String, u8, u16)>,
+    pub ports: Arc<[(String, u8, u16)]>,
     /// Whether it is on this node, whose policies are enforced here.
     pub local: bool,
 }
@@ -31,9 +33,54 @@ pub struct World {
     pub policies: Vec<NetworkPolicy>,
 }
 
+/// What is kept of a pod: thousands of them are followed once there is a policy, and those of one template have the
+/// most in common.
+#[derive(Clone, Debug)]
+pub(super) struct PolicyPod {
+    namespace: Arc<str>,
+    name: Box<str>,
+    version: u64,
+    node: Arc<str>,
+    /// Not on this node, as far as it is concerned.
+    member: Option<Member>,
+}
+
+impl PolicyPod {
+    /// What the pod is to `node`. Nothing if it uses its node's network, has no address yet, or has ended.
+    pub(super) fn on(&self, node: &str) -> Option<Member> {
+        Some(Member { local: *self.node == *node, ..self.member.clone()? })
+    }
+}
+
+impl Keep for PolicyPod {
+    type Object = Pod;
+
+    fn keep(pod: Pod) -> Self {
+        static TEXTS: LazyLock<Pool<str>> = LazyLock::new(Pool::default);
+        let namespace = TEXTS.share(pod.metadata.namespace.clone().unwrap_or_default());
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+        Self {
+            member: Member::of(&pod, &namespace),
+            namespace,
+            version: Keep::version(&pod),
+            name: pod.metadata.name.unwrap_or_default().into(),
+            node: TEXTS.share(node),
+        }
+    }
+
+    fn full_name(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
 impl Member {
-    /// Nothing for a pod that uses its node's network, has no address yet, or has ended.
-    pub fn of(pod: &Pod, node: &str) -> Option<Self> {
+    fn of(pod: &Pod, namespace: &Arc<str>) -> Option<Self> {
+        static LABELS: LazyLock<Pool<Labels>> = LazyLock::new(Pool::default);
+        static PORTS: LazyLock<Pool<[(String, u8, u16)]>> = LazyLock::new(Pool::default);
         let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         if ended || spec.host_network == Some(true) {
@@ -51,11 +98,11 @@ impl Member {
             Some((port.name.clone()?, protocol, u16::try_from(port.container_port).ok()?))
         });
         Some(Self {
-            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            namespace: Arc::clone(namespace),
+            labels: LABELS.share(pod.metadata.labels.clone().unwrap_or_default()),
             addresses,
-            ports: ports.collect(),
-            local: spec.node_name.as_deref() == Some(node),
+            ports: PORTS.share(ports.collect::<Vec<_>>()),
+            local: false,
         })
     }
 
@@ -63,10 +110,10 @@ impl Member {
     pub fn dns(address: IpAddr) -> Self {
         let port = |name: &str, protocol| (name.to_owned(), protocol, 53);
         Self {
-            namespace: "kube-system".to_owned(),
-            labels: Labels::from([("k8s-app".to_owned(), "kube-dns".to_owned())]),
+            namespace: "kube-system".into(),
+            labels: Arc::new(Labels::from([("k8s-app".to_owned(), "kube-dns".to_owned())])),
             addresses: vec![address],
-            ports: vec![port("dns", 17), port("dns-tcp", 6)],
+            ports: [port("dns", 17), port("dns-tcp", 6)].into(),
             local: false,
         }
     }
