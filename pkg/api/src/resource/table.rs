@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use super::{METRICS_GROUP, Resource, Row};
 
-type Key = (String, String, String);
-
 /// All rows. Cheap to clone, so that a changed copy can replace it whole.
 #[derive(Clone, Debug, Default)]
 pub struct ResourceTable {
     /// By group, version, plural.
-    rows: BTreeMap<Key, Arc<Resource>>,
+    rows: BTreeMap<String, BTreeMap<String, BTreeMap<String, Arc<Resource>>>>,
 }
 
 impl ResourceTable {
@@ -50,7 +48,7 @@ impl ResourceTable {
     }
 
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.rows.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
+        self.rows.get(group)?.get(version)?.get(plural).cloned()
     }
 
     /// The row in whose version objects are stored.
@@ -64,15 +62,17 @@ impl ResourceTable {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.rows.values()
+        self.rows.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values)
     }
 
     pub fn insert(&mut self, resource: Resource) {
-        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
-        self.rows.insert(key, Arc::new(resource));
+        let group = self.rows.entry(resource.group.clone()).or_default();
+        group.entry(resource.version.clone()).or_default().insert(resource.plural.clone(), Arc::new(resource));
     }
 
     pub fn remove(&mut self, group: &str, version: &str, plural: &str) {
-        self.rows.remove(&(group.to_owned(), version.to_owned(), plural.to_owned()));
+        if let Some(rows) = self.rows.get_mut(group).and_then(|group| group.get_mut(version)) {
+            rows.remove(plural);
+        }
     }
 }

@@ -42,7 +42,7 @@ impl Demand {
         let passed = at.saturating_duration_since(self.at).as_secs_f64();
         self.sum += self.now * passed;
         self.squares += self.now * self.now * passed;
-        self.at = at;
+        self.at = self.at.max(at);
     }
 
     /// What was observed since this was last asked.

@@ -107,7 +107,7 @@ impl FlowControl {
                 for (place, (about, work, arrived)) in queue.waiters.iter().enumerate() {
                     let mut row = vec![
                         level.limits.name.clone(),
-                        about.schema.name.clone(),
+                        about.taker.schema.name.clone(),
                         index.to_string(),
                         place.to_string(),
                         about.distinguisher.clone(),

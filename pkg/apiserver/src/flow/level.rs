@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::demand::{Bounds, Demand, Observed};
 use super::work::Work;
-use super::{About, Seat};
+use super::{About, Seat, Taker};
 
 /// What a request is taken to last before it has shown how long it does.
 const GUESS: f64 = 0.003;
@@ -91,6 +93,9 @@ impl Drop for Place {
 
 #[derive(Default)]
 pub struct Level {
+    /// Of its limits, what is asked for each request.
+    nominal: AtomicU32,
+    exempt: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -104,6 +109,8 @@ struct Inner {
     waiting: u32,
     waiting_seats: u32,
     queues: Vec<Queue>,
+    /// Queues with requests that run or wait.
+    busy: usize,
     /// The queue that is served next among equals.
     turn: usize,
     /// Virtual time: the seat-seconds that every busy queue would have been served by now.
@@ -163,15 +170,17 @@ impl Level {
         if limits.bounds != inner.limits.bounds || inner.current == 0 {
             inner.current = limits.bounds.nominal as u32;
         }
+        self.nominal.store(limits.bounds.nominal as u32, Ordering::Relaxed);
+        self.exempt.store(limits.exempt, Ordering::Relaxed);
         inner.limits = limits;
-        drop(inner);
-        self.dispatch();
+        self.dispatch(&mut inner, Instant::now());
     }
 
     /// Sets the seats that lending and borrowing leave to the level.
     pub fn resize(self: &Arc<Self>, seats: u32) {
-        self.inner.lock().current = seats;
-        self.dispatch();
+        let mut inner = self.inner.lock();
+        inner.current = seats;
+        self.dispatch(&mut inner, Instant::now());
     }
 
     pub fn observe(&self) -> (Bounds, Observed) {
@@ -180,20 +189,33 @@ impl Level {
     }
 
     pub fn nominal(&self) -> u32 {
-        self.inner.lock().limits.bounds.nominal as u32
+        self.nominal.load(Ordering::Relaxed)
     }
 
-    pub fn identity(&self) -> (String, String, bool) {
-        let inner = self.inner.lock();
-        (inner.limits.name.clone(), inner.limits.uid.clone(), inner.limits.exempt)
+    /// Whether its requests run whatever else does.
+    pub fn is_exempt(&self) -> bool {
+        self.exempt.load(Ordering::Relaxed)
+    }
+
+    pub fn uid(&self) -> String {
+        self.inner.lock().limits.uid.clone()
     }
 
     /// Takes seats or a place in the shortest of the flow's queues.
-    pub fn enter(self: &Arc<Self>, flow: u64, work: Work, about: &Arc<About>) -> Entry {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        flow: u64,
+        work: Work,
+        taker: &Taker,
+        now: Instant,
+        about: impl FnOnce() -> About,
+    ) -> Entry {
         let mut inner = self.inner.lock();
-        inner.advance();
+        inner.advance(now);
         if inner.limits.exempt || (inner.waiting == 0 && inner.limits.queuing.is_none() && inner.fits(work)) {
-            return Entry::Seat(inner.seat(self, None, work, about));
+            inner.occupy(None, work, now);
+            drop(inner);
+            return Entry::Seat(Seat::taken(self.clone(), None, work, taker.clone(), now));
         }
         let Some((queues, hand, places)) = inner.limits.queuing else {
             inner.tally.rejected += 1;
@@ -206,13 +228,15 @@ impl Level {
         let Some(index) = deal(flow, queues, hand).min_by_key(|i| load(&inner.queues[*i])) else {
             return Entry::Full("queue-full");
         };
-        let now = inner.virtual_time;
+        let virtual_now = inner.virtual_time;
         let queue = &mut inner.queues[index];
-        if queue.waiters.is_empty() && queue.executing == 0 {
-            queue.next_start = queue.next_start.max(now);
+        if !queue.is_busy() {
+            queue.next_start = queue.next_start.max(virtual_now);
         }
         if inner.waiting == 0 && inner.fits(work) {
-            return Entry::Seat(inner.seat(self, Some(index), work, about));
+            inner.occupy(Some(index), work, now);
+            drop(inner);
+            return Entry::Seat(Seat::taken(self.clone(), Some(index), work, taker.clone(), now));
         }
         if inner.queues[index].waiters.len() >= places {
             inner.tally.rejected += 1;
@@ -221,14 +245,13 @@ impl Level {
         let (sender, turn) = oneshot::channel();
         inner.last_id += 1;
         let id = inner.last_id;
-        let waiter = Waiter { id, work, arrived: jiff::Timestamp::now(), about: about.clone(), sender };
-        inner.queues[index].waiters.push_back(waiter);
+        let waiter = Waiter { id, work, arrived: jiff::Timestamp::now(), about: Arc::new(about()), sender };
+        inner.change(index, |queue| queue.waiters.push_back(waiter));
         inner.waiting += 1;
         inner.waiting_seats += work.seats();
-        inner.note();
-        drop(inner);
-        about.meters.waiting(1.0);
-        self.dispatch();
+        inner.note(now);
+        taker.meters().waiting(1.0);
+        self.dispatch(&mut inner, now);
         Entry::Wait(Place { turn, level: self.clone(), queue: index, id })
     }
 
@@ -241,35 +264,31 @@ impl Level {
     fn leave(&self, queue: usize, id: u64) {
         let mut inner = self.inner.lock();
         let Some(at) = inner.queues[queue].waiters.iter().position(|w| w.id == id) else { return };
-        if let Some(waiter) = inner.queues[queue].waiters.remove(at) {
-            waiter.about.meters.waiting(-1.0);
+        if let Some(waiter) = inner.change(queue, |queue| queue.waiters.remove(at)) {
+            waiter.about.taker.meters().waiting(-1.0);
             inner.waiting -= 1;
             inner.waiting_seats -= waiter.work.seats();
         }
-        inner.note();
+        inner.note(Instant::now());
     }
 
     /// Gives seats back; `took` is how long the request had them.
     pub(super) fn release(self: &Arc<Self>, queue: Option<usize>, work: Work, took: Duration) {
+        let now = Instant::now();
         let mut inner = self.inner.lock();
-        inner.advance();
-        inner.executing -= 1;
-        inner.seats -= work.seats();
-        if let Some(queue) = queue.and_then(|index| inner.queues.get_mut(index)) {
-            queue.executing -= 1;
-            queue.seats -= work.seats();
-            // The guess is made good by what the request really took.
-            queue.next_start += (took.as_secs_f64() - GUESS) * f64::from(work.initial_seats);
-        }
-        inner.note();
-        drop(inner);
-        self.dispatch();
+        inner.advance(now);
+        // The guess is made good by what the request really took.
+        let more = (took.as_secs_f64() - GUESS) * f64::from(work.initial_seats);
+        inner.vacate(queue, work, more, now);
+        self.dispatch(&mut inner, now);
     }
 
     /// Hands free seats to those who wait: to the queue whose next request would end first if all were served evenly.
-    fn dispatch(self: &Arc<Self>) {
-        let mut inner = self.inner.lock();
-        inner.advance();
+    fn dispatch(self: &Arc<Self>, inner: &mut Inner, now: Instant) {
+        if inner.waiting == 0 {
+            return;
+        }
+        inner.advance(now);
         while inner.waiting > 0 {
             let count = inner.queues.len();
             let end = |index: usize| {
@@ -285,13 +304,17 @@ impl Level {
                 return;
             }
             inner.turn = index + 1;
-            let Some(waiter) = inner.queues[index].waiters.pop_front() else { return };
+            let Some(waiter) = inner.change(index, |queue| queue.waiters.pop_front()) else { return };
+            let (work, taker) = (waiter.work, &waiter.about.taker);
             inner.waiting -= 1;
-            inner.waiting_seats -= waiter.work.seats();
-            waiter.about.meters.waiting(-1.0);
-            let seat = inner.seat(self, Some(index), waiter.work, &waiter.about);
+            inner.waiting_seats -= work.seats();
+            taker.meters().waiting(-1.0);
+            inner.occupy(Some(index), work, now);
+            let seat = Seat::taken(self.clone(), Some(index), work, taker.clone(), now);
             if let Err(seat) = waiter.sender.send(seat) {
-                inner.unseat(Some(index), waiter.work);
+                // Nobody was there to take it.
+                inner.tally.dispatched -= 1;
+                inner.vacate(Some(index), work, -GUESS * f64::from(work.initial_seats), now);
                 seat.forget();
             }
         }
@@ -322,54 +345,74 @@ impl Inner {
         if work.seats() > limit { self.executing == 0 } else { self.seats + work.seats() <= limit }
     }
 
-    fn seat(&mut self, level: &Arc<Level>, queue: Option<usize>, work: Work, about: &Arc<About>) -> Seat {
+    /// Changes a queue, and notes whether it is busy.
+    fn change<T>(&mut self, index: usize, work: impl FnOnce(&mut Queue) -> T) -> T {
+        let queue = &mut self.queues[index];
+        let before = queue.is_busy();
+        let done = work(queue);
+        match (before, queue.is_busy()) {
+            (false, true) => self.busy += 1,
+            (true, false) => self.busy -= 1,
+            _ => {}
+        }
+        done
+    }
+
+    fn occupy(&mut self, queue: Option<usize>, work: Work, now: Instant) {
         self.executing += 1;
         self.seats += work.seats();
         self.tally.dispatched += 1;
-        if let Some(queue) = queue.and_then(|index| self.queues.get_mut(index)) {
-            queue.executing += 1;
-            queue.seats += work.seats();
-            let after = work.additional_latency.as_secs_f64() * f64::from(work.final_seats);
-            queue.next_start += GUESS * f64::from(work.initial_seats) + after;
+        if let Some(index) = queue {
+            self.change(index, |queue| {
+                queue.executing += 1;
+                queue.seats += work.seats();
+                let after = work.additional_latency.as_secs_f64() * f64::from(work.final_seats);
+                queue.next_start += GUESS * f64::from(work.initial_seats) + after;
+            });
         }
-        self.note();
-        Seat::taken(level.clone(), queue, work, about.clone())
+        self.note(now);
     }
 
-    /// Takes back what nobody was there to take.
-    fn unseat(&mut self, queue: Option<usize>, work: Work) {
+    /// Frees seats; `more` is how much later the queue's next request begins for what this one took.
+    fn vacate(&mut self, queue: Option<usize>, work: Work, more: f64, now: Instant) {
         self.executing -= 1;
         self.seats -= work.seats();
-        self.tally.dispatched -= 1;
-        if let Some(queue) = queue.and_then(|index| self.queues.get_mut(index)) {
-            queue.executing -= 1;
-            queue.seats -= work.seats();
-            queue.next_start -= GUESS * f64::from(work.initial_seats);
+        if let Some(index) = queue {
+            self.change(index, |queue| {
+                queue.executing -= 1;
+                queue.seats -= work.seats();
+                queue.next_start += more;
+            });
         }
-        self.note();
+        self.note(now);
     }
 
-    fn note(&mut self) {
-        self.demand.set(f64::from(self.seats + self.waiting_seats), Instant::now());
+    fn note(&mut self, now: Instant) {
+        self.demand.set(f64::from(self.seats + self.waiting_seats), now);
     }
 
     /// Virtual time goes on as fast as busy queues are served.
-    fn advance(&mut self) {
-        let now = Instant::now();
+    fn advance(&mut self, now: Instant) {
+        // Another request may have come between taking the time and the lock.
         let passed = self.advanced.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
-        self.advanced = Some(now);
-        let busy = self.queues.iter().filter(|q| q.executing > 0 || !q.waiters.is_empty()).count();
-        if busy > 0 {
+        self.advanced = self.advanced.max(Some(now));
+        if self.busy > 0 {
             let seats = (self.seats + self.waiting_seats).min(self.current.max(1));
-            self.virtual_time += passed * f64::from(seats) / busy as f64;
+            self.virtual_time += passed * f64::from(seats) / self.busy as f64;
         }
+    }
+}
+
+impl Queue {
+    fn is_busy(&self) -> bool {
+        self.executing > 0 || !self.waiters.is_empty()
     }
 }
 
 /// The queues of a flow: `hand` different ones out of `queues`, decided by the flow's hash.
 fn deal(flow: u64, queues: usize, hand: usize) -> impl Iterator<Item = usize> {
     let mut entropy = flow;
-    let mut cards: Vec<usize> = (0..queues).collect();
+    let mut cards: SmallVec<[usize; 64]> = (0..queues).collect();
     (0..hand.min(queues)).map(move |_| {
         let left = cards.len() as u64;
         let index = usize::try_from(entropy % left).unwrap_or(0);

@@ -1,6 +1,5 @@
 //! Metrics of priority and fairness.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -95,9 +94,9 @@ impl FlowMetrics {
     }
 
     /// Those of one schema's requests.
-    pub fn of(&self, level: &str, schema: &str) -> Arc<Meters> {
+    pub fn of(&self, level: &str, schema: &str) -> Meters {
         let flow = [level, schema];
-        Arc::new(Meters {
+        Meters {
             level: level.to_owned(),
             schema: schema.to_owned(),
             rejected: self.rejected.clone(),
@@ -110,7 +109,7 @@ impl FlowMetrics {
             executed: self.executed.at(&[level, schema, "regular"]),
             watched: self.executed.at(&[level, schema, "watch"]),
             widths: self.widths.at(&flow),
-        })
+        }
     }
 
     /// Shows the seats of a level.

@@ -68,13 +68,25 @@ pub struct SchemaRef {
     pub name: String,
     pub uid: String,
     pub level_uid: String,
-    meters: Arc<Meters>,
+    meters: Meters,
 }
 
-/// What is kept of a request for those who look at queues.
-pub struct About {
+/// What a seat knows of the request that has it.
+#[derive(Clone)]
+struct Taker {
     schema: Arc<SchemaRef>,
-    meters: Arc<Meters>,
+    watch: bool,
+}
+
+impl Taker {
+    fn meters(&self) -> &Meters {
+        &self.schema.meters
+    }
+}
+
+/// What is kept of a waiting request for those who look at queues.
+pub struct About {
+    taker: Taker,
     distinguisher: String,
     user: String,
     verb: String,
@@ -87,12 +99,12 @@ struct Tail {
     queue: Option<usize>,
     work: Work,
     took: Duration,
-    about: Arc<About>,
+    taker: Taker,
 }
 
 impl Tail {
     fn end(self) {
-        self.about.meters.ended(self.work);
+        self.taker.meters().ended(self.work);
         self.level.release(self.queue, self.work, self.took);
     }
 }
@@ -105,16 +117,16 @@ pub struct Seat {
 }
 
 impl Seat {
-    fn taken(level: Arc<Level>, queue: Option<usize>, work: Work, about: Arc<About>) -> Self {
-        about.meters.began(work);
-        let held = Tail { level, queue, work, took: Duration::ZERO, about };
-        Self { held: Some(held), since: Instant::now(), tails: None }
+    fn taken(level: Arc<Level>, queue: Option<usize>, work: Work, taker: Taker, since: Instant) -> Self {
+        taker.meters().began(work);
+        let held = Tail { level, queue, work, took: Duration::ZERO, taker };
+        Self { held: Some(held), since, tails: None }
     }
 
     /// Gives the seat up without telling its level.
     fn forget(mut self) {
         if let Some(held) = self.held.take() {
-            held.about.meters.ended(held.work);
+            held.taker.meters().ended(held.work);
         }
     }
 }
@@ -123,7 +135,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let Some(mut tail) = self.held.take() else { return };
         tail.took = self.since.elapsed();
-        tail.about.meters.answered(tail.took, tail.about.verb == "watch");
+        tail.taker.meters().answered(tail.took, tail.taker.watch);
         match &self.tails {
             Some(tails) if tail.work.additional_latency > Duration::ZERO => {
                 if let Err(error) = tails.try_send(tail) {
@@ -200,7 +212,7 @@ impl FlowControl {
             .iter()
             .map(|object| {
                 let level_name = object["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or_default();
-                let level_uid = new.get(level_name).map(|l| l.identity().1).unwrap_or_default();
+                let level_uid = new.get(level_name).map(|l| l.uid()).unwrap_or_default();
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();
                 let meters = self.metrics.of(level_name, name);
                 Schema::parse(object, level_uid, meters)
@@ -220,31 +232,34 @@ impl FlowControl {
         patience: Duration,
         work: impl FnOnce(u32) -> Work,
     ) -> (Sorted, Option<Seat>) {
-        let state = self.state.load_full();
-        let matched = state.schemas.iter().find(|s| s.matches(user, info));
-        let level = matched.and_then(|s| state.levels.get(&s.level)).unwrap_or(&state.fallback);
-        let schema = matched.map_or(&state.unsorted, |s| &s.about);
-        let sorted = Sorted(schema.clone());
-        let (flow, distinguisher) = matched.map(|s| s.flow(user, info)).unwrap_or_default();
-        let about = Arc::new(About {
-            schema: schema.clone(),
-            meters: schema.meters.clone(),
-            distinguisher,
-            user: user.name.clone(),
-            verb: info.verb.clone(),
-            path: info.path.clone(),
-        });
-        if user.in_group(MASTERS) && !level.identity().2 {
-            // Whatever the schemas say, the cluster can be repaired.
-            return (sorted, Some(Seat { held: None, since: Instant::now(), tails: None }));
-        }
         let arrived = Instant::now();
-        let entered = level.enter(flow, work(level.nominal()), &about);
+        let (taker, level, entered) = {
+            let state = self.state.load();
+            let matched = state.schemas.iter().find(|s| s.matches(user, info));
+            let level = matched.and_then(|s| state.levels.get(&s.level)).unwrap_or(&state.fallback);
+            let schema = matched.map_or(&state.unsorted, |s| &s.about);
+            let taker = Taker { schema: schema.clone(), watch: info.verb == "watch" };
+            if user.in_group(MASTERS) && !level.is_exempt() {
+                // Whatever the schemas say, the cluster can be repaired.
+                return (Sorted(taker.schema), Some(Seat { held: None, since: arrived, tails: None }));
+            }
+            let (flow, distinguisher) = matched.map(|s| s.flow(user, info)).unwrap_or_default();
+            let about = || About {
+                taker: taker.clone(),
+                distinguisher: distinguisher.to_owned(),
+                user: user.name.clone(),
+                verb: info.verb.clone(),
+                path: info.path.clone(),
+            };
+            let entered = level.enter(flow, work(level.nominal()), &taker, arrived, about);
+            (taker, level.clone(), entered)
+        };
+        let meters = taker.meters();
         let seat = match entered {
             Entry::Seat(seat) => Ok(seat),
             Entry::Full(reason) => Err(reason),
             Entry::Wait(mut place) => {
-                let mut left = Left { level: level.clone(), about: about.clone(), armed: true };
+                let mut left = Left { level: level.clone(), taker: taker.clone(), armed: true };
                 let turn = tokio::time::timeout(patience, &mut place.turn).await;
                 left.armed = false;
                 turn.ok().and_then(Result::ok).ok_or_else(|| {
@@ -253,14 +268,15 @@ impl FlowControl {
                 })
             }
         };
-        about.meters.waited(arrived.elapsed(), seat.is_ok());
+        meters.waited(arrived.elapsed(), seat.is_ok());
+        let sorted = Sorted(taker.schema.clone());
         match seat {
             Ok(mut seat) => {
                 seat.tails = Some(self.tails.clone());
                 (sorted, Some(seat))
             }
             Err(reason) => {
-                about.meters.rejected(reason);
+                meters.rejected(reason);
                 (sorted, None)
             }
         }
@@ -315,7 +331,7 @@ impl FlowControl {
 /// Notes a request whose client went away while it waited.
 struct Left {
     level: Arc<Level>,
-    about: Arc<About>,
+    taker: Taker,
     armed: bool,
 }
 
@@ -323,7 +339,7 @@ impl Drop for Left {
     fn drop(&mut self) {
         if self.armed {
             self.level.gave_up(false);
-            self.about.meters.rejected("cancelled");
+            self.taker.meters().rejected("cancelled");
         }
     }
 }

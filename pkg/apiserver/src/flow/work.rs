@@ -44,18 +44,18 @@ pub struct Stats {
     pub watchers: u64,
 }
 
-/// Estimates the work; `nominal` are the seats of the request's level.
-pub fn estimate(info: &RequestInfo, query: &Query, stats: Stats, nominal: u32) -> Work {
+/// Estimates the work; `nominal` are the seats of the request's level. Asks for `stats` only if they matter.
+pub fn estimate(info: &RequestInfo, query: &Query, stats: impl FnOnce() -> Stats, nominal: u32) -> Work {
     let most = |limit: u32| ((f64::from(nominal) * LEVEL_PART).ceil() as u32).clamp(1, limit);
     if !info.is_resource {
         return Work::ONE;
     }
     match info.verb.as_str() {
-        "list" => list(info, query, stats, most(LIST_SEATS_MAX)),
-        "watch" if query.flag("sendInitialEvents") => list(info, query, stats, most(LIST_SEATS_MAX)),
+        "list" => list(info, query, stats(), most(LIST_SEATS_MAX)),
+        "watch" if query.flag("sendInitialEvents") => list(info, query, stats(), most(LIST_SEATS_MAX)),
         // Nobody watches tokens.
         "create" if info.resource == "serviceaccounts" && info.subresource == "token" => Work::ONE,
-        "create" | "update" | "patch" | "delete" => mutating(stats, most(MUTATING_SEATS_MAX)),
+        "create" | "update" | "patch" | "delete" => mutating(stats(), most(MUTATING_SEATS_MAX)),
         _ => Work::ONE,
     }
 }
@@ -94,7 +94,7 @@ mod tests {
         let work = |method: Method, target: &str, nominal: u32| {
             let (path, query) = target.split_once('?').unwrap_or((target, ""));
             let query = Query::parse(query);
-            estimate(&RequestInfo::parse(&method, path, &query), &query, stats, nominal)
+            estimate(&RequestInfo::parse(&method, path, &query), &query, || stats, nominal)
         };
         for (method, target, nominal, seats, last, millis) in [
             (Method::GET, "/api/v1/pods", 600, 10, 0, 0),

@@ -1,11 +1,11 @@
 //! What the collections share, and how commits reach them.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use kube1_api::status::Status;
 use kube1_store::{Event, Observer, Origin, Page, Revision, Store};
 use parking_lot::RwLock;
@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) struct Hub {
     store: Arc<dyn Store>,
     encryption: Arc<Encryption>,
-    collections: RwLock<HashMap<(String, String), Arc<Collection>>>,
+    /// By group and plural.
+    collections: RwLock<HashMap<String, HashMap<String, Arc<Collection>>>>,
     clock: Arc<Clock>,
 }
 
@@ -96,8 +97,7 @@ impl Hub {
     }
 
     pub fn collection(&self, group: &str, plural: &str, identity: impl FnOnce() -> Identity) -> Arc<Collection> {
-        let key = (group.to_owned(), plural.to_owned());
-        if let Some(found) = self.collections.read().get(&key) {
+        if let Some(found) = self.collections.read().get(group).and_then(|group| group.get(plural)) {
             return found.clone();
         }
         let resource = full_name(group, plural);
@@ -107,11 +107,11 @@ impl Hub {
             let prefix = format!("{ROOT}{}/{plural}/", if group.is_empty() { "core" } else { group });
             Arc::new(Collection::new(prefix, identity(), self.store.clone(), self.clock.clone(), sealing))
         };
-        collections.entry(key).or_insert_with(made).clone()
+        collections.entry_ref(group).or_default().entry_ref(plural).or_insert_with(made).clone()
     }
 
     pub fn all(&self) -> Vec<Arc<Collection>> {
-        self.collections.read().values().cloned().collect()
+        self.collections.read().values().flat_map(HashMap::values).cloned().collect()
     }
 
     /// The collection of a key. Objects of custom resources come before their rows: their own text tells the kind.
