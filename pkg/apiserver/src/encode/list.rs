@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
 use kube1_api::codec::partial_object_metadata;
 use kube1_api::codec::protobuf::ListEncoder;
@@ -14,7 +14,7 @@ use crate::http::body::{BoxError, ResponseBody};
 use crate::http::compress::Compressible;
 use crate::http::respond::{self, JSON, Reply};
 use crate::negotiate::View;
-use crate::storage::Object;
+use crate::storage::{ListScan, Object};
 
 /// Chunks of a streamed list are about this long; lists shorter than it are sent whole.
 pub(super) const CHUNK: usize = 128 * 1024;
@@ -48,7 +48,7 @@ impl Encoder {
     /// The answer that is a list of stored objects.
     pub fn list(&self, head: &ListHead, items: Vec<Arc<Object>>) -> Result<Reply, Status> {
         if self.is_verbatim() {
-            return Ok(self.spliced(head, items));
+            return Ok(self.spliced(head, Items::Page(items.into_iter())));
         }
         if self.is_transcoded()
             && let Some(encoder) = ListEncoder::new(&self.row.api_version(), &self.row.list_kind)
@@ -83,8 +83,13 @@ impl Encoder {
         Ok(respond::bytes(StatusCode::OK, self.accepted.format.media_type(), self.write(&list)?))
     }
 
+    /// The answer that is a whole list, if stored bytes are the answer as they are.
+    pub fn scanned(&self, scan: ListScan) -> Reply {
+        self.spliced(&ListHead { revision: scan.revision(), ..ListHead::default() }, Items::Scan(scan))
+    }
+
     /// JSON put together from stored bytes, a chunk at a time.
-    fn spliced(&self, head: &ListHead, items: Vec<Arc<Object>>) -> Reply {
+    fn spliced(&self, head: &ListHead, items: Items) -> Reply {
         let api_version = self.row.api_version();
         let opening = format!(
             "{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",\"metadata\":{},\"items\":[",
@@ -93,7 +98,7 @@ impl Encoder {
         );
         // Items of built-in kinds do not repeat their kind.
         let bare = !self.row.is_custom();
-        let mut splicer = Splicer { opening: opening.into(), bare, items: items.into_iter(), first: true, done: false };
+        let mut splicer = Splicer { opening: opening.into(), bare, items, first: true, done: false };
         let Some(first) = splicer.next() else { return respond::bytes(StatusCode::OK, JSON, Bytes::new()) };
         if splicer.done {
             return respond::bytes(StatusCode::OK, JSON, first);
@@ -106,10 +111,38 @@ impl Encoder {
     }
 }
 
+/// Where the objects of a list come from.
+enum Items {
+    Page(std::vec::IntoIter<Arc<Object>>),
+    Scan(ListScan),
+}
+
+impl Items {
+    /// The next objects, about as many as have `bytes`, and whether more may follow.
+    fn next_objects(&mut self, bytes: usize) -> (Vec<Arc<Object>>, bool) {
+        let (mut found, mut size) = (Vec::new(), 0);
+        match self {
+            Self::Scan(scan) => {
+                found = scan.next_objects(bytes);
+                size = found.iter().map(|object| object.json().len()).sum();
+            }
+            Self::Page(items) => {
+                while size < bytes
+                    && let Some(object) = items.next()
+                {
+                    size += object.json().len();
+                    found.push(object);
+                }
+            }
+        }
+        (found, size >= bytes)
+    }
+}
+
 struct Splicer {
     opening: Bytes,
     bare: bool,
-    items: std::vec::IntoIter<Arc<Object>>,
+    items: Items,
     first: bool,
     done: bool,
 }
@@ -121,25 +154,25 @@ impl Iterator for Splicer {
         if self.done {
             return None;
         }
-        let left: usize = self.items.as_slice().iter().take(CHUNK / 256).map(|i| i.json().len() + 2).sum();
-        let mut chunk = BytesMut::with_capacity(left.min(CHUNK) + self.opening.len() + 512);
+        let (objects, more) = self.items.next_objects(CHUNK);
+        let size: usize = objects.iter().map(|object| object.json().len() + 1).sum();
+        let mut chunk = Vec::with_capacity(size + self.opening.len() + 3);
         chunk.extend_from_slice(&std::mem::take(&mut self.opening));
-        while chunk.len() < CHUNK {
-            let Some(item) = self.items.next() else {
-                chunk.extend_from_slice(b"]}\n");
-                self.done = true;
-                break;
-            };
+        for object in &objects {
             if !std::mem::replace(&mut self.first, false) {
-                chunk.extend_from_slice(b",");
+                chunk.push(b',');
             }
             if self.bare {
-                chunk.extend_from_slice(b"{");
-                chunk.extend_from_slice(&item.json_without_kind());
+                chunk.push(b'{');
+                chunk.extend_from_slice(object.json_without_kind());
             } else {
-                chunk.extend_from_slice(item.json());
+                chunk.extend_from_slice(object.json());
             }
         }
-        Some(chunk.freeze())
+        if !more {
+            chunk.extend_from_slice(b"]}\n");
+            self.done = true;
+        }
+        Some(chunk.into())
     }
 }

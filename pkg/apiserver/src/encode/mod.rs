@@ -53,7 +53,7 @@ impl Encoder {
     }
 
     /// Whether stored bytes are the answer as they are.
-    fn is_verbatim(&self) -> bool {
+    pub fn is_verbatim(&self) -> bool {
         self.accepted == Accepted::default() && self.row.is_storage_version() && !self.row.is_custom()
     }
 

@@ -16,6 +16,10 @@ impl Endpoint {
     pub async fn list(&self, call: &Call) -> Result<Reply, Status> {
         let encoder = Encoder::new(&self.row, call, Answer::List)?;
         let options = ListOptions::parse(&call.query, false)?;
+        if encoder.is_verbatim() && options.limit == 0 && options.continue_token.is_empty() {
+            self.check_fields(&options.fields)?;
+            return Ok(encoder.scanned(self.collection.scan(self.scope(), &options).await?));
+        }
         let page = self.page(&options).await?;
         self.answer_page(&encoder, page).await
     }

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use kube1_api::selector::FieldSelector;
+use kube1_api::selector::{FieldSelector, LabelSelector};
 use kube1_api::status::Status;
 
 use super::collection::Collection;
@@ -43,6 +43,39 @@ impl ListPage {
     }
 }
 
+/// A whole list that is looked through while it is sent: until then it costs no more than the state's snapshot.
+pub struct ListScan {
+    view: View,
+    namespace: Option<String>,
+    labels: LabelSelector,
+    fields: FieldSelector,
+    /// The last object that was handed out.
+    last: Option<Arc<Object>>,
+}
+
+impl ListScan {
+    /// resourceVersion of the list.
+    pub fn revision(&self) -> u64 {
+        self.view.revision
+    }
+
+    /// The next objects, so many that their JSON has `bytes`; fewer only at the end.
+    pub fn next_objects(&mut self, bytes: usize) -> Vec<Arc<Object>> {
+        let after = self.last.as_ref().map(|last| Key { namespace: last.namespace(), name: last.name() });
+        let rest = self.view.objects.range(self.namespace.as_deref(), after.map_or(Bound::Unbounded, Bound::Excluded));
+        let (mut found, mut size) = (Vec::new(), 0);
+        for object in rest.filter(|object| object.matches(&self.labels, &self.fields)) {
+            size += object.json().len();
+            found.push(object.clone());
+            if size >= bytes {
+                break;
+            }
+        }
+        self.last = found.last().cloned().or(self.last.take());
+        found
+    }
+}
+
 /// The state a list shows.
 struct View {
     objects: ObjectMap,
@@ -61,6 +94,18 @@ impl Collection {
     ///
     /// Fails with 410 when the asked state is forgotten and 504 when it does not come in time.
     pub async fn list(&self, namespace: Option<&str>, options: &ListOptions) -> Result<ListPage, Status> {
+        let (view, token) = self.view(namespace, options).await?;
+        Ok(page(&view, namespace, options, token.as_ref()))
+    }
+
+    /// The same for all objects that match, from the first one on: limit and continuation do not count.
+    pub async fn scan(&self, namespace: Option<&str>, options: &ListOptions) -> Result<ListScan, Status> {
+        let (view, _) = self.view(namespace, options).await?;
+        let (labels, fields) = (options.labels.clone(), options.fields.clone());
+        Ok(ListScan { view, namespace: namespace.map(str::to_owned), labels, fields, last: None })
+    }
+
+    async fn view(&self, namespace: Option<&str>, options: &ListOptions) -> Result<(View, Option<Token>), Status> {
         let token = match options.continue_token.as_str() {
             "" => None,
             text => Some(Token::decode(text)?),
@@ -79,7 +124,7 @@ impl Collection {
                 self.at(revision).ok_or_else(|| expired(token.as_ref()))?
             }
         };
-        Ok(page(&view, namespace, options, token.as_ref()))
+        Ok((view, token))
     }
 
     /// The newest state, reduced to where the selector can match.

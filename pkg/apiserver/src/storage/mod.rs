@@ -31,7 +31,7 @@ pub use cipher::{KeyError, SecretKey};
 pub use collection::Collection;
 pub use encryption::{Encryption, EncryptionError};
 pub use error::StorageError;
-pub use list::ListPage;
+pub use list::{ListPage, ListScan};
 pub use object::Object;
 pub use watch::{Encoding, WatchEvent, WatchKind, WatchStream};
 

@@ -176,8 +176,8 @@ impl Object {
 
     /// The canonical JSON behind apiVersion and kind: `"metadata":...}`. With `{` before it, this is the form of items
     /// in lists of built-in kinds.
-    pub fn json_without_kind(&self) -> Bytes {
-        self.json.slice(self.layout.head.min(self.json.len())..)
+    pub fn json_without_kind(&self) -> &[u8] {
+        &self.json[self.layout.head.min(self.json.len())..]
     }
 
     /// The length of the protobuf form, which `measure` gives when it is not known yet.

@@ -166,7 +166,34 @@ async fn selectors_narrow_lists() {
     ] {
         let page = f.pods.list(namespace, &selecting(labels, fields)).await.unwrap();
         assert_eq!(names(&page.items), expected, "{labels} {fields}");
+        let mut scan = f.pods.scan(namespace, &selecting(labels, fields)).await.unwrap();
+        assert_eq!((names(&scanned(&mut scan)), scan.revision()), (names(&page.items), page.revision));
     }
+}
+
+/// The rest of a scan, one object at a time.
+fn scanned(scan: &mut ListScan) -> Vec<Arc<Object>> {
+    std::iter::from_fn(|| Some(scan.next_objects(1)).filter(|found| !found.is_empty())).flatten().collect()
+}
+
+#[tokio::test]
+async fn a_scan_goes_on_with_the_state_that_it_began_with() {
+    let f = fixture("scans").await;
+    for name in ["a", "b", "c", "d"] {
+        f.pods.create(pod("x", name, "")).await.unwrap();
+        f.pods.create(pod("y", name, "")).await.unwrap();
+    }
+    let before = f.pods.list(Some("x"), &ListOptions::default()).await.unwrap();
+    let mut scan = f.pods.scan(Some("x"), &ListOptions::default()).await.unwrap();
+    let mut seen = scan.next_objects(before.items[0].json().len() + 1);
+    assert_eq!(names(&seen), ["x/a", "x/b"]);
+    for name in ["b", "c"] {
+        f.pods.delete("x", name, f.pods.get("x", name).unwrap().revision()).await.unwrap();
+    }
+    f.pods.create(pod("x", "bb", "")).await.unwrap();
+    seen.extend(scanned(&mut scan));
+    let texts = |objects: &[Arc<Object>]| objects.iter().map(|o| o.json().clone()).collect::<Vec<_>>();
+    assert_eq!((texts(&seen), scan.revision()), (texts(&before.items), before.revision));
 }
 
 #[tokio::test]
