@@ -23,7 +23,7 @@ pub struct Call {
     pub body: Mutex<Option<RequestBody>>,
     pub info: RequestInfo,
     pub query: Query,
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     pub warnings: Warnings,
     /// Address of the client, empty for calls inside the process.
     pub client_ip: String,

@@ -33,7 +33,7 @@ impl Operation {
 /// A write on its way through admission.
 #[derive(Clone, Debug)]
 pub struct Attributes {
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     /// The row that the request names.
     pub resource: Arc<Resource>,
     /// Empty for the object itself.
@@ -56,9 +56,15 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    pub fn new(user: UserInfo, resource: Arc<Resource>, operation: Operation, namespace: &str, name: &str) -> Self {
+    pub fn new(
+        user: impl Into<Arc<UserInfo>>,
+        resource: Arc<Resource>,
+        operation: Operation,
+        namespace: &str,
+        name: &str,
+    ) -> Self {
         Self {
-            user,
+            user: user.into(),
             resource,
             subresource: String::new(),
             operation,

@@ -70,7 +70,7 @@ pub enum TokenError {
 /// The user of a token, and those of the asked audiences that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenUser {
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     pub audiences: Vec<String>,
     /// Seconds since 1970.
     pub not_after: i64,
@@ -132,14 +132,14 @@ impl Authenticator {
     /// The user of a request, `None` when it has no credential and anonymous requests are off, or a 401.
     ///
     /// The front proxy's headers come first, then the client certificate, then a token.
-    pub async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Option<UserInfo>, Status> {
+    pub async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Option<Arc<UserInfo>>, Status> {
         let expired = peer.is_expired();
         if !expired
             && let Some(proxy) = &peer.proxy
             && (self.config.proxy_names.is_empty() || self.config.proxy_names.contains(proxy))
             && let Some(user) = request_header::user(&parts.headers)
         {
-            return Ok(Some(user));
+            return Ok(Some(user.into()));
         }
         if !expired && let Some(user) = &peer.user {
             return Ok(Some(user.clone()));
@@ -156,7 +156,7 @@ impl Authenticator {
         if expired || peer.rejected {
             return Err(Status::unauthorized());
         }
-        Ok(self.config.outside.current().anonymous.admits(parts.uri.path()).then(UserInfo::anonymous))
+        Ok(self.config.outside.current().anonymous.admits(parts.uri.path()).then(|| UserInfo::anonymous().into()))
     }
 
     /// The user of `token` when it is for at least one of `audiences`. A service account's is remembered for ten seconds.
@@ -194,7 +194,7 @@ impl Authenticator {
                 Some((user, None)) => return self.for_this_server(user, audiences),
                 Some((user, Some(told))) => {
                     let audiences = audiences.iter().filter(|a| told.contains(a)).cloned().collect();
-                    return Ok(TokenUser { user, audiences, not_after: i64::MAX });
+                    return Ok(TokenUser { user: user.into(), audiences, not_after: i64::MAX });
                 }
                 None => {}
             }
@@ -219,7 +219,7 @@ impl Authenticator {
         if audiences.is_empty() {
             return Err(TokenError::Audience);
         }
-        Ok(TokenUser { user, audiences, not_after: i64::MAX })
+        Ok(TokenUser { user: user.into(), audiences, not_after: i64::MAX })
     }
 }
 
@@ -289,7 +289,7 @@ mod tests {
             }
             let (parts, ()) = request.body(()).unwrap().into_parts();
             let found = authn.authenticate(&parts, &peer).await;
-            let found = found.map(|user| user.unwrap().name).map_err(|status| status.code());
+            let found = found.map(|user| user.unwrap().name.clone()).map_err(|status| status.code());
             assert_eq!(found, expected.map(str::to_owned), "{headers:?}");
         }
     }

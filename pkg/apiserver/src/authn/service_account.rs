@@ -46,7 +46,7 @@ impl ServiceAccountTokens {
         check_times(&claims)?;
         let audiences = shared_audiences(&claims["aud"], audiences)?;
         let user = self.bound_user(&claims)?;
-        Ok(Some(TokenUser { user, audiences, not_after: claims["exp"].as_i64().unwrap_or(0) }))
+        Ok(Some(TokenUser { user: user.into(), audiences, not_after: claims["exp"].as_i64().unwrap_or(0) }))
     }
 
     fn bound_user(&self, claims: &Value) -> Result<UserInfo, TokenError> {
@@ -117,7 +117,7 @@ impl ServiceAccountTokens {
         }
         let uid = Value::from(claim("service-account.uid"));
         let user = self.account(namespace, claim("service-account.name"), &uid)?;
-        Ok(TokenUser { user, audiences: audiences.to_vec(), not_after: i64::MAX })
+        Ok(TokenUser { user: user.into(), audiences: audiences.to_vec(), not_after: i64::MAX })
     }
 }
 

@@ -60,7 +60,7 @@ impl Authorities {
 /// What a connection's client certificate says; made once for a connection, checked for expiry with every request.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
-    pub(super) user: Option<UserInfo>,
+    pub(super) user: Option<Arc<UserInfo>>,
     /// Common name of a certificate by the front proxies' authority.
     pub(super) proxy: Option<String>,
     /// A certificate was shown that no authority accepts.
@@ -84,7 +84,7 @@ impl Peer {
             tracing::debug!(%error, "client certificate rejected");
         }
         Self {
-            user: if is_client.is_ok() { user_of(leaf) } else { None },
+            user: if is_client.is_ok() { user_of(leaf).map(Arc::new) } else { None },
             proxy: if is_proxy { Subject::of_certificate(leaf).ok().map(|s| s.common_name) } else { None },
             rejected: is_client.is_err() && !is_proxy,
             not_after,

@@ -81,6 +81,10 @@ impl Authorizer for ConfiguredAuthorizer {
         self.current.load_full().authorize(user, request).await
     }
 
+    fn authorize_now(&self, user: &UserInfo, request: &RequestInfo) -> Option<Decision> {
+        self.current.load().authorize_now(user, request)
+    }
+
     async fn explain(&self, user: &UserInfo, request: &RequestInfo) -> (Decision, String) {
         self.current.load_full().explain(user, request).await
     }
@@ -116,6 +120,12 @@ impl Authorizer for Counted {
         decision
     }
 
+    fn authorize_now(&self, user: &UserInfo, request: &RequestInfo) -> Option<Decision> {
+        let decision = self.inner.authorize_now(user, request)?;
+        self.count(&decision);
+        Some(decision)
+    }
+
     async fn explain(&self, user: &UserInfo, request: &RequestInfo) -> (Decision, String) {
         let decided = self.inner.explain(user, request).await;
         self.count(&decided.0);
@@ -134,6 +144,10 @@ struct Always(bool);
 impl Authorizer for Always {
     async fn authorize(&self, _: &UserInfo, _: &RequestInfo) -> Decision {
         if self.0 { Decision::Allow } else { Decision::NoOpinion("Everything is forbidden.".into()) }
+    }
+
+    fn authorize_now(&self, _: &UserInfo, _: &RequestInfo) -> Option<Decision> {
+        Some(if self.0 { Decision::Allow } else { Decision::NoOpinion("Everything is forbidden.".into()) })
     }
 
     async fn rules(&self, _: &UserInfo, _: &str) -> Rules {

@@ -55,6 +55,11 @@ pub struct Rules {
 pub trait Authorizer: Send + Sync + 'static {
     async fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Decision;
 
+    /// The decision, if it can be had without asking anybody else; otherwise [`Authorizer::authorize`] must be asked.
+    fn authorize_now(&self, _user: &UserInfo, _request: &RequestInfo) -> Option<Decision> {
+        None
+    }
+
     /// The decision together with the reason of an `Allow`, for reviews and the audit log.
     async fn explain(&self, user: &UserInfo, request: &RequestInfo) -> (Decision, String) {
         (self.authorize(user, request).await, String::new())

@@ -132,6 +132,10 @@ impl Authorizer for Rbac {
         self.decide(user, request, false).0
     }
 
+    fn authorize_now(&self, user: &UserInfo, request: &RequestInfo) -> Option<Decision> {
+        Some(self.decide(user, request, false).0)
+    }
+
     async fn explain(&self, user: &UserInfo, request: &RequestInfo) -> (Decision, String) {
         self.decide(user, request, true)
     }

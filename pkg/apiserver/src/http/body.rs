@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty};
 use kube1_api::status::Status;
 
 /// Any failure of a transport.
@@ -15,6 +15,11 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request's body as the pipeline sees it, whatever transport it came by.
 pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The body of a request that has none. Takes no memory.
+pub fn no_body() -> RequestBody {
+    RequestBody::new(Empty::new().map_err(|never| match never {}))
+}
 
 /// Bytes that are produced while they are sent.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;

@@ -11,5 +11,6 @@ pub mod respond;
 pub mod serve;
 mod spdy;
 pub mod streams;
+mod timer;
 pub mod websocket;
 pub mod zpages;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, Request};
+use http_body::Body;
 use kube1_api::status::Status;
 use parking_lot::Mutex;
 
@@ -45,7 +46,7 @@ pub enum Origin {
     /// A connection; the request must show a credential.
     Peer(Arc<Client>),
     /// A component of this process.
-    User(UserInfo),
+    User(Arc<UserInfo>),
 }
 
 impl Server {
@@ -61,14 +62,16 @@ impl Server {
         let (warnings, lasting) = (Warnings::default(), Lasting::default());
         let seen = Seen::new(&info, info.is_long_running(), is_apply(&parts), query.get("dryRun").is_some());
         let path = info.path.clone();
-        parts.extensions.insert(lasting.clone());
+        if parts.headers.contains_key(UPGRADE) {
+            parts.extensions.insert(lasting.clone());
+        }
         lasting.add(self.metrics.enter(&seen));
         let mut call = Call {
             parts,
             body: Mutex::new(Some(body)),
             info,
             query,
-            user: UserInfo::default(),
+            user: Arc::default(),
             warnings: warnings.clone(),
             client_ip: match &origin {
                 Origin::Peer(peer) => peer.address.ip().to_string(),
@@ -132,7 +135,7 @@ impl Server {
 
     async fn process(self: Arc<Self>, call: &mut Call, origin: Origin) -> Result<Reply, Status> {
         let result = self.judged(call, origin).await;
-        if let Some(unread) = call.take_body() {
+        if let Some(unread) = call.take_body().filter(|body| !body.is_end_stream()) {
             // A stream that is answered before its body was read is reset, which some clients take for a failure.
             let _ = tokio::time::timeout(DRAIN, super::body::read(unread)).await;
         }
@@ -168,7 +171,7 @@ impl Server {
     }
 
     /// The user of a request that came over a connection.
-    async fn authenticated(&self, call: &Call, client: &Client) -> Result<UserInfo, Status> {
+    async fn authenticated(&self, call: &Call, client: &Client) -> Result<Arc<UserInfo>, Status> {
         let started = Instant::now();
         let found = self.authenticator.authenticate(&call.parts, &client.peer).await;
         let found = found.and_then(|user| user.ok_or_else(Status::unauthorized));
@@ -188,7 +191,7 @@ impl Server {
         let target = authn::impersonate(call.headers(), &call.user, &call.info, &*self.authorizer).await?;
         if let Some(target) = target {
             call.trail.impersonated(&target.user, target.mode);
-            call.user = target.user;
+            call.user = target.user.into();
         }
         strip_credentials(&mut call.parts);
         self.admitted(call).await
@@ -203,7 +206,7 @@ impl Server {
         }
         let (user, info) = (&call.user, &call.info);
         let patience = self.config.front.requests.timeout / 4;
-        let work = |seats: u32| flow::estimate(info, &call.query, self.stats(info), seats);
+        let work = |seats: u32| flow::estimate(info, &call.query, || self.stats(info), seats);
         let (sorted, seat) = self.flow.admit(user, info, patience, work).await;
         call.sorted = Some(sorted);
         let Some(seat) = seat else { return Ok(flow::turned_away()) };
@@ -230,7 +233,10 @@ impl Server {
         // Making up the reason takes time, which is spent only if somebody reads it.
         let (decision, reason) = match call.trail.is_enabled() {
             true => self.authorizer.explain(user, info).await,
-            false => (self.authorizer.authorize(user, info).await, String::new()),
+            false => match self.authorizer.authorize_now(user, info) {
+                Some(decision) => (decision, String::new()),
+                None => (self.authorizer.authorize(user, info).await, String::new()),
+            },
         };
         let (result, audited, reason) = match &decision {
             Decision::Allow => ("allowed", "allow", reason),

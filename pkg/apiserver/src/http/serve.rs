@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
+use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::RequestBody;
 use super::requests::RequestOptions;
 use super::respond::Reply;
+use super::timer::ConnectionTimer;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A connection without requests is closed after this.
@@ -132,7 +134,10 @@ async fn connection<H: Handler>(
     let asked = renew.clone();
     let client = Arc::new(handler.connected(stream.get_ref().1.peer_certificates().unwrap_or_default(), address));
     let service = service_fn(move |request: Request<Incoming>| {
-        let request = request.map(|body| RequestBody::new(body.map_err(Into::into)));
+        let request = request.map(|body| match body.is_end_stream() {
+            true => super::body::no_body(),
+            false => RequestBody::new(body.map_err(Into::into)),
+        });
         if request.version() == http::Version::HTTP_2 && handler.sends_away(&request) {
             asked.notify_one();
         }
@@ -140,7 +145,7 @@ async fn connection<H: Handler>(
         async move { Ok::<Response<_>, std::convert::Infallible>(reply.await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder.http1().timer(ConnectionTimer::default()).header_read_timeout(IDLE);
     builder
         .http2()
         .timer(TokioTimer::new())

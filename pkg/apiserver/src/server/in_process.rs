@@ -20,12 +20,12 @@ use crate::user::UserInfo;
 #[derive(Clone)]
 pub struct InProcess {
     server: Arc<Server>,
-    user: UserInfo,
+    user: Arc<UserInfo>,
 }
 
 impl InProcess {
     pub(super) fn new(server: Arc<Server>, user: UserInfo) -> Self {
-        Self { server, user }
+        Self { server, user: user.into() }
     }
 }
 

@@ -18,7 +18,7 @@ impl Authorizer for Nobody {
 
 async fn judge(world: &World, mut attributes: Attributes) -> Result<(), String> {
     let plugin = NodeRestriction::new(world.reader.clone(), Arc::new(Nobody));
-    attributes.user = UserInfo::authenticated("system:node:n", &[NODES]);
+    attributes.user = UserInfo::authenticated("system:node:n", &[NODES]).into();
     plugin.mutate(&mut attributes).await.map_err(|status| status.message().to_owned())
 }
 

@@ -236,6 +236,10 @@ impl Authorizer for NodeAuthorizer {
         self.decide(user, request)
     }
 
+    fn authorize_now(&self, user: &UserInfo, request: &RequestInfo) -> Option<Decision> {
+        Some(self.decide(user, request))
+    }
+
     async fn rules(&self, user: &UserInfo, _namespace: &str) -> Rules {
         if !user.in_group(NODES) {
             return Rules::default();
