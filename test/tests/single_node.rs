@@ -71,6 +71,7 @@ fn a_deployment_is_reached_by_every_kind_of_address_and_outlives_kube1() {
     cluster.apply(AFTER_RESTART);
     cluster.k(&["wait", "pod/late", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"]);
     assert_eq!(cluster.k(&["logs", "late"]), "b\ndefault\ntmpfs\n");
+    cluster.k(&["delete", "pod", "late"]);
 
     // kill -9 of containerd: it comes back, pods are kept.
     let containerd = cluster.node(1).containerd_pid().expect("containerd runs");
