@@ -142,6 +142,12 @@ fn what_is_wrong_is_said_where_the_user_is() {
         "{anonymous}"
     );
     assert!(anonymous.stdout.ends_with("ok"), "{anonymous}");
+    let address = &cluster.node(1).address;
+    let heads = cluster.node(1).shell(&format!(
+        "for v in --http1.1 --http2; do curl -sk $v -I -o /dev/null -w '%{{http_code}} ' https://{address}:6443/livez; \
+         curl -sk $v -I -w '%{{http_code}} ' -o /dev/null https://{address}:6443/api/v1/nodes; done"
+    ));
+    assert_eq!(heads.stdout, "200 403 200 403 ", "{heads}");
     let taken = cluster.kube1(&["--data-dir", "/nonexistent/kube1-second", "server", "--disable-agent"]);
     assert!(!taken.success, "{taken}");
     let token = cluster.kube1(&["token", "create"]).stdout;

@@ -1,14 +1,17 @@
 //! The environment of a container.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, Service};
+use k8s_openapi::api::core::v1::{Container, EnvVar, FileKeySelector, Pod, Service};
 
 use crate::downward::{self, DownwardError, PodFacts};
+use crate::env_file::{self, EnvFileError};
 use crate::expand::expand;
 use crate::object_cache::{ObjectCache, ObjectError};
 use crate::pod::PodExt;
+use crate::volume::{Volumes, read_inside};
 
 /// Why a container's environment cannot be made; the text is what `kubectl describe` shows.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +22,14 @@ pub enum EnvError {
     Key { kind: &'static str, namespace: String, name: String, key: String },
     #[error("{0}")]
     Downward(DownwardError),
-    #[error("variable {0} takes its value from a file, which this node does not support")]
-    File(String),
+    #[error("couldn't find key {key} in file {path} of volume {volume}")]
+    FileKey { volume: String, path: String, key: String },
+    #[error("volume {0} is not there")]
+    NoVolume(String),
+    #[error("couldn't read file {path} of volume {volume}: {source}")]
+    File { volume: String, path: String, source: std::io::Error },
+    #[error("couldn't parse file {path} of volume {volume}: {source}")]
+    Syntax { volume: String, path: String, source: EnvFileError },
 }
 
 /// What a container's variables may come from.
@@ -30,6 +39,7 @@ pub struct EnvSources<'a> {
     pub objects: &'a ObjectCache,
     /// The services that the pod sees as variables.
     pub services: Vec<Arc<Service>>,
+    pub volumes: &'a Volumes,
 }
 
 /// The variables of a container, in order; a later one of the same name has taken an earlier one's place.
@@ -128,10 +138,25 @@ async fn value_of(
         let value = value.map(|b| String::from_utf8_lossy(&b.0).into_owned());
         return required(value, selector.optional, "Secret", namespace, &selector.name, &selector.key);
     }
-    if from.file_key_ref.is_some() {
-        return Err(EnvError::File(variable.name.clone()));
+    if let Some(selector) = &from.file_key_ref {
+        return file_value(sources.volumes, selector);
     }
     Ok(Some(String::new()))
+}
+
+/// A value that another container of the pod has left in a file.
+fn file_value(volumes: &Volumes, selector: &FileKeySelector) -> Result<Option<String>, EnvError> {
+    let (volume, path, key) = (selector.volume_name.clone(), selector.path.clone(), selector.key.clone());
+    let root = volumes.paths.get(&volume).ok_or_else(|| EnvError::NoVolume(volume.clone()))?;
+    let text = match read_inside(&root.path, &path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && selector.optional == Some(true) => return Ok(None),
+        other => other.map_err(|source| EnvError::File { volume: volume.clone(), path: path.clone(), source })?,
+    };
+    match env_file::value_of(&text, &key) {
+        Ok(None) if selector.optional != Some(true) => Err(EnvError::FileKey { volume, path, key }),
+        Ok(value) => Ok(value),
+        Err(source) => Err(EnvError::Syntax { volume, path, source }),
+    }
 }
 
 fn optional<T>(result: Result<T, ObjectError>, optional: Option<bool>) -> Result<Option<T>, EnvError> {

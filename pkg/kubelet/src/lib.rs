@@ -12,6 +12,7 @@ mod dir_watch;
 mod dns;
 mod downward;
 mod env;
+mod env_file;
 mod eviction;
 mod expand;
 mod hook;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE, WARNING};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE, WARNING,
+};
 use http::request::Parts;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use kube1_api::status::Status;
 use parking_lot::Mutex;
@@ -62,6 +64,7 @@ impl Server {
         let (warnings, lasting) = (Warnings::default(), Lasting::default());
         let seen = Seen::new(&info, info.is_long_running(), is_apply(&parts), query.get("dryRun").is_some());
         let path = info.path.clone();
+        let headers_only = parts.method == Method::HEAD;
         if parts.headers.contains_key(UPGRADE) {
             parts.extensions.insert(lasting.clone());
         }
@@ -109,6 +112,9 @@ impl Server {
         drop(call);
         if gzip {
             reply = compress::compress(reply);
+        }
+        if headers_only {
+            reply = without_body(reply);
         }
         reply = self.measured(reply, seen, lasting);
         finish_headers(&mut reply, &audit_id, &warnings);
@@ -305,6 +311,15 @@ fn strip_credentials(parts: &mut Parts) {
     for name in names {
         parts.headers.remove(name);
     }
+}
+
+/// An answer to HEAD: what GET would get but for its body, which HTTP/2 does not leave out by itself.
+fn without_body(mut reply: Reply) -> Reply {
+    let body = std::mem::replace(reply.body_mut(), ResponseBody::empty());
+    if let Some(bytes) = body.full().filter(|bytes| !bytes.is_empty()) {
+        reply.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(bytes.len()));
+    }
+    reply
 }
 
 fn finish_headers(reply: &mut Reply, audit_id: &str, warnings: &Warnings) {

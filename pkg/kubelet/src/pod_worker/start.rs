@@ -200,6 +200,7 @@ impl PodWorker {
             facts: &facts,
             objects: &node.objects,
             services: visible_services(pod, node.services.list()),
+            volumes: &self.volumes,
         };
         let env = container_env(&sources, container).await.map_err(|e| config_error(e.to_string()))?;
         let hosts_file = dns::write_hosts(&node.config, pod, &pod_ips).map_err(|e| internal(e.to_string()))?;

@@ -22,7 +22,7 @@ use crate::pod::PodExt;
 use crate::token::{TokenError, Tokens};
 
 pub use mount::unmount_below;
-pub use subpath::{SubPathError, bind_sub_path};
+pub use subpath::{SubPathError, bind_sub_path, read_inside};
 
 /// Why a volume cannot be made ready; the text is what `FailedMount` events show.
 #[derive(Debug, thiserror::Error)]

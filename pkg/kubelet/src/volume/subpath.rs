@@ -3,7 +3,8 @@
 //! The part is opened relative to the volume in a way that the kernel refuses to leave it, and the opened file is bound
 //! below the pod's directory. What a container does to the volume afterwards cannot change what is mounted.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,9 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 use super::mount::{bind_fd, unmount_below};
+
+/// The largest file that is read as a whole.
+const TEXT_MAX: u64 = 1 << 20;
 
 /// Why a part of a volume cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +92,25 @@ fn open_inside(root: &Path, sub_path: &str) -> io::Result<OwnedFd> {
     openat2(&root, Path::new(sub_path), how).map_err(refusal)
 }
 
+/// The text of a file below `root`; at most [`TEXT_MAX`] bytes, and never through a link that leads out of it.
+pub fn read_inside(root: &Path, path: &str) -> io::Result<String> {
+    let root = open(root, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    // A pipe would wait for its writer.
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = File::from(openat2(&root, Path::new(path), how).map_err(refusal)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    file.take(TEXT_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TEXT_MAX {
+        return Err(io::Error::other(format!("it is larger than {TEXT_MAX} bytes")));
+    }
+    Ok(text)
+}
+
 fn refusal(error: Errno) -> io::Error {
     match error {
         Errno::EXDEV | Errno::ELOOP => io::Error::other("the subPath leads out of the volume"),
@@ -114,6 +137,11 @@ mod tests {
         assert!(root.join("new/deep").is_dir());
         for bad in ["out", "abs/passwd", "../x"] {
             assert!(open_inside(&root, bad).is_err(), "{bad}");
+            assert!(read_inside(&root, bad).is_err(), "{bad}");
         }
+        std::fs::write(root.join("in/text"), "text").unwrap();
+        assert_eq!(read_inside(&root, "ok/text").unwrap(), "text");
+        nix::unistd::mkfifo(&root.join("pipe"), Mode::S_IRWXU).unwrap();
+        assert!(read_inside(&root, "pipe").is_err());
     }
 }

@@ -56,7 +56,7 @@ fn one(container: &At, role: Role, pod: &Pod, errors: &mut Errors) {
     }
     container.get("terminationMessagePolicy").need(errors);
     container.get("imagePullPolicy").need(errors);
-    environment(container, errors);
+    environment(container, pod, errors);
     mounts(container, role, pod, errors);
     security::container(&container.get("securityContext"), pod, errors);
     restart_policy(container, role, errors);

@@ -1,9 +1,11 @@
 //! Environment variables and what they refer to.
 
+use super::Pod;
+use super::container::descending;
 use crate::validate::at::At;
 use crate::validate::{Errors, format};
 
-pub(super) fn environment(container: &At, errors: &mut Errors) {
+pub(super) fn environment(container: &At, pod: &Pod, errors: &mut Errors) {
     for variable in container.get("env").items() {
         let name = variable.get("name");
         if name.need(errors) {
@@ -11,7 +13,7 @@ pub(super) fn environment(container: &At, errors: &mut Errors) {
         }
         let source = variable.get("valueFrom");
         if source.is_set() {
-            value_from(&source, !variable.get("value").is_empty(), errors);
+            value_from(&source, pod, !variable.get("value").is_empty(), errors);
         }
     }
     for source in container.get("envFrom").items() {
@@ -42,7 +44,7 @@ const ENV_FIELDS: [&str; 11] = [
     "metadata.labels",
 ];
 
-fn value_from(source: &At, has_value: bool, errors: &mut Errors) {
+fn value_from(source: &At, pod: &Pod, has_value: bool, errors: &mut Errors) {
     const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
     let set = source.set_members(&SOURCES);
     for name in &set {
@@ -50,11 +52,7 @@ fn value_from(source: &At, has_value: bool, errors: &mut Errors) {
         match *name {
             "fieldRef" => field_ref(&reference, &ENV_FIELDS[..9], errors),
             "resourceFieldRef" => resource_field_ref(&reference, false, errors),
-            "fileKeyRef" => {
-                for field in ["volumeName", "path", "key"] {
-                    reference.get(field).need(errors);
-                }
-            }
+            "fileKeyRef" => file_key_ref(&reference, pod, errors),
             _ => {
                 let (name, key) = (reference.get("name"), reference.get("key"));
                 name.need(errors);
@@ -73,6 +71,28 @@ fn value_from(source: &At, has_value: bool, errors: &mut Errors) {
         _ if has_value => source.invalid_value(errors, "", "may not be specified when `value` is not empty"),
         1 => {}
         _ => source.invalid_value(errors, "", "may not have more than one field specified at a time"),
+    }
+}
+
+/// A reference to a variable in a file that another container leaves in a volume.
+fn file_key_ref(reference: &At, pod: &Pod, errors: &mut Errors) {
+    const KEY_MAX: usize = 128;
+    let (volume, path, key) = (reference.get("volumeName"), reference.get("path"), reference.get("key"));
+    if volume.need(errors) {
+        if !pod.volumes.contains(volume.text()) {
+            volume.not_found(errors);
+        } else if !pod.empty_dirs.contains(volume.text()) {
+            volume.invalid(errors, "referenced volume must be of type emptyDir");
+        }
+    }
+    if path.need(errors) {
+        descending(&path, errors);
+    }
+    if key.need(errors) {
+        key.check(errors, format::env_var_name(key.text()));
+        if key.text().len() > KEY_MAX {
+            key.invalid(errors, "must be no more than 128 characters");
+        }
     }
 }
 

@@ -30,6 +30,8 @@ struct Pod<'a> {
     /// The pod has user ids of its own.
     user_namespace: bool,
     volumes: HashSet<&'a str>,
+    /// Those of its volumes that begin empty.
+    empty_dirs: HashSet<&'a str>,
     /// Names of its claims for devices.
     claims: HashSet<&'a str>,
 }
@@ -79,6 +81,7 @@ enum Role<'a> {
 fn pod_spec(spec: &At, role: Role, errors: &mut Errors) {
     let volume_list = spec.get("volumes");
     let mut volumes = volume::volumes(&volume_list, errors);
+    let empty_dirs = volume_list.items().filter(|v| v.get("emptyDir").is_set()).map(|v| v.get("name").text()).collect();
     if let Role::Template { claims } = role {
         volumes.extend(claims);
     }
@@ -87,6 +90,7 @@ fn pod_spec(spec: &At, role: Role, errors: &mut Errors) {
         host_network: spec.get("hostNetwork").is_true(),
         user_namespace: spec.get("hostUsers").value == &Value::Bool(false),
         volumes,
+        empty_dirs,
         claims: spec.get("resourceClaims").list().iter().filter_map(|c| c["name"].as_str()).collect(),
     };
     container::containers(spec, &pod, errors);

@@ -51,6 +51,17 @@ fn bad_pods_are_told_what_is_wrong() {
             "spec.containers[0].env[0].valueFrom.secretKeyRef.key: Required value",
         ),
         (
+            container(json!({"env": [{"name": "A", "valueFrom": {"fileKeyRef":
+                {"volumeName": "x", "path": "../a", "key": "A"}}}]})),
+            "spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Not found: \"x\"",
+        ),
+        (
+            json!({"spec": {"volumes": [{"name": "v", "secret": {"secretName": "s"}}], "containers": [{"name": "c", "image": "i",
+                "imagePullPolicy": "Always", "terminationMessagePolicy": "File", "env": [{"name": "A", "valueFrom":
+                {"fileKeyRef": {"volumeName": "v", "path": "a", "key": "A"}}}]}]}}),
+            "spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Invalid value: \"v\": referenced volume must be of type emptyDir",
+        ),
+        (
             container(json!({"ports": [{"containerPort": 70000, "protocol": "TCP"}]})),
             "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
         ),
