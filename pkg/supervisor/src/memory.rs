@@ -12,9 +12,16 @@ use async_trait::async_trait;
 use nix::sys::mman::{MmapAdvise, madvise};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
+use tokio::time::MissedTickBehavior;
 
 use crate::{BoxError, Component, Context};
 
+/// How often the process looks whether work has just ended, whose garbage the heap still holds.
+const LOOK: Duration = Duration::from_secs(1);
+/// Less CPU time than this in one look means that the process waits.
+const QUIET: Duration = Duration::from_millis(20);
+/// Work of less CPU time leaves no garbage worth looking for.
+const WORK: Duration = Duration::from_millis(200);
 /// How often the process looks at what it has used.
 const PERIOD: Duration = Duration::from_secs(20);
 /// More CPU time than this in one period means that the process is at work.
@@ -24,8 +31,9 @@ const WORTHWHILE: i64 = 100;
 
 /// Returns unused memory to the kernel when the process has become idle after work.
 ///
-/// The heap's free pages are released, and the pages of the program that are mapped but unchanged are unmapped: they
-/// stay in the kernel's page cache while there is room, so touching one again costs a minor fault.
+/// The heap's free pages are released as soon as work ends. Once the process has been idle for a while the pages of the
+/// program that are mapped but unchanged are unmapped too: they stay in the kernel's page cache while there is room, so
+/// touching one again costs a minor fault.
 pub struct MemoryTrimmer;
 
 #[async_trait]
@@ -35,14 +43,27 @@ impl Component for MemoryTrimmer {
     }
 
     async fn run(&self, ctx: Context) -> Result<(), BoxError> {
+        let mut look = tokio::time::interval(LOOK);
         let mut period = tokio::time::interval(PERIOD);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look.tick().await;
         period.tick().await;
         ctx.ready();
         let (mut last, mut trimmed) = (cpu_time()?, 0);
+        let (mut looked, mut swept) = (last, last);
         loop {
             tokio::select! {
                 () = ctx.shutdown.cancelled() => return Ok(()),
                 _ = period.tick() => {}
+                _ = look.tick() => {
+                    let now = cpu_time()?;
+                    if now.saturating_sub(looked) < QUIET && now.saturating_sub(swept) >= WORK {
+                        tokio::task::spawn_blocking(trim_heap).await?;
+                        swept = cpu_time()?;
+                    }
+                    looked = cpu_time()?;
+                    continue;
+                }
             }
             let now = cpu_time()?;
             let idle = now.saturating_sub(last) < BUSY;
@@ -64,14 +85,19 @@ fn page_faults() -> nix::Result<i64> {
     getrusage(UsageWho::RUSAGE_SELF).map(|usage| usage.minor_page_faults())
 }
 
-/// Releases the heap's free pages and the program's clean ones.
-fn trim() -> std::io::Result<()> {
+/// Releases the heap's free pages.
+fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim only gives back memory that nobody holds.
     #[allow(unsafe_code)]
     unsafe {
         nix::libc::malloc_trim(0);
     }
+}
+
+/// Releases the heap's free pages and the program's clean ones.
+fn trim() -> std::io::Result<()> {
+    trim_heap();
     let smaps = std::fs::read_to_string("/proc/self/smaps")?;
     for range in clean_file_mappings(&smaps) {
         let Some(start) = NonNull::new(std::ptr::without_provenance_mut::<c_void>(range.start)) else { continue };

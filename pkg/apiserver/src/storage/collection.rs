@@ -23,6 +23,8 @@ const KEPT: usize = 100;
 /// ... and never more than these, which younger than `FRESH` may be.
 const MOST: usize = 8192;
 const FRESH: Duration = Duration::from_secs(300);
+/// ... nor more than so many bytes of states that are not the present one.
+const MOST_BYTES: usize = 24 << 20;
 
 /// Objects that are looked at to tell how large they are.
 const SAMPLE: usize = 8;
@@ -57,6 +59,12 @@ impl Change {
     pub fn revision(&self) -> u64 {
         self.object.revision()
     }
+
+    /// Bytes of the states that are kept for the past alone.
+    fn size(&self) -> usize {
+        let last = if self.deleted { self.object.json().len() } else { 0 };
+        last + self.previous.as_ref().map_or(0, |previous| previous.json().len())
+    }
 }
 
 #[derive(Default)]
@@ -68,6 +76,8 @@ pub(super) struct State {
     pub revision: u64,
     /// In rising order of revision.
     pub changes: VecDeque<Arc<Change>>,
+    /// What the changes keep of the past.
+    past_bytes: usize,
     /// Changes up to this revision are forgotten.
     pub floor: u64,
     pub watchers: Watchers,
@@ -294,6 +304,7 @@ impl Collection {
         let change = Arc::new(Change { object: object.clone(), previous, deleted, at: Instant::now() });
         state.revision = revision;
         state.watchers.send(&change, self.indexed);
+        state.past_bytes += change.size();
         state.changes.push_back(change);
         state.trim();
         Some(object)
@@ -332,10 +343,12 @@ impl State {
     fn trim(&mut self) {
         while self.changes.len() > KEPT {
             let Some(oldest) = self.changes.front() else { return };
-            if self.changes.len() <= MOST && oldest.at.elapsed() < FRESH {
+            let small = self.changes.len() <= MOST && self.past_bytes <= MOST_BYTES;
+            if small && oldest.at.elapsed() < FRESH {
                 return;
             }
             self.floor = oldest.revision();
+            self.past_bytes -= oldest.size();
             self.changes.pop_front();
         }
     }
@@ -354,5 +367,30 @@ fn conflict(error: StorageError) -> StorageError {
             StorageError::Conflict { current: kv.mod_revision }
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_past_of_large_objects_is_shorter() {
+        let layout = Arc::new(Layout::new("v1", "ConfigMap", &[]));
+        for (size, kept) in [(10, 4000), (1 << 10, 4000), (100 << 10, MOST_BYTES / (100 << 10)), (1 << 20, KEPT)] {
+            let json = Bytes::from(vec![b'x'; size]);
+            let object = |revision| Arc::new(Object::free(&layout, json.clone(), revision));
+            let mut state = State::default();
+            for revision in 1..=4000 {
+                let (object, previous) = (object(revision), Some(object(revision)));
+                let change = Arc::new(Change { object, previous, deleted: false, at: Instant::now() });
+                state.past_bytes += change.size();
+                state.changes.push_back(change);
+                state.trim();
+            }
+            assert_eq!(state.changes.len(), kept, "changes of {size} bytes");
+            assert_eq!(state.past_bytes, state.changes.iter().map(|change| change.size()).sum::<usize>());
+        }
     }
 }
