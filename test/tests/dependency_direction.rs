@@ -20,8 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kube1-scheduler", &["kube1-api", "kube1-client", "kube1-supervisor"]),
     ("kube1-kubelet", &["kube1-api", "kube1-client", "kube1-cri", "kube1-pki", "kube1-supervisor", "kube1-telemetry"]),
     ("kube1-network", &["kube1-client", "kube1-supervisor"]),
-    ("kube1-proxy", &["kube1-client", "kube1-network", "kube1-supervisor"]),
-    ("kube1-dns", &["kube1-client", "kube1-network", "kube1-supervisor"]),
+    ("kube1-proxy", &["kube1-client", "kube1-network", "kube1-supervisor", "kube1-telemetry"]),
+    ("kube1-dns", &["kube1-client", "kube1-network", "kube1-supervisor", "kube1-telemetry"]),
     ("kube1-join", &["kube1-client", "kube1-pki", "kube1-supervisor"]),
 ];
 

@@ -22,6 +22,7 @@ use crate::{check, version};
 
 const PROXY_HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256);
 const PROXY_STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+const DNS_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9153);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How a worker reaches the API, and what its kubelet shows.
@@ -126,6 +127,7 @@ impl Worker<'_> {
         DnsConfig {
             address: self.args.cluster_dns,
             domain: self.args.cluster_domain.clone(),
+            metrics: Some(DNS_METRICS),
             resolv_conf: RESOLV_CONF.into(),
             data_dir: self.node.layout.root().to_owned(),
         }

@@ -33,6 +33,37 @@ pub struct Calls {
     pub failed: u64,
     /// Time they took in all.
     pub seconds: f64,
+    /// How many took up to each of [`Calls::BOUNDS`], and longer than the one before.
+    pub buckets: [u64; 14],
+}
+
+impl Calls {
+    /// In seconds: from 5 ms on, each 2.5 times the one before.
+    pub const BOUNDS: [f64; 14] = [
+        0.005,
+        0.0125,
+        0.03125,
+        0.078125,
+        0.1953125,
+        0.48828125,
+        1.220703125,
+        3.0517578125,
+        7.62939453125,
+        19.073486328125,
+        47.6837158203125,
+        119.20928955078125,
+        298.0232238769531,
+        745.0580596923828,
+    ];
+
+    fn add(&mut self, failed: bool, seconds: f64) {
+        self.count += 1;
+        self.failed += u64::from(failed);
+        self.seconds += seconds;
+        if let Some(at) = Self::BOUNDS.iter().position(|bound| seconds <= *bound) {
+            self.buckets[at] += 1;
+        }
+    }
 }
 
 impl Runtime {
@@ -70,11 +101,7 @@ impl Runtime {
         };
         let took = started.elapsed();
         tracing::trace!(operation, ?took, "the runtime was called");
-        let mut calls = self.calls.lock();
-        let calls = calls.entry(operation).or_default();
-        calls.count += 1;
-        calls.failed += u64::from(result.is_err());
-        calls.seconds += took.as_secs_f64();
+        self.calls.lock().entry(operation).or_default().add(result.is_err(), took.as_secs_f64());
         result
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use hickory_proto::op::{Message, Query, ResponseCode};
@@ -13,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::cache::{Cache, key};
 use crate::message::reply;
+use crate::meters::Meters;
 
 const PORT: u16 = 53;
 /// How long one server is waited for, and how often each is tried.
@@ -34,6 +36,7 @@ pub struct Forwarder {
     own: IpAddr,
     servers: Mutex<Servers>,
     cache: Mutex<Cache>,
+    meters: Arc<Meters>,
     waiting: Semaphore,
 }
 
@@ -48,15 +51,17 @@ struct Servers {
 }
 
 impl Forwarder {
-    pub fn new(resolv_conf: PathBuf, own: IpAddr) -> Self {
+    pub fn new(resolv_conf: PathBuf, own: IpAddr, meters: Arc<Meters>) -> Self {
         let (servers, cache) = (Mutex::default(), Mutex::default());
-        Self { resolv_conf, own, servers, cache, waiting: Semaphore::new(WAITING) }
+        Self { resolv_conf, own, servers, cache, meters, waiting: Semaphore::new(WAITING) }
     }
 
     /// The answer to a query, or a failure. `tcp` says how the client asked, and so whether it takes a long answer.
     pub async fn ask(&self, query: &Message, tcp: bool) -> Message {
         let Some(key) = key(query) else { return reply(query, ResponseCode::FormErr) };
         let cached = self.cache.lock().get(&key, Instant::now(), false);
+        let negative = cached.as_ref().is_some_and(|found| found.answers.is_empty());
+        self.meters.looked_up(cached.is_some(), negative);
         if let Some(found) = cached {
             return for_client(found, query);
         }

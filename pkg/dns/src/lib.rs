@@ -8,11 +8,12 @@ mod forward;
 #[cfg(test)]
 mod hostile;
 mod message;
+mod meters;
 mod records;
 mod server;
 mod zone;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +33,8 @@ use tokio::task::JoinSet;
 
 use forward::Forwarder;
 use message::Domain;
+use meters::Meters;
 pub use records::{Host, Port, Records};
-pub use server::Counts;
 use server::Resolver;
 pub use zone::{Found, Snapshot, Zone};
 
@@ -67,24 +68,21 @@ pub struct DnsConfig {
     pub resolv_conf: PathBuf,
     /// The node's data directory; the last known state is in `dns` below it.
     pub data_dir: PathBuf,
+    /// Where to tell monitoring what was asked and answered; CoreDNS uses port 9153.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The node's DNS server as a component.
 pub struct Dns {
     informers: Informers,
     config: DnsConfig,
-    counts: Arc<Counts>,
+    meters: Arc<Meters>,
 }
 
 impl Dns {
     /// `informers` act as the node and may be shared with its other components.
     pub fn new(informers: Informers, config: DnsConfig) -> Self {
-        Self { informers, config, counts: Arc::default() }
-    }
-
-    /// What was answered since the process started.
-    pub fn counts(&self) -> Arc<Counts> {
-        Arc::clone(&self.counts)
+        Self { informers, config, meters: Arc::default() }
     }
 
     fn state_file(&self) -> PathBuf {
@@ -98,8 +96,8 @@ impl Dns {
         Ok(Arc::new(Resolver {
             zone: RwLock::new(zone),
             domain: Domain { name, server: self.config.address },
-            forwarder: Forwarder::new(self.config.resolv_conf.clone(), self.config.address),
-            counts: self.counts(),
+            forwarder: Forwarder::new(self.config.resolv_conf.clone(), self.config.address, Arc::clone(&self.meters)),
+            meters: Arc::clone(&self.meters),
         }))
     }
 
@@ -196,9 +194,16 @@ impl Component for Dns {
         let resolver = self.resolver()?;
         let (udp, tcp) = self.listen().await?;
         let stop = ctx.shutdown.child_token();
-        let mut servers = JoinSet::new();
+        let (mut servers, mut meters) = (JoinSet::new(), JoinSet::new());
         servers.spawn(server::serve_udp(udp, Arc::clone(&resolver), stop.clone()));
         servers.spawn(server::serve_tcp(tcp, Arc::clone(&resolver), stop.clone()));
+        if let Some(address) = self.config.metrics {
+            match TcpListener::bind(address).await {
+                Ok(listener) => drop(meters.spawn(meters::serve(listener, Arc::clone(&self.meters), stop.clone()))),
+                // Names matter more than their count.
+                Err(error) => tracing::warn!(%address, %error, "DNS metrics are not served"),
+            }
+        }
         ctx.ready();
         let work = async { tokio::join!(self.follow(&resolver), resolver.forwarder.probe_for_loops()) };
         // The servers end at shutdown too.
@@ -210,6 +215,7 @@ impl Component for Dns {
         };
         stop.cancel();
         while servers.join_next().await.is_some() {}
+        while meters.join_next().await.is_some() {}
         self.save(&resolver);
         Ok(result?)
     }

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::Name;
@@ -15,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::forward::Forwarder;
 use crate::message::{Decision, Domain, decide, encode, objection, reply, udp_limit};
+use crate::meters::Meters;
 use crate::zone::Zone;
 
 /// UDP queries that are worked on at a time. Nearly all take no time; the others wait for upstream servers.
@@ -24,41 +24,26 @@ const CONNECTIONS: usize = 200;
 const IDLE: Duration = Duration::from_secs(10);
 const LARGEST: usize = 65_535;
 
-/// Counts of what was answered.
-#[derive(Debug, Default)]
-pub struct Counts {
-    pub udp: AtomicU64,
-    pub tcp: AtomicU64,
-    pub cluster: AtomicU64,
-    pub forwarded: AtomicU64,
-    pub failed: AtomicU64,
-}
-
 /// What answers need.
 pub struct Resolver {
     /// Unknown until the API was heard or a last known state found.
     pub zone: RwLock<Option<Zone>>,
     pub domain: Domain,
     pub forwarder: Forwarder,
-    pub counts: Arc<Counts>,
+    pub meters: Arc<Meters>,
 }
 
 impl Resolver {
     /// The answer to a message, in bytes; nothing if it is no query.
-    async fn answer(&self, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
+    async fn answer(&self, bytes: &[u8], client: SocketAddr, tcp: bool) -> Option<Vec<u8>> {
         let Ok(query) = Message::from_vec(bytes) else { return malformed(bytes) };
-        let limit = if tcp { LARGEST } else { udp_limit(&query) };
-        let answer = match self.decide(&query)? {
-            Decision::Answer(answer) => {
-                self.counts.cluster.fetch_add(1, Ordering::Relaxed);
-                answer
-            }
-            Decision::Forward => self.forward(&query, tcp).await,
-            Decision::Follow(answer, target) => self.follow(answer, &query, target, tcp).await,
+        let (limit, asked) = (if tcp { LARGEST } else { udp_limit(&query) }, Instant::now());
+        let (answer, plugin) = match self.decide(&query)? {
+            Decision::Answer(answer) => (answer, "kubernetes"),
+            Decision::Forward => (self.forwarder.ask(&query, tcp).await, "forward"),
+            Decision::Follow(answer, target) => (self.follow(answer, &query, target, tcp).await, "kubernetes"),
         };
-        if answer.metadata.response_code == ResponseCode::ServFail {
-            self.counts.failed.fetch_add(1, Ordering::Relaxed);
-        }
+        self.meters.answered(&query, &answer, tcp, client.is_ipv6(), plugin, asked.elapsed());
         encode(answer, limit)
     }
 
@@ -75,16 +60,11 @@ impl Resolver {
         Some(decide(self.zone.read().as_ref(), &self.domain, query))
     }
 
-    async fn forward(&self, query: &Message, tcp: bool) -> Message {
-        self.counts.forwarded.fetch_add(1, Ordering::Relaxed);
-        self.forwarder.ask(query, tcp).await
-    }
-
     /// Adds what the alias in `answer` leads to.
     async fn follow(&self, mut answer: Message, query: &Message, target: Name, tcp: bool) -> Message {
         let mut next = query.clone();
         next.queries[0].name = target;
-        let found = self.forward(&next, tcp).await;
+        let found = self.forwarder.ask(&next, tcp).await;
         answer.metadata.response_code = found.metadata.response_code;
         answer.metadata.truncation = found.metadata.truncation;
         answer.add_answers(found.answers);
@@ -113,10 +93,9 @@ pub async fn serve_udp(socket: UdpSocket, resolver: Arc<Resolver>, stop: Cancell
         };
         // Errors here are those of earlier answers to clients that are gone.
         let Ok((length, client)) = received else { continue };
-        resolver.counts.udp.fetch_add(1, Ordering::Relaxed);
         let (socket, resolver, query) = (Arc::clone(&socket), Arc::clone(&resolver), buffer[..length].to_vec());
         tasks.spawn(async move {
-            if let Some(answer) = resolver.answer(&query, false).await {
+            if let Some(answer) = resolver.answer(&query, client, false).await {
                 // A client that is gone needs no answer.
                 let _ = socket.send_to(&answer, client).await;
             }
@@ -142,8 +121,7 @@ pub async fn serve_tcp(listener: TcpListener, resolver: Arc<Resolver>, stop: Can
 async fn converse(mut stream: TcpStream, client: SocketAddr, resolver: Arc<Resolver>) {
     loop {
         let Ok(Ok(query)) = tokio::time::timeout(IDLE, read(&mut stream)).await else { return };
-        resolver.counts.tcp.fetch_add(1, Ordering::Relaxed);
-        let Some(answer) = resolver.answer(&query, true).await else { return };
+        let Some(answer) = resolver.answer(&query, client, true).await else { return };
         let Ok(length) = u16::try_from(answer.len()) else { return };
         let framed = [&length.to_be_bytes()[..], &answer].concat();
         if let Err(error) = stream.write_all(&framed).await {

@@ -101,7 +101,10 @@ fn with_server(dir: &Path, client: fn() -> kube::Client, test: impl AsyncFnOnce(
             let shutdown = CancellationToken::new();
             let informers = Informers::new(client(), shutdown.clone());
             let (address, domain) = (SERVER.parse().unwrap(), "cluster.local".to_owned());
-            let dns = Dns::new(informers, DnsConfig { address, domain, resolv_conf, data_dir: dir.to_owned() });
+            let dns = Dns::new(
+                informers,
+                DnsConfig { address, domain, resolv_conf, data_dir: dir.to_owned(), metrics: None },
+            );
             let (context, mut ready) = Context::new(shutdown.clone());
             let server = tokio::spawn(async move { dns.run(context).await });
             ready.wait_for(|ready| *ready).await.unwrap();

@@ -138,6 +138,7 @@ fn build_node(
         objects,
         cgroups,
         machine,
+        meters: Arc::default(),
         services: informers.all::<Service>(),
         api_node: informers.select::<ApiNode>(own_node),
         pods,
@@ -281,7 +282,7 @@ fn ended(node: &Node, id: &str) {
 
 /// Finds ends that no event told.
 async fn relist_ended(node: &Node) {
-    let everything = HashMap::new();
+    let (everything, started) = (HashMap::new(), std::time::Instant::now());
     let lists =
         tokio::try_join!(node.runtime.list_containers(everything.clone()), node.runtime.list_pod_sandboxes(everything));
     let (containers, sandboxes) = match lists {
@@ -291,6 +292,7 @@ async fn relist_ended(node: &Node) {
             return;
         }
     };
+    node.meters.relisted(started);
     node.existing.get_or_init(|| {
         let labels = containers.iter().map(|c| &c.labels).chain(sandboxes.iter().map(|s| &s.labels));
         labels.filter_map(Node::uid_of).map(str::to_owned).collect()

@@ -25,6 +25,7 @@ mod labels;
 mod lease;
 mod log_file;
 mod machine;
+mod meters;
 mod node;
 mod node_status;
 mod object_cache;

@@ -16,6 +16,7 @@ use crate::config::KubeletConfig;
 use crate::downward::PodFacts;
 use crate::image::Images;
 use crate::machine::Machine;
+use crate::meters::Meters;
 use crate::object_cache::ObjectCache;
 use crate::pod::{ContainerKind, PodExt};
 use crate::status::Verdict;
@@ -33,6 +34,7 @@ pub struct Node {
     pub images: Images,
     pub cgroups: Cgroups,
     pub machine: Machine,
+    pub meters: Arc<Meters>,
     pub services: Informer<Service>,
     /// This node's own object.
     pub api_node: Informer<ApiNode>,

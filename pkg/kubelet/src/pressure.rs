@@ -45,6 +45,7 @@ fn few_pids_left() -> bool {
 /// Evicts one pod if the node is short of something that ending a pod gives back.
 pub fn relieve(node: &Node) {
     let pressure = current(node);
+    let signal = if pressure.memory { "memory.available" } else { "nodefs.available" };
     let (resource, what) = match (pressure.memory, pressure.disk) {
         (true, _) => ("memory", machine::meminfo("MemAvailable").unwrap_or(0)),
         (_, true) => {
@@ -59,6 +60,7 @@ pub fn relieve(node: &Node) {
     tracing::warn!(pod = %pod.full_name(), resource, "evicting a pod");
     node.recorder.event(pod.as_ref(), EventType::Warning, "Evicted", message.clone());
     let verdict = Verdict { reason: "Evicted".to_owned(), message };
+    node.meters.evictions.add(&format!("eviction_signal=\"{signal}\""), 1.0);
     victim.update.send_modify(|update| update.evicted = Some(verdict));
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -13,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use jiff::Timestamp;
 use kube1_client::ObjectKey;
+use kube1_telemetry::{Counters, Histograms, SECONDS};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -94,15 +96,67 @@ fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Full<
 }
 
 /// What the proxy says of itself.
-#[derive(Default)]
 pub(crate) struct Health {
     /// When all that was known had last been written to the kernel.
     updated: Mutex<Option<Timestamp>>,
+    full: Histograms,
+    partial: Histograms,
+    changed: Counters,
+    failures: Counters,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        const NAMES: [(&str, &str); 2] = [
+            ("kubeproxy_sync_full_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds for full resyncs"),
+            (
+                "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+                "SyncProxyRules latency in seconds for partial resyncs",
+            ),
+        ];
+        let [full, partial] = NAMES.map(|(name, help)| Histograms::new(name, help, SECONDS));
+        Self {
+            updated: Mutex::default(),
+            full,
+            partial,
+            changed: Counters::new(
+                "kubeproxy_sync_proxy_rules_service_changes_total",
+                "Cumulative proxy rules Service changes",
+            ),
+            failures: Counters::new(
+                "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+                "Cumulative proxy nftables sync failures",
+            ),
+        }
+    }
 }
 
 impl Health {
-    pub fn updated(&self) {
+    /// All that is known of `services` services is in the kernel, which took this long.
+    pub fn updated(&self, everything: bool, services: usize, took: Duration) {
         *self.updated.lock() = Some(Timestamp::now());
+        let times = if everything { &self.full } else { &self.partial };
+        times.observe("ip_family=\"IPv4\"", took.as_secs_f64());
+        self.changed.add("ip_family=\"IPv4\"", services as f64);
+    }
+
+    pub fn failed(&self) {
+        self.failures.add("ip_family=\"IPv4\"", 1.0);
+    }
+
+    fn metrics(&self) -> String {
+        let mut out = String::new();
+        self.full.write(&mut out);
+        self.partial.write(&mut out);
+        self.changed.write(&mut out);
+        self.failures.write(&mut out);
+        if let Some(at) = *self.updated.lock() {
+            let (name, at) = ("kubeproxy_sync_proxy_rules_last_timestamp_seconds", at.as_millisecond() as f64 / 1e3);
+            let help = "The last time proxy rules were successfully synced";
+            out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{ip_family=\"IPv4\"}} {at}\n"));
+        }
+        out.push_str(&kube1_telemetry::process_metrics());
+        out
     }
 
     /// For everybody who asks the node: load balancers, monitoring.
@@ -122,6 +176,10 @@ impl Health {
     pub fn local(&self, path: &str) -> Response<Full<Bytes>> {
         match path {
             "/healthz" => text_response(StatusCode::OK, "ok"),
+            "/metrics" => {
+                let kind = "text/plain; version=0.0.4; charset=utf-8";
+                response(StatusCode::OK, kind, Bytes::from(self.metrics()))
+            }
             "/proxyMode" => text_response(StatusCode::OK, "nftables"),
             _ => text_response(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
@@ -129,10 +187,13 @@ impl Health {
 }
 
 fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    response(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
+}
+
+fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    let kind = hyper::header::HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert("content-type", kind);
+    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
     response
 }
 
@@ -173,7 +234,7 @@ mod tests {
         let health = Health::default();
         let status = |answer: Response<Full<Bytes>>| answer.status().as_u16();
         assert_eq!(status(health.public("/healthz")), 503);
-        health.updated();
+        health.updated(true, 2, Duration::from_millis(20));
         let healthy = health.public("/healthz");
         assert_eq!(healthy.status(), 200);
         let body = format!("{:?}", healthy.into_body());
@@ -183,6 +244,14 @@ mod tests {
             assert_eq!(status(health.local(path)), code, "{path}");
         }
         assert_eq!(status(health.public("/proxyMode")), 404);
+        let metrics = health.metrics();
+        for line in [
+            "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_proxy_rules_service_changes_total{ip_family=\"IPv4\"} 2",
+        ] {
+            assert!(metrics.lines().any(|l| l == line), "{line} is missing in {metrics}");
+        }
+        assert!(metrics.contains("\nkubeproxy_sync_proxy_rules_last_timestamp_seconds{"), "{metrics}");
     }
 
     async fn get(port: u16) -> std::io::Result<String> {

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -219,7 +219,7 @@ impl Worker {
         place: &Place,
         everything: bool,
     ) -> Result<(), ProxyError> {
-        let mut fronts = Fronts::default();
+        let (mut fronts, began) = (Fronts::default(), Instant::now());
         let mut fragments = Vec::with_capacity(keys.len());
         for key in keys {
             let computed = proxy.compute(&key, place, &mut fronts);
@@ -229,9 +229,9 @@ impl Worker {
             };
             fragments.push((key, computed.fragment));
         }
+        let count = fragments.len();
         let mut state = self.state.take().unwrap_or_else(|| TableState::new(PROXY_TABLE, &proxy.config.cluster_cidrs));
         let transaction = tokio::task::spawn_blocking(move || {
-            let count = fragments.len();
             let result =
                 if everything { state.replace(fragments.into_iter().collect()) } else { state.update(fragments) };
             result?;
@@ -244,10 +244,14 @@ impl Worker {
             }
             Ok::<_, ProxyError>(state)
         });
-        self.state = Some(transaction.await??);
+        let done = transaction.await?;
+        if done.is_err() {
+            proxy.health.failed();
+        }
+        self.state = Some(done?);
         let wanted = self.ports.iter().map(|(key, (port, ready))| (*port, (key.clone(), *ready))).collect();
         self.health.set(&wanted).await;
-        proxy.health.updated();
+        proxy.health.updated(everything, count, began.elapsed());
         Ok(())
     }
 

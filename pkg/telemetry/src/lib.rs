@@ -1,9 +1,10 @@
 //! What a process tells of itself: tracing set-up (what is logged, in which form), and its own metrics.
 
+mod meters;
+mod plain;
 mod process;
 
-mod plain;
-
+pub use meters::{Counters, Histogram, Histograms, SECONDS, write_histograms};
 pub use plain::{PlainWriter, plain};
 
 use std::io::IsTerminal;

@@ -189,6 +189,7 @@ impl PodWorker {
         self.node.cgroups.remove_pod(&self.uid);
         self.node.owners.retain(&self.uid, |_| false);
         self.node.images.release(&self.uid);
+        self.node.meters.forget(pod);
         self.node.pods.remove(&self.uid);
     }
 }

@@ -80,14 +80,19 @@ pub(super) struct PodWorker {
     making: watch::Sender<bool>,
     adopted: bool,
     ended: bool,
+    /// When this task began, until all of a pod that is new here runs.
+    starting: Option<Instant>,
+    /// Time that was spent for images.
+    pulling: Duration,
 }
 
 /// Runs a pod to its end. Returns when the pod is gone, or at shutdown, which leaves its containers running.
 pub async fn run(node: Arc<Node>, entry: Arc<PodEntry>, shutdown: CancellationToken) {
     let updates = entry.update.subscribe();
     let uid = updates.borrow().pod.uid().to_owned();
+    let is_new = updates.borrow().api_pod().is_none_or(|pod| pod.status().start_time.is_none());
     let worker = PodWorker {
-        prober: Prober::new(node.runtime.clone(), node.recorder.clone(), Arc::clone(&entry.nudge)),
+        prober: Prober::new(&node, Arc::clone(&entry.nudge)),
         writer: StatusWriter::new(node.config.client.clone()),
         node,
         entry,
@@ -108,6 +113,8 @@ pub async fn run(node: Arc<Node>, entry: Arc<PodEntry>, shutdown: CancellationTo
         making: watch::Sender::new(false),
         adopted: false,
         ended: false,
+        starting: is_new.then(Instant::now),
+        pulling: Duration::ZERO,
     };
     shutdown.run_until_cancelled(worker.run()).await;
 }
@@ -115,7 +122,8 @@ pub async fn run(node: Arc<Node>, entry: Arc<PodEntry>, shutdown: CancellationTo
 impl PodWorker {
     async fn run(mut self) {
         loop {
-            let update = self.updates.borrow_and_update().clone();
+            let (first, updated) = (!self.adopted, self.updates.has_changed().is_ok_and(|changed| changed));
+            let (update, began) = (self.updates.borrow_and_update().clone(), Instant::now());
             let next = if self.must_terminate(&update) {
                 Next::Terminate
             } else {
@@ -126,6 +134,7 @@ impl PodWorker {
                     () = interrupted => Next::Terminate,
                 }
             };
+            self.node.meters.pod_synced(first, updated, began.elapsed());
             match next {
                 Next::Terminate => {
                     if self.terminate().await {

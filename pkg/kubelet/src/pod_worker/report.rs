@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use super::PodWorker;
 use crate::container::termination_path;
 use crate::labels;
+use crate::meters::all_started;
 use crate::node::{PodUpdate, container_ref};
 use crate::observed::{Observed, ObservedContainer};
 use crate::pod::{self, ContainerKind, PodExt};
@@ -59,6 +60,10 @@ impl PodWorker {
     /// Reports the pod's status.
     pub(super) fn report(&mut self, update: &PodUpdate, observed: &Observed) {
         let status = self.status(update, observed);
+        if let Some(seen) = self.starting.filter(|_| all_started(&update.pod, &status)) {
+            self.starting = None;
+            self.node.meters.pod_runs(&update.pod, &status, seen.elapsed(), self.pulling);
+        }
         *self.entry.status.lock() = Some(status.clone());
         if let Some(api_pod) = update.api_pod().map(Arc::clone) {
             self.writer.report(&api_pod, status);

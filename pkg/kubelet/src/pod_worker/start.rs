@@ -17,6 +17,7 @@ use crate::container::{Inputs, container_config};
 use crate::env::{EnvSources, container_env, visible_services};
 use crate::hook;
 use crate::image::ImageRequest;
+use crate::meters::container_type;
 use crate::node::container_ref;
 use crate::observed::Observed;
 use crate::pod::{self, ContainerKind, PodExt};
@@ -69,11 +70,13 @@ impl PodWorker {
         let sandbox = match made {
             Ok(sandbox) => sandbox,
             Err(message) => {
+                node.meters.pods_failed.add("", 1.0);
                 let message = format!("Failed to create pod sandbox: {message}");
                 return self.retry_later(EventType::Warning, "FailedCreatePodSandBox", message);
             }
         };
         if new_sandbox {
+            node.meters.pods_started.add("", 1.0);
             self.limits = Some(resources::pod_limits(pod.spec()));
         }
         match volumes {
@@ -148,10 +151,14 @@ impl PodWorker {
         }
         match self.try_start(pod, observed, kind, container).await {
             Ok(id) => {
+                let of = format!("container_type=\"{}\"", container_type(kind));
+                self.node.meters.containers_started.add(&of, 1.0);
                 self.blocked.remove(&backoff_key(container));
                 Some(id)
             }
             Err(error) => {
+                let of = format!("container_type=\"{}\",code=\"{}\"", container_type(kind), error.waiting.reason);
+                self.node.meters.containers_failed.add(&of, 1.0);
                 let event = if error.waiting.reason.starts_with("Err") || error.waiting.reason.contains("Image") {
                     format!("Error: {}", error.waiting.reason)
                 } else {
@@ -181,7 +188,10 @@ impl PodWorker {
         let object = container_ref(pod, kind, &container.name);
         let known = container.image.as_ref().and_then(|name| self.images.get(name));
         let request = ImageRequest { pod, container, object: object.clone(), sandbox: sandbox.clone(), known };
-        let image = node.images.ensure(&request).await.map_err(|failure| StartError {
+        let asked = Instant::now();
+        let image = node.images.ensure(&request).await;
+        self.pulling += asked.elapsed();
+        let image = image.map_err(|failure| StartError {
             waiting: Waiting::new(failure.reason, failure.message),
             retry_after: failure.retry_after,
         })?;

@@ -6,7 +6,7 @@ mod http;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Probe};
@@ -18,6 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use check::Target;
 use check::{Outcome, check_handler};
+
+use crate::meters::Meters;
+use crate::node::Node;
+
 pub use http::{HttpTarget, get};
 
 /// Which question a probe asks.
@@ -59,6 +63,7 @@ pub struct Findings {
 pub struct Prober {
     runtime: Runtime,
     recorder: EventRecorder,
+    meters: Arc<Meters>,
     notify: Arc<Notify>,
     findings: Arc<Mutex<HashMap<String, Findings>>>,
     tasks: HashMap<(String, ProbeKind), AbortOnDropHandle<()>>,
@@ -75,8 +80,9 @@ pub struct Probed<'a> {
 
 impl Prober {
     /// `notify` is told of every change of the findings.
-    pub fn new(runtime: Runtime, recorder: EventRecorder, notify: Arc<Notify>) -> Self {
-        Self { runtime, recorder, notify, findings: Arc::default(), tasks: HashMap::new() }
+    pub fn new(node: &Node, notify: Arc<Notify>) -> Self {
+        let (runtime, recorder, meters) = (node.runtime.clone(), node.recorder.clone(), Arc::clone(&node.meters));
+        Self { runtime, recorder, meters, notify, findings: Arc::default(), tasks: HashMap::new() }
     }
 
     /// What is known of a running container.
@@ -119,6 +125,7 @@ impl Prober {
         let worker = ProbeWorker {
             runtime: self.runtime.clone(),
             recorder: self.recorder.clone(),
+            meters: Arc::clone(&self.meters),
             notify: Arc::clone(&self.notify),
             findings: Arc::clone(&self.findings),
             target: Target {
@@ -139,6 +146,7 @@ impl Prober {
 struct ProbeWorker {
     runtime: Runtime,
     recorder: EventRecorder,
+    meters: Arc<Meters>,
     notify: Arc<Notify>,
     findings: Arc<Mutex<HashMap<String, Findings>>>,
     target: Target,
@@ -199,7 +207,16 @@ impl ProbeWorker {
 
     async fn ask(&self) -> Outcome {
         let limit = Duration::from_secs(at_least(self.probe.timeout_seconds, 1));
-        check_handler(&self.runtime, &self.target, &self.probe, limit).await
+        let asked = Instant::now();
+        let outcome = check_handler(&self.runtime, &self.target, &self.probe, limit).await;
+        let result = match outcome {
+            Outcome::Success | Outcome::Warning(_) => "successful",
+            Outcome::Failure(_) => "failed",
+            Outcome::Unknown(_) => "unknown",
+        };
+        let container = &self.target.container.name;
+        self.meters.probed(&self.object, container, self.kind.title(), result, asked.elapsed());
+        outcome
     }
 
     /// Records a conclusion; says whether the probe has nothing more to ask.

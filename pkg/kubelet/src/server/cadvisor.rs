@@ -169,7 +169,7 @@ fn throttled(known: &mut Families, labels: &str, stat: &HashMap<String, u64>) {
 }
 
 /// The interfaces but the loopback of a `net/dev` file, with their counters in its order.
-fn interfaces(text: &str) -> Vec<(&str, Vec<f64>)> {
+pub(super) fn interfaces(text: &str) -> Vec<(&str, Vec<f64>)> {
     let lines = text.lines().skip(2).filter_map(|line| line.split_once(':'));
     let named = lines.map(|(name, counts)| (name.trim(), counts));
     named.filter(|(name, _)| *name != "lo").map(|(name, counts)| (name, numbers(counts))).collect()

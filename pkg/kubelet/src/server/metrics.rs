@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use http::StatusCode;
+use k8s_openapi::api::core::v1::ContainerStatus;
 use kube1_cri::Calls;
 use kube1_cri::v1::ContainerStats;
+use kube1_telemetry::{Histogram, write_histograms};
 
 use super::stats::{label, value};
-use super::{Reply, text};
+use super::{Reply, text, volumes};
 use crate::labels;
 use crate::machine;
-use crate::node::Node;
+use crate::node::{Node, PodEntry};
+use crate::pod::PodExt;
 
 pub(super) fn reply(metrics: String) -> Reply {
     let mut reply = text(StatusCode::OK, metrics);
@@ -65,6 +68,22 @@ pub(super) fn kubelet(node: &Node) -> String {
     );
     let lines = states.into_iter().map(|(state, count)| (format!("container_state=\"{state}\""), count));
     family(&mut out, "kubelet_running_containers", "gauge", "Number of containers currently running", lines);
+    let of = |wanted: &dyn Fn(&PodEntry) -> bool, is_static: bool| {
+        pods.iter().filter(|p| p.pod().is_static() == is_static && wanted(p)).count() as f64
+    };
+    let by_source = |wanted: &dyn Fn(&PodEntry) -> bool| {
+        [("", false), ("true", true)].map(|(label, kind)| (format!("static=\"{label}\""), of(wanted, kind)))
+    };
+    let help = "The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.";
+    family(&mut out, "kubelet_desired_pods", "gauge", help, by_source(&|p| !p.update.borrow().removed));
+    let help =
+        "The number of pods the kubelet considers active and which are being considered when admitting new pods.";
+    family(&mut out, "kubelet_active_pods", "gauge", help, by_source(&PodEntry::is_active));
+    let mirrors = of(&|p| p.update.borrow().mirror.is_some(), true);
+    let help = "The number of mirror pods the kubelet will try to create (one per admitted static pod)";
+    family(&mut out, "kubelet_mirror_pods", "gauge", help, [(String::new(), mirrors)]);
+    volumes::write(&mut out, &node.config, &pods);
+    node.meters.write(&mut out);
     runtime_calls(&mut out, node);
     out.push_str(&kube1_telemetry::build_metrics(&node.config.version));
     out.push_str(&kube1_telemetry::process_metrics());
@@ -82,13 +101,15 @@ fn runtime_calls(out: &mut String, node: &Node) {
     family(out, "kubelet_runtime_operations_total", "counter", help, lines(|c| c.count as f64));
     let help = "Cumulative number of runtime operation errors by operation type.";
     family(out, "kubelet_runtime_operations_errors_total", "counter", help, lines(|c| c.failed as f64));
+    let times: BTreeMap<String, Histogram> = calls
+        .iter()
+        .map(|(name, c)| {
+            let histogram = Histogram::of(&c.buckets, c.count, c.seconds);
+            (format!("operation_type=\"{}\"", operation(name)), histogram)
+        })
+        .collect();
     let name = "kubelet_runtime_operations_duration_seconds";
-    let _ = writeln!(out, "# HELP {name} Duration in seconds of runtime operations.\n# TYPE {name} summary");
-    for (suffix, lines) in [("sum", lines(|c| c.seconds)), ("count", lines(|c| c.count as f64))] {
-        for (labels, value) in lines {
-            let _ = writeln!(out, "{name}_{suffix}{{{labels}}} {value}");
-        }
-    }
+    write_histograms(out, name, "Duration in seconds of runtime operations.", &Calls::BOUNDS, &times);
 }
 
 /// The name that upstream's metrics have for a call of the CRI.
@@ -145,12 +166,30 @@ pub(super) async fn resource(node: &Node) -> String {
     let help_memory = "Current working set of the container in bytes";
     family(&mut out, "container_cpu_usage_seconds_total", "counter", help_cpu, by_container(cpu_seconds));
     family(&mut out, "container_memory_working_set_bytes", "gauge", help_memory, by_container(working_set));
+    let started = node.pods.all();
+    let started = started.iter().flat_map(|entry| {
+        let (pod, status) = (entry.pod(), entry.status.lock().clone().unwrap_or_default());
+        let lists = [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses];
+        let began = |status: ContainerStatus| {
+            let at = status.state?.running?.started_at?.0.as_millisecond() as f64 / 1e3;
+            let (namespace, pod) = (pod.namespace(), pod.name());
+            Some((format!("container=\"{}\",namespace=\"{namespace}\",pod=\"{pod}\"", status.name), at))
+        };
+        lists.into_iter().flatten().flatten().filter_map(began).collect::<Vec<_>>()
+    });
+    let help = "Start time of the container since unix epoch in seconds";
+    family(&mut out, "container_start_time_seconds", "gauge", help, started);
     let node_cpu = machine::cpu_nanoseconds().unwrap_or(0) as f64 / 1e9;
     let used = node.machine.memory - machine::meminfo("MemAvailable").unwrap_or(0);
     let help = "Cumulative cpu time consumed by the node in core-seconds";
     family(&mut out, "node_cpu_usage_seconds_total", "counter", help, [(String::new(), node_cpu)]);
     let help = "Current working set of the node in bytes";
     family(&mut out, "node_memory_working_set_bytes", "gauge", help, [(String::new(), used as f64)]);
+    if node.machine.swap > 0 {
+        let used = machine::meminfo("SwapTotal").unwrap_or(0) - machine::meminfo("SwapFree").unwrap_or(0);
+        let help = "Current swap usage of the node in bytes. Reported only on non-windows systems";
+        family(&mut out, "node_swap_usage_bytes", "gauge", help, [(String::new(), used as f64)]);
+    }
     let help = "Cumulative cpu time consumed by the pod in core-seconds";
     family(&mut out, "pod_cpu_usage_seconds_total", "counter", help, by_pod(cpu_seconds));
     let help = "Current working set of the pod in bytes";

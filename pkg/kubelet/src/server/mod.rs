@@ -7,6 +7,7 @@ mod metrics;
 mod stats;
 mod stream;
 mod system_logs;
+mod volumes;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -156,12 +157,17 @@ impl Server {
                 let (namespace, pod) = ((*namespace).to_owned(), (*pod).to_owned());
                 stream::port_forward(self, request, &namespace, &pod).await
             }
-            (&Method::GET, ["stats", "summary"]) => match stats::summary(&self.node).await {
+            (&Method::GET, ["stats", "summary"]) => match stats::summary(Arc::clone(&self.node)).await {
                 Ok(summary) => json_reply(&summary),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
             (&Method::GET, ["logs", path @ ..]) => system_logs::serve(path).await,
             (&Method::GET, ["metrics"]) => metrics::reply(metrics::kubelet(&self.node)),
+            (&Method::GET, ["metrics", "probes"]) => {
+                let mut out = String::new();
+                self.node.meters.write_probes(&mut out);
+                metrics::reply(out)
+            }
             (&Method::GET, ["metrics", "resource"]) => metrics::reply(metrics::resource(&self.node).await),
             (&Method::GET, ["metrics", "cadvisor"]) => metrics::reply(cadvisor::cadvisor(&self.node).await),
             (&Method::GET, ["configz"]) => json_reply(&self.configz()),

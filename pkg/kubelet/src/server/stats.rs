@@ -1,15 +1,18 @@
 //! What pods and the node use.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube1_cri::CriError;
 use kube1_cri::v1::{ContainerStats, UInt64Value};
 use serde_json::{Value, json};
 
+use super::cadvisor::interfaces;
+use super::volumes;
 use crate::labels;
 use crate::machine;
-use crate::node::Node;
+use crate::node::{Node, PodEntry};
 use crate::pod::{self, PodExt};
 
 pub(super) fn value(value: &Option<UInt64Value>) -> u64 {
@@ -47,8 +50,70 @@ fn memory(stats: &ContainerStats) -> Value {
     })
 }
 
+/// What is known of a pod without the runtime.
+#[derive(Default)]
+struct OnDisk {
+    volumes: Vec<Value>,
+    /// Bytes of logs by container.
+    logs: HashMap<String, u64>,
+    /// Bytes of volumes on the node's own disk.
+    local: u64,
+    network: Value,
+    processes: usize,
+}
+
+impl OnDisk {
+    fn of(node: &Node, entry: &PodEntry) -> Self {
+        let (pod, class) = (entry.pod(), pod::qos_class(entry.pod().spec()));
+        let disk = machine::filesystem(&node.config.data_dir).unwrap_or_default();
+        let volumes = volumes::stats(&node.config, &pod, &disk);
+        let local = volumes.iter().filter(|v| v["capacityBytes"] == disk.capacity && v["pvcRef"].is_null());
+        let local = local.filter_map(|v| v["usedBytes"].as_u64()).sum();
+        let dir = node.config.pod_log_dir(pod.namespace(), pod.name(), pod.uid());
+        let logs = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let logs = logs.map(|l| (l.file_name().to_string_lossy().into_owned(), volumes::usage(&l.path()).0)).collect();
+        let status = entry.status.lock().clone().unwrap_or_default();
+        let ids = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        let ids = ids.filter_map(|s| Some(s.container_id.as_deref()?.split_once("://")?.1.to_owned()));
+        let processes = ids.map(|id| node.cgroups.processes(class, pod.uid(), &id).len()).sum();
+        let sandbox = entry.sandbox.lock().clone().filter(|_| !pod.is_host_network());
+        let first = sandbox.and_then(|id| node.cgroups.processes(class, pod.uid(), &id).first().copied());
+        let devices = first.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/net/dev")).ok());
+        Self { volumes, logs, local, network: devices.map_or(Value::Null, |text| network(&text)), processes }
+    }
+}
+
+/// The interfaces of a `net/dev` file; `eth0`, or else the first, is the main one.
+fn network(devices: &str) -> Value {
+    let of = |(name, counts): &(&str, Vec<f64>)| {
+        let count = |at: usize| counts.get(at).copied().unwrap_or(0.0) as u64;
+        json!({"name": name, "rxBytes": count(0), "rxErrors": count(2), "txBytes": count(8), "txErrors": count(10)})
+    };
+    let found = interfaces(devices);
+    let Some(main) = found.iter().find(|(name, _)| *name == "eth0").or_else(|| found.first()) else {
+        return Value::Null;
+    };
+    let mut stats = of(main);
+    stats["time"] = Timestamp::now().to_string().into();
+    stats["interfaces"] = found.iter().map(of).collect();
+    stats
+}
+
+/// How many processes there are and may be.
+fn process_limits() -> Value {
+    let loadavg = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let now = loadavg.split(' ').nth(3).and_then(|f| f.split_once('/')?.1.parse::<u64>().ok());
+    let max = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|m| m.trim().parse::<u64>().ok());
+    json!({"time": Timestamp::now().to_string(), "maxpid": max, "curproc": now})
+}
+
 /// The Summary of the node's stats API.
-pub(super) async fn summary(node: &Node) -> Result<Value, CriError> {
+pub(super) async fn summary(node: Arc<Node>) -> Result<Value, CriError> {
+    let on_disk = tokio::task::spawn_blocking({
+        let node = Arc::clone(&node);
+        move || node.pods.all().iter().map(|entry| (entry.pod().uid().to_owned(), OnDisk::of(&node, entry))).collect()
+    });
+    let mut on_disk: HashMap<String, OnDisk> = on_disk.await.unwrap_or_default();
     let all = node.runtime.container_stats(HashMap::new()).await?;
     let mut by_pod: HashMap<String, Vec<ContainerStats>> = HashMap::new();
     for stats in all {
@@ -65,6 +130,10 @@ pub(super) async fn summary(node: &Node) -> Result<Value, CriError> {
     for entry in node.pods.all() {
         let pod = entry.pod();
         let Some(containers) = by_pod.get(pod.uid()) else { continue };
+        let OnDisk { volumes, mut logs, local, network, processes } = on_disk.remove(pod.uid()).unwrap_or_default();
+        let layers: u64 =
+            containers.iter().filter_map(|c| c.writable_layer.as_ref()).map(|l| value(&l.used_bytes)).sum();
+        let logged: u64 = logs.values().sum();
         let listed: Vec<Value> = containers
             .iter()
             .map(|stats| {
@@ -73,6 +142,7 @@ pub(super) async fn summary(node: &Node) -> Result<Value, CriError> {
                     "name": label(stats, labels::CONTAINER_NAME),
                     "startTime": pod.status().start_time,
                     "cpu": cpu(stats), "memory": memory(stats), "rootfs": filesystem(used),
+                    "logs": filesystem(logs.remove(label(stats, labels::CONTAINER_NAME)).unwrap_or(0)),
                 })
             })
             .collect();
@@ -82,6 +152,10 @@ pub(super) async fn summary(node: &Node) -> Result<Value, CriError> {
             "podRef": {"name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid()},
             "startTime": entry.status.lock().as_ref().and_then(|s| s.start_time.clone()),
             "containers": listed,
+            "network": network,
+            "volume": volumes,
+            "ephemeral-storage": filesystem(layers + logged + local),
+            "process_stats": {"process_count": processes},
             "cpu": {
                 "time": Timestamp::now().to_string(),
                 "usageNanoCores": sum(|s| s.cpu.as_ref().map_or(0, |c| value(&c.usage_nano_cores))),
@@ -109,9 +183,31 @@ pub(super) async fn summary(node: &Node) -> Result<Value, CriError> {
                 "pageFaults": machine::page_faults("pgfault"),
                 "majorPageFaults": machine::page_faults("pgmajfault"),
             },
+            "swap": {
+                "time": Timestamp::now().to_string(),
+                "swapAvailableBytes": machine::meminfo("SwapFree"),
+                "swapUsageBytes": machine::meminfo("SwapTotal").zip(machine::meminfo("SwapFree")).map(|(all, free)| all - free),
+            },
+            "network": network(&std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default()),
+            "rlimit": process_limits(),
             "fs": filesystem(disk.capacity - disk.available),
             "runtime": {"imageFs": filesystem(disk.capacity - disk.available)},
         },
         "pods": pods,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_main_interface_stands_before_all() {
+        let line = |name: &str, first: u64| format!("{name}: {first} 1 2 0 0 0 0 0 8 1 3 0 0 0 0 0\n");
+        let text = format!("a\nb\n{}{}{}", line("lo", 9), line("net1", 5), line("eth0", 7));
+        let stats = network(&text);
+        assert_eq!((&stats["name"], &stats["rxBytes"], &stats["txErrors"]), (&json!("eth0"), &json!(7), &json!(3)));
+        assert_eq!(stats["interfaces"].as_array().map(Vec::len), Some(2));
+        assert_eq!(network(""), Value::Null);
+    }
 }
