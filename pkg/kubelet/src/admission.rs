@@ -35,6 +35,11 @@ pub fn admit(node: &Node, entry: &Arc<PodEntry>, pod: &Pod) -> Result<(), Verdic
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
         return Err(refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"));
     }
+    let strict = spec.security_context.as_ref().and_then(|s| s.supplemental_groups_policy.as_deref()) == Some("Strict");
+    if strict && !node.features.lock().supplemental_groups_policy {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return Err(refuse("SupplementalGroupsPolicyNotSupported", message));
+    }
     let sysctls = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
     for sysctl in sysctls {
         if !SAFE_SYSCTLS.contains(&sysctl.name.replace('/', ".").as_str()) {

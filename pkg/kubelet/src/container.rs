@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use kube1_cri::v1::{
     Capability, ContainerConfig, ContainerMetadata, Device, Image, ImageSpec, KeyValue, LinuxContainerConfig,
-    LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode, SecurityProfile, SupplementalGroupsPolicy,
-    security_profile::ProfileType,
+    LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode, RuntimeHandlerFeatures, SecurityProfile,
+    SupplementalGroupsPolicy, security_profile::ProfileType,
 };
 use sha2::{Digest, Sha256};
 
@@ -15,6 +15,7 @@ use crate::config::KubeletConfig;
 use crate::expand::{expand, expand_strictly};
 use crate::pod::PodExt;
 use crate::sandbox::{self, int64};
+use crate::user_namespace::IdRange;
 use crate::volume::{SubPathError, Volumes, bind_sub_path};
 use crate::{labels, resources};
 
@@ -51,6 +52,8 @@ pub enum ConfigError {
     Mounted(String),
     #[error("volume {0} is an image, of which this node mounts no part (subPath)")]
     ImageSubPath(String),
+    #[error("volume {0}: recursive read-only mount is not supported by the runtime of this node")]
+    RecursiveReadOnly(String),
     #[error("volume {0} is a file system, which is named in volumeMounts and not in volumeDevices")]
     NotBlock(String),
 }
@@ -70,6 +73,10 @@ pub struct Inputs<'a> {
     /// The container whose processes an ephemeral container sees.
     pub target_id: Option<String>,
     pub machine_memory: i64,
+    /// The pod's own user ids.
+    pub ids: Option<IdRange>,
+    /// What the pod's runtime handler can do.
+    pub features: RuntimeHandlerFeatures,
 }
 
 /// Says from which specification a container was made: a change of these fields means a new container.
@@ -146,6 +153,12 @@ fn mounts(inputs: &Inputs<'_>, lookup: &dyn Fn(&str) -> Option<String>) -> Resul
     if !path.is_empty() && !mounted(path) {
         let file = termination_file(inputs.config, pod, container, inputs.attempt)?;
         mounts.push(bind(path, &file));
+    }
+    // What lies on the host belongs to the host's users; the pod's root sees it as its own.
+    if let Some(ids) = inputs.ids {
+        for mount in mounts.iter_mut().filter(|mount| mount.image.is_none()) {
+            (mount.uid_mappings, mount.gid_mappings) = (ids.mappings(), ids.mappings());
+        }
     }
     Ok(mounts)
 }
@@ -244,6 +257,14 @@ fn volume_mount(
         Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
         _ => MountPropagation::PropagationPrivate,
     };
+    let recursive_read_only = match mount.recursive_read_only.as_deref() {
+        Some("Enabled") if !inputs.features.recursive_read_only_mounts => {
+            return Err(ConfigError::RecursiveReadOnly(mount.name.clone()));
+        }
+        Some("Enabled") => true,
+        Some("IfPossible") => inputs.features.recursive_read_only_mounts,
+        _ => false,
+    };
     // A relative path is one below the container's root.
     let absolute = mount.mount_path.starts_with('/');
     let container_path = if absolute { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
@@ -252,7 +273,7 @@ fn volume_mount(
         host_path: host_path.display().to_string(),
         readonly: volume.read_only || mount.read_only == Some(true),
         propagation: propagation.into(),
-        recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
+        recursive_read_only,
         ..Mount::default()
     })
 }
@@ -274,7 +295,7 @@ fn security_context(inputs: &Inputs<'_>) -> LinuxContainerSecurityContext {
     };
     let group = own.run_as_group.or(pod.run_as_group);
     let capabilities = own.capabilities.clone().unwrap_or_default();
-    let mut namespaces = sandbox::namespaces(spec);
+    let mut namespaces = sandbox::namespaces(spec, inputs.ids);
     if let Some(target) = &inputs.target_id {
         namespaces.pid = NamespaceMode::Target.into();
         namespaces.target_id = target.clone();

@@ -158,7 +158,9 @@ async fn remove_directories(node: &Node, known: impl Fn(&str) -> bool) {
     for uid in names(&node.config.pods_dir()).iter().filter(|uid| !known(uid)) {
         if let Err(error) = node.volumes.tear_down(uid).await {
             tracing::warn!(uid, %error, "cannot remove the directory of a pod that is gone");
+            continue;
         }
+        node.user_namespaces.release(uid);
     }
     for name in names(&node.config.logs_dir()) {
         if name.rsplit('_').next().is_some_and(|uid| !known(uid)) {

@@ -21,11 +21,12 @@ use crate::config::KubeletConfig;
 use crate::image::Images;
 use crate::labels;
 use crate::machine::Machine;
-use crate::node::{Node, PodEntry, PodTable, PodUpdate};
+use crate::node::{Node, PodEntry, PodTable, PodUpdate, RuntimeFeatures};
 use crate::object_cache::ObjectCache;
 use crate::pod::PodExt;
 use crate::token::Tokens;
 use crate::turns::Turns;
+use crate::user_namespace::UserNamespaces;
 use crate::volume::VolumeManager;
 use crate::{housekeeping, node_status, pod_worker, server, static_pod};
 
@@ -77,7 +78,9 @@ async fn run(config: &KubeletConfig, ctx: &Context, stop: &CancellationToken) ->
         recording.await;
         Ok(())
     });
+    let features = runtime.status().await.map(|answer| RuntimeFeatures::of(&answer)).unwrap_or_default();
     let node = build_node(config, runtime, cgroups, recorder, &informers, stop);
+    *node.features.lock() = features;
     let status = node_status::NodeStatusTask::new(Arc::clone(&node), &version, stop.clone());
     let registered = ctx.clone();
     // Static pods and what already runs do not wait for the apiserver.
@@ -146,6 +149,8 @@ fn build_node(
         existing: OnceLock::new(),
         allocatable: Mutex::new(allocatable),
         runtime,
+        user_namespaces: UserNamespaces::new(&config.data_dir, &config.pods_dir(), config.max_pods),
+        features: Mutex::default(),
         turns: Turns::new(std::thread::available_parallelism().map_or(1, usize::from)),
     })
 }

@@ -41,6 +41,7 @@ mod static_pod;
 mod status;
 mod token;
 mod turns;
+mod user_namespace;
 mod volume;
 
 pub use config::KubeletConfig;

@@ -1,6 +1,6 @@
 //! What all parts of a running kubelet share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, ObjectReference, Pod, PodStatu
 use kube::Resource;
 use kube1_client::{EventRecorder, Informer, ObjectKey};
 use kube1_cri::Runtime;
+use kube1_cri::v1::{RuntimeHandlerFeatures, StatusResponse};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -21,6 +22,7 @@ use crate::object_cache::ObjectCache;
 use crate::pod::{ContainerKind, PodExt};
 use crate::status::Verdict;
 use crate::turns::Turns;
+use crate::user_namespace::UserNamespaces;
 use crate::volume::VolumeManager;
 
 /// A running kubelet's parts.
@@ -28,6 +30,9 @@ pub struct Node {
     pub config: KubeletConfig,
     pub runtime: Runtime,
     pub turns: Turns,
+    pub user_namespaces: UserNamespaces,
+    /// What the runtime can do, as it said last.
+    pub features: Mutex<RuntimeFeatures>,
     pub recorder: EventRecorder,
     pub objects: Arc<ObjectCache>,
     pub volumes: VolumeManager,
@@ -44,6 +49,27 @@ pub struct Node {
     pub existing: OnceLock<HashSet<String>>,
     /// What pods may use in all.
     pub allocatable: Mutex<Allocatable>,
+}
+
+/// What a runtime says that it can do.
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeFeatures {
+    /// By the name of a runtime class's handler; empty for the default one.
+    pub handlers: BTreeMap<String, RuntimeHandlerFeatures>,
+    pub supplemental_groups_policy: bool,
+}
+
+impl RuntimeFeatures {
+    pub fn of(answer: &StatusResponse) -> Self {
+        let handlers = answer.runtime_handlers.iter().map(|h| (h.name.clone(), h.features.unwrap_or_default()));
+        let supplemental_groups_policy = answer.features.is_some_and(|f| f.supplemental_groups_policy);
+        Self { handlers: handlers.collect(), supplemental_groups_policy }
+    }
+
+    /// Nothing for a handler of which the runtime says nothing.
+    pub fn handler(&self, name: &str) -> RuntimeHandlerFeatures {
+        self.handlers.get(name).copied().unwrap_or_default()
+    }
 }
 
 /// What the scheduler may give to pods.

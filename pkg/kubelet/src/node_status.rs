@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node as ApiNode, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSwapStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node as ApiNode, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube1_client::EventType;
+use kube1_cri::v1::RuntimeHandlerFeatures;
 use kube1_supervisor::BoxError;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::KubeletConfig;
 use crate::lease;
 use crate::machine::{self, Machine};
-use crate::node::{Allocatable, Node};
+use crate::node::{Allocatable, Node, RuntimeFeatures};
 use crate::pressure;
 use crate::status::now;
 
@@ -209,6 +210,8 @@ impl NodeStatusTask {
             extended_resources(old).into_iter().chain(own).collect::<BTreeMap<_, _>>()
         };
         let storage = format!("{}Ki", disk.capacity / 1024);
+        let conditions = self.conditions(old).await;
+        let features = self.node.features.lock().clone();
         NodeStatus {
             addresses: Some(vec![
                 NodeAddress { address: config.node_ip.to_string(), type_: "InternalIP".to_owned() },
@@ -220,7 +223,7 @@ impl NodeStatusTask {
                 allocatable.memory,
                 allocatable.ephemeral_storage.to_string(),
             )),
-            conditions: Some(self.conditions(old).await),
+            conditions: Some(conditions),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }),
             }),
@@ -238,6 +241,8 @@ impl NodeStatusTask {
                 swap: Some(NodeSwapStatus { capacity: Some(machine.swap) }).filter(|_| machine.swap > 0),
             }),
             images: Some(self.images().await),
+            features: Some(NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) }),
+            runtime_handlers: Some(features.handlers.iter().map(runtime_handler).collect()),
             ..NodeStatus::default()
         }
     }
@@ -295,7 +300,10 @@ impl NodeStatusTask {
     /// Why pods cannot run now.
     async fn not_ready(&self) -> Option<String> {
         let status = match self.node.runtime.status().await {
-            Ok(answer) => answer.status.unwrap_or_default(),
+            Ok(answer) => {
+                *self.node.features.lock() = RuntimeFeatures::of(&answer);
+                answer.status.unwrap_or_default()
+            }
             Err(error) => return Some(format!("container runtime is down: {error}")),
         };
         let missing = |kind: &str| status.conditions.iter().find(|c| c.r#type == kind && !c.status);
@@ -310,6 +318,16 @@ impl NodeStatusTask {
             "container runtime network not ready: NetworkReady=false reason:{} message:{}",
             c.reason, c.message
         ))
+    }
+}
+
+fn runtime_handler((name, features): (&String, &RuntimeHandlerFeatures)) -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: Some(name.clone()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+            user_namespaces: Some(features.user_namespaces),
+        }),
     }
 }
 

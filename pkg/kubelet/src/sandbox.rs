@@ -10,6 +10,7 @@ use kube1_cri::v1::{
 
 use crate::config::KubeletConfig;
 use crate::pod::{self, PodExt};
+use crate::user_namespace::IdRange;
 use crate::{dns, labels};
 
 /// A pod's own labels and those by which its sandbox is found again.
@@ -31,6 +32,7 @@ pub fn sandbox_config(
     pod: &Pod,
     attempt: u32,
     cgroup_parent: String,
+    ids: Option<IdRange>,
 ) -> Result<PodSandboxConfig, String> {
     let spec = pod.spec();
     let hostname = if pod.is_host_network() { String::new() } else { dns::kernel_hostname(config, pod)? };
@@ -40,7 +42,7 @@ pub fn sandbox_config(
     let context = spec.security_context.clone().unwrap_or_default();
     let sysctls = context.sysctls.iter().flatten().map(|s| (s.name.replace('/', "."), s.value.clone())).collect();
     let security = LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(spec)),
+        namespace_options: Some(namespaces(spec, ids)),
         run_as_user: context.run_as_user.map(int64),
         // A group without a user is refused by the runtime.
         run_as_group: context.run_as_user.and(context.run_as_group).map(int64),
@@ -77,13 +79,14 @@ pub fn int64(value: i64) -> Int64Value {
 }
 
 /// Which namespaces the pod's containers share, with each other and with the host.
-pub fn namespaces(spec: &PodSpec) -> NamespaceOption {
+pub fn namespaces(spec: &PodSpec, ids: Option<IdRange>) -> NamespaceOption {
     let host = |wanted: Option<bool>, otherwise| if wanted == Some(true) { NamespaceMode::Node } else { otherwise };
     let shared = if spec.share_process_namespace == Some(true) { NamespaceMode::Pod } else { NamespaceMode::Container };
     NamespaceOption {
         network: host(spec.host_network, NamespaceMode::Pod).into(),
         pid: host(spec.host_pid, shared).into(),
         ipc: host(spec.host_ipc, NamespaceMode::Pod).into(),
+        userns_options: ids.map(IdRange::namespace),
         ..NamespaceOption::default()
     }
 }

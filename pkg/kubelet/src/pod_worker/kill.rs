@@ -190,6 +190,7 @@ impl PodWorker {
         self.node.owners.retain(&self.uid, |_| false);
         self.node.images.release(&self.uid);
         self.node.meters.forget(pod);
+        self.node.user_namespaces.release(&self.uid);
         self.node.pods.remove(&self.uid);
     }
 }

@@ -23,6 +23,7 @@ use crate::observed::Observed;
 use crate::pod::{self, ContainerKind, PodExt};
 use crate::probe::Target;
 use crate::status::Waiting;
+use crate::user_namespace::IdRange;
 use crate::{dns, resources, sandbox};
 
 const RETRY_MIN: Duration = Duration::from_millis(200);
@@ -96,13 +97,22 @@ impl PodWorker {
 
     fn sandbox_config(&self, pod: &Pod, attempt: u32) -> Result<PodSandboxConfig, String> {
         let parent = self.node.cgroups.pod_path(pod::qos_class(pod.spec()), &self.uid);
-        sandbox::sandbox_config(&self.node.config, pod, attempt, parent)
+        sandbox::sandbox_config(&self.node.config, pod, attempt, parent, self.ids(pod)?)
+    }
+
+    /// The pod's own user ids, if it wants such.
+    fn ids(&self, pod: &Pod) -> Result<Option<IdRange>, String> {
+        let wanted = pod.spec().host_users == Some(false);
+        wanted.then(|| self.node.user_namespaces.range(&self.uid)).transpose().map_err(|error| error.to_string())
     }
 
     /// Replaces what is left of an earlier sandbox by a new one.
     async fn make_sandbox(&self, pod: &Pod, observed: &Observed) -> Result<String, String> {
-        if pod.spec().host_users == Some(false) {
-            return Err("this node does not support user namespaces (hostUsers: false)".to_owned());
+        let handler = self.runtime_handler(pod).await?;
+        if pod.spec().host_users == Some(false) && !self.node.features.lock().handler(&handler).user_namespaces {
+            return Err(format!(
+                "can't set `spec.hostUsers: false`, runtime does not support user namespaces (handler {handler:?})"
+            ));
         }
         for old in &observed.sandboxes {
             self.node.runtime.stop_pod_sandbox(&old.id).await.map_err(|e| e.to_string())?;
@@ -116,7 +126,6 @@ impl PodWorker {
         std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let attempts = observed.sandboxes.iter().filter_map(|s| s.metadata.as_ref()).map(|m| m.attempt + 1);
         let config = self.sandbox_config(pod, attempts.max().unwrap_or(0))?;
-        let handler = self.runtime_handler(pod).await?;
         let made = self.node.turns.sandbox(self.node.runtime.run_pod_sandbox(config, &handler)).await;
         let id = made.map_err(|e| e.to_string())?;
         self.node.owners.set(&id, &self.uid);
@@ -218,6 +227,8 @@ impl PodWorker {
         // A container that never ran does not count as a restart, but its name is taken.
         let attempt = latest.map_or_else(|| self.first_attempt(&container.name), |c| restart_count(c) + 1);
         let target = self.target_of(pod, observed, container);
+        let handler = self.runtime_handler(pod).await.map_err(config_error)?;
+        let features = node.features.lock().handler(&handler);
         let config = container_config(&Inputs {
             config: &node.config,
             pod,
@@ -230,6 +241,8 @@ impl PodWorker {
             attempt,
             target_id: target,
             machine_memory: node.machine.memory,
+            ids: self.ids(pod).map_err(config_error)?,
+            features,
         })
         .map_err(|e| config_error(e.to_string()))?;
         let make = async {
