@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, FileKeySelector, Pod, Service};
+use k8s_openapi::api::core::v1::{Container, EnvVar, FileKeySelector, Pod, Service, ServicePort};
+use kube1_client::{Keep, ObjectKey};
 
 use crate::downward::{self, DownwardError, PodFacts};
 use crate::env_file::{self, EnvFileError};
@@ -38,7 +39,7 @@ pub struct EnvSources<'a> {
     pub facts: &'a PodFacts,
     pub objects: &'a ObjectCache,
     /// The services that the pod sees as variables.
-    pub services: Vec<Arc<Service>>,
+    pub services: Vec<Arc<KnownService>>,
     pub volumes: &'a Volumes,
 }
 
@@ -182,30 +183,51 @@ fn required(
     Ok(value)
 }
 
-/// The services whose variables a pod gets: those of its namespace where it wants links, and the API's in any case.
-pub fn visible_services(pod: &Pod, all: Vec<Arc<Service>>) -> Vec<Arc<Service>> {
-    let links = pod.spec().enable_service_links != Some(false);
-    let has_ip = |s: &Service| {
-        let ip = s.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()).unwrap_or_default();
-        !ip.is_empty() && ip != "None"
-    };
-    let master = |s: &Service| {
-        s.metadata.namespace.as_deref() == Some("default") && s.metadata.name.as_deref() == Some("kubernetes")
-    };
-    let own = |s: &Service| links && s.metadata.namespace.as_deref() == Some(pod.namespace());
-    let shadows = all.iter().any(|s| {
-        own(s) && has_ip(s) && s.metadata.name.as_deref() == Some("kubernetes") && pod.namespace() != "default"
-    });
-    all.into_iter().filter(|s| has_ip(s) && (own(s) || (master(s) && !shadows))).collect()
+/// What is kept of a service: what the containers of later pods are told of it.
+#[derive(Clone, Debug)]
+pub struct KnownService {
+    key: ObjectKey,
+    version: u64,
+    /// Empty for one without an address of its own.
+    address: String,
+    ports: Vec<ServicePort>,
 }
 
-fn service_variables(services: &[Arc<Service>]) -> BTreeMap<String, String> {
+impl Keep for KnownService {
+    type Object = Service;
+
+    fn keep(service: Service) -> Self {
+        let (key, version) = (Keep::key(&service), Keep::version(&service));
+        let spec = service.spec.unwrap_or_default();
+        let address = spec.cluster_ip.filter(|ip| ip != "None").unwrap_or_default();
+        Self { key, version, address, ports: spec.ports.unwrap_or_default() }
+    }
+
+    fn full_name(&self) -> (&str, &str) {
+        (&self.key.namespace, &self.key.name)
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+/// The services whose variables a pod gets: those of its namespace where it wants links, and the API's in any case.
+pub fn visible_services(pod: &Pod, mut all: Vec<Arc<KnownService>>) -> Vec<Arc<KnownService>> {
+    let links = pod.spec().enable_service_links != Some(false);
+    let own = |s: &KnownService| links && s.key.namespace == pod.namespace();
+    let master = |s: &KnownService| s.full_name() == ("default", "kubernetes");
+    all.retain(|s| !s.address.is_empty());
+    let shadows = all.iter().any(|s| own(s) && s.key.name == "kubernetes" && !master(s));
+    all.retain(|s| own(s) || (master(s) && !shadows));
+    all
+}
+
+fn service_variables(services: &[Arc<KnownService>]) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     for service in services {
-        let name = service.metadata.name.as_deref().unwrap_or_default().to_uppercase().replace('-', "_");
-        let Some(spec) = &service.spec else { continue };
-        let host = spec.cluster_ip.clone().unwrap_or_default();
-        let ports = spec.ports.as_deref().unwrap_or_default();
+        let name = service.key.name.to_uppercase().replace('-', "_");
+        let (host, ports) = (&service.address, &service.ports);
         let Some(first) = ports.first() else { continue };
         env.insert(format!("{name}_SERVICE_HOST"), host.clone());
         env.insert(format!("{name}_SERVICE_PORT"), first.port.to_string());
@@ -234,12 +256,12 @@ fn service_variables(services: &[Arc<Service>]) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
 
-    fn service(namespace: &str, name: &str, ip: &str) -> Arc<Service> {
+    fn service(namespace: &str, name: &str, ip: &str) -> Arc<KnownService> {
         let text = format!(
             r#"{{"metadata":{{"name":"{name}","namespace":"{namespace}"}},"spec":{{"clusterIP":"{ip}",
             "ports":[{{"name":"web-x","port":80,"protocol":"TCP"}},{{"port":53,"protocol":"UDP"}}]}}}}"#
         );
-        Arc::new(serde_json::from_str(&text).expect("a service"))
+        Arc::new(KnownService::keep(serde_json::from_str(&text).expect("a service")))
     }
 
     #[test]
@@ -260,7 +282,7 @@ mod tests {
             service("m", "b", "10.0.0.2"),
             service("default", "kubernetes", "10.0.0.3"),
         ];
-        let names: Vec<_> = visible_services(&pod, all).iter().filter_map(|s| s.metadata.name.clone()).collect();
+        let names: Vec<_> = visible_services(&pod, all).iter().map(|s| s.key.name.clone()).collect();
         assert_eq!(names, ["a", "kubernetes"]);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node as ApiNode, Pod, Service};
+use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use kube1_client::{EventRecorder, Informer, Informers, ObjectKey, Outcome, Selection, WorkQueue, reconcile_all};
 use kube1_cri::events::ContainerEvent;
 use kube1_cri::{ErrorKind, Runtime};
@@ -142,7 +142,7 @@ fn build_node(
         cgroups,
         machine,
         meters: Arc::default(),
-        services: informers.all::<Service>(),
+        services: informers.all(),
         api_node: informers.select::<ApiNode>(own_node),
         pods,
         owners: Default::default(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use k8s_openapi::api::core::v1::{Node as ApiNode, ObjectReference, Pod, PodStatus, Service};
+use k8s_openapi::api::core::v1::{Node as ApiNode, ObjectReference, Pod, PodStatus};
 use kube::Resource;
 use kube1_client::{EventRecorder, Informer, ObjectKey};
 use kube1_cri::Runtime;
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use crate::cgroup::Cgroups;
 use crate::config::KubeletConfig;
 use crate::downward::PodFacts;
+use crate::env::KnownService;
 use crate::image::Images;
 use crate::machine::Machine;
 use crate::meters::Meters;
@@ -40,7 +41,7 @@ pub struct Node {
     pub cgroups: Cgroups,
     pub machine: Machine,
     pub meters: Arc<Meters>,
-    pub services: Informer<Service>,
+    pub services: Informer<KnownService>,
     /// This node's own object.
     pub api_node: Informer<ApiNode>,
     pub pods: Arc<PodTable>,
