@@ -40,8 +40,10 @@ async fn ask(client: &kube::Client, routes: Vec<Route>) -> anyhow::Result<Covera
         let probe = route.probe();
         let request = request(&probe).with_context(|| format!("cannot ask for {}", route.path))?;
         let response = client.send(request).await.with_context(|| format!("cannot ask for {}", probe.target))?;
-        let media = response.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        if probe.is_served(response.status().as_u16(), media.unwrap_or_default()) {
+        let code = response.status().as_u16();
+        // Other bodies may be watches without end.
+        let body = if code == 404 { response.into_body().collect_bytes().await? } else { Default::default() };
+        if probe.is_served(code, &body) {
             served.insert(route.clone());
         }
     }

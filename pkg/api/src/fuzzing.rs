@@ -126,7 +126,7 @@ pub fn patch(data: &[u8]) {
         serde_json::from_slice::<Value>(&encode_canonical(&patched)).expect("what was patched can be read again");
     }
     let results = [
-        patch::json_patch(&object, &patch),
+        patch::json_patch(&object, &patch).map_err(Into::into),
         Ok(patch::merge_patch(&object, &patch)),
         patch::strategic_merge_patch(pods.shape(), &object, &patch),
         apply::apply(&pods, Some(&object), &patch, "m", true, "", "2026-01-01T00:00:00Z"),

@@ -73,6 +73,16 @@ impl Status {
         )
     }
 
+    /// There is no such path below a known group.
+    pub fn no_such_path() -> Self {
+        Self::new(404, "NotFound", "the server could not find the requested resource")
+    }
+
+    /// A path that other methods have.
+    pub fn method_not_allowed() -> Self {
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    }
+
     pub fn method_not_supported(resource: &GroupResource, action: &str) -> Self {
         let message = format!("{action} is not supported on resources of kind \"{resource}\"");
         Self::new(405, "MethodNotAllowed", message).about(&resource.group, &resource.resource, "")
@@ -140,7 +150,7 @@ impl Status {
     }
 
     pub fn too_large(message: impl Into<String>) -> Self {
-        Self::new(413, "RequestEntityTooLarge", message)
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: {}", message.into()))
     }
 
     pub fn unsupported_media_type(types: &[&str]) -> Self {
@@ -167,8 +177,8 @@ impl Status {
     }
 
     /// The request is well formed, but cannot be carried out on the object as it is.
-    pub fn unprocessable(cause: impl fmt::Display) -> Self {
-        Self::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {cause}"))
+    pub fn unprocessable() -> Self {
+        Self::new(422, "Invalid", "the server rejected our request due to an error in our request")
     }
 
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {

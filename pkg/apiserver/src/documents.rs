@@ -59,12 +59,11 @@ pub async fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
             None => remote_group(server, group).await,
         },
         ["apis", group, version] => discovery::api_resource_list(&table, group, version),
-        ["openapi", "v2"] => return openapi_v2(server, call),
+        ["openapi", "v2"] => return openapi_v2(server, call).await,
         ["openapi", "v3"] => {
             let mut root = openapi::v3_root(&table);
-            for remote in server.remote_discovery.versions(server).await.iter().filter(|v| v.resources.is_some()) {
-                let path = format!("apis/{}/{}", remote.group, remote.version);
-                root["paths"][&path] = json!({"serverRelativeURL": format!("/openapi/v3/{path}")});
+            for (path, url) in server.remote_openapi.described(server).await.v3 {
+                root["paths"][path] = json!({"serverRelativeURL": url});
             }
             return Ok(tagged(call, JSON, &root));
         }
@@ -74,7 +73,17 @@ pub async fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
     };
     match document {
         Some(document) => encode::reply(call, StatusCode::OK, &document, true),
+        // Below a built-in group what is not there is told by a Status.
+        None if is_built_in(&table, &parts) => Err(Status::no_such_path()),
         None => Ok(respond::page_not_found()),
+    }
+}
+
+fn is_built_in(table: &kube1_api::resource::ResourceTable, path: &[&str]) -> bool {
+    match path {
+        ["api", ..] => true,
+        ["apis", group, _, ..] => table.iter().any(|row| row.group == *group && !row.is_custom()),
+        _ => false,
     }
 }
 
@@ -146,7 +155,7 @@ fn tagged_bytes(call: &Call, media: &'static str, hashed: &[u8], text: Vec<u8>) 
 }
 
 /// `/openapi/v2`, as JSON or protobuf. The document is made anew for each request that does not have it yet, and not kept.
-fn openapi_v2(server: &Server, call: &Call) -> Result<Reply, Status> {
+async fn openapi_v2(server: &Arc<Server>, call: &Call) -> Result<Reply, Status> {
     let clauses = negotiate::clauses(call.headers());
     let media = clauses.iter().find_map(|c| match c.media {
         media if media.starts_with("application/com.github.proto-openapi.spec.v2") => Some(OPENAPI_V2),
@@ -155,9 +164,13 @@ fn openapi_v2(server: &Server, call: &Call) -> Result<Reply, Status> {
     });
     let media = media.or(clauses.is_empty().then_some(JSON));
     let media = media.ok_or_else(|| Status::not_acceptable(&[JSON, OPENAPI_V2]))?;
+    let others = server.remote_openapi.described(server).await;
     let table = server.table.load();
-    let tag = format!("\"{}\"", openapi::v2_hash(&table));
-    let document = || if media == JSON { openapi::v2(&table) } else { openapi::v2_protobuf(&table) };
+    let tag = format!("\"{}\"", openapi::v2_hash(&table, &others.hash));
+    let document = || match media {
+        JSON => openapi::v2(&table, &others.v2),
+        _ => openapi::v2_protobuf(&table, &others.v2),
+    };
     Ok(known(call, &tag).unwrap_or_else(|| with_tag(respond::bytes(StatusCode::OK, media, document()), &tag)))
 }
 

@@ -42,9 +42,9 @@ impl ListOptions {
         let version_text = query.get("resourceVersion").unwrap_or_default();
         let options = Self {
             labels: LabelSelector::parse(query.get("labelSelector").unwrap_or_default())
-                .map_err(|e| Status::bad_request(format!("unable to parse labelSelector: {e}")))?,
+                .map_err(|e| Status::bad_request(e.to_string()))?,
             fields: FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())
-                .map_err(|e| Status::bad_request(format!("unable to parse fieldSelector: {e}")))?,
+                .map_err(|e| Status::bad_request(e.to_string()))?,
             limit: number(query, "limit")?.unwrap_or(0),
             continue_token: query.get("continue").unwrap_or_default().into(),
             resource_version: resource_version(version_text)?,
@@ -140,18 +140,15 @@ impl WriteOptions {
         if manager.len() > 128 {
             errors.push(FieldError::too_long(&FieldPath::new("fieldManager"), 128));
         }
-        if manager.chars().any(char::is_control) {
-            errors.push(FieldError::invalid(
-                &FieldPath::new("fieldManager"),
-                manager,
-                "should only contain printable characters",
-            ));
+        for (at, c) in manager.char_indices().filter(|(_, c)| !is_printable(*c)) {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+            errors.push(FieldError::invalid(&FieldPath::new("fieldManager"), manager, why));
         }
         if !errors.is_empty() {
             return Err(Status::invalid(&GroupKind::new(META, kind), "", errors));
         }
         let agent = user_agent.split('/').next().unwrap_or_default();
-        let short: String = agent.chars().filter(|c| !c.is_control()).take(128).collect();
+        let short: String = agent.chars().filter(|c| is_printable(*c)).take(128).collect();
         Ok(Self {
             dry_run,
             manager_given: !manager.is_empty(),
@@ -310,7 +307,7 @@ fn is_texts(value: &Value) -> bool {
 fn query_delete_options(query: &Query) -> Result<Value, Status> {
     let mut options = json!({});
     if let Some(text) = query.text("gracePeriodSeconds") {
-        let seconds: i64 = text.parse().map_err(|_| bad_number("gracePeriodSeconds", text))?;
+        let seconds: i64 = text.parse().map_err(|_| bad_number(text))?;
         options["gracePeriodSeconds"] = seconds.into();
     }
     if let Some(policy) = query.text("propagationPolicy") {
@@ -335,15 +332,19 @@ fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldErro
     dry
 }
 
-fn bad_number(key: &str, text: &str) -> Status {
-    Status::bad_request(format!("invalid value \"{text}\" of query parameter {key}: not a whole number"))
+fn bad_number(text: &str) -> Status {
+    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
 }
 
 fn number(query: &Query, key: &str) -> Result<Option<u64>, Status> {
     let Some(text) = query.text(key) else { return Ok(None) };
-    let parsed: i64 = text.parse().map_err(|_| bad_number(key, text))?;
+    let parsed: i64 = text.parse().map_err(|_| bad_number(text))?;
     // Negative limits and timeouts have always meant "none".
     Ok(u64::try_from(parsed).ok())
+}
+
+fn is_printable(c: char) -> bool {
+    c == ' ' || !(c.is_control() || c.is_whitespace() || c.escape_debug().count() > 2)
 }
 
 /// A resourceVersion of a query or an object; empty is `None`.
@@ -351,7 +352,12 @@ pub fn resource_version(text: &str) -> Result<Option<u64>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| Status::bad_request(format!("Invalid value: \"{text}\": not a resourceVersion")))
+    text.parse().map(Some).map_err(|_| Status::bad_request(format!("invalid resource version: {}", bad_version(text))))
+}
+
+/// What is wrong with a resourceVersion.
+pub fn bad_version(text: &str) -> String {
+    format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use kube1_api::name::GroupResource;
-use kube1_api::resource::Resource;
+use kube1_api::resource::{Resource, ResourceTable};
 use kube1_api::status::Status;
 
 use crate::call::Call;
@@ -37,7 +37,7 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
     let Some(row) = server.table.load().get(&info.group, &info.version, &info.resource) else {
         return match aggregate::route::find(server, &info.group, &info.version) {
             Some(remote) => aggregate::route::route(server, call, remote).await,
-            None => Ok(respond::page_not_found()),
+            None => unknown(&server.table.load(), &info.group, &info.version),
         };
     };
     if let Some(warning) = row.deprecation_warning.clone() {
@@ -51,7 +51,7 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
     }
     let namespace = if row.namespaced { info.namespace.clone() } else { String::new() };
     if !row.namespaced && !info.namespace.is_empty() && row.plural != "namespaces" {
-        return Ok(respond::page_not_found());
+        return Err(Status::no_such_path());
     }
     if !row.is_stored() {
         // An APIService that names a Service replaces what the server itself answers.
@@ -90,8 +90,21 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
     }
 }
 
+/// The answer for a resource that no row is of: below a built-in group it is a Status, elsewhere there is nothing.
+fn unknown(table: &ResourceTable, group: &str, version: &str) -> Result<Reply, Status> {
+    let known =
+        |row: &Arc<Resource>| row.group == group && (group.is_empty() || row.version == version || !row.is_custom());
+    if table.iter().any(known) && !table.iter().any(|row| row.group == group && row.is_custom()) {
+        return Err(Status::no_such_path());
+    }
+    Ok(respond::page_not_found())
+}
+
 /// 405 for a verb that the resource does not have.
 pub fn not_allowed(row: &Resource, verb: &str) -> Status {
+    if !row.is_custom() {
+        return Status::method_not_allowed();
+    }
     Status::method_not_supported(&GroupResource::new(&row.group, &row.plural), verb)
 }
 

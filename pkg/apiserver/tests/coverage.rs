@@ -22,8 +22,9 @@ async fn answered(client: &kube::Client, route: &Route) -> bool {
         None => request.body(Body::empty()),
     };
     let response = client.send(request.unwrap()).await.unwrap();
-    let media = response.headers().get("content-type").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
-    probe.is_served(response.status().as_u16(), &media)
+    let code = response.status().as_u16();
+    let body = if code == 404 { response.into_body().collect_bytes().await.unwrap() } else { bytes::Bytes::new() };
+    probe.is_served(code, &body)
 }
 
 async fn ask(client: &kube::Client, document: &Value) -> Coverage {

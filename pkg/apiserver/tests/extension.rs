@@ -17,6 +17,7 @@ use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 use support::TestServer;
 use support::neighbour::serve;
+use support::wire::Wire;
 
 fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
@@ -50,6 +51,16 @@ fn fruits(method: &Method, path: &str, user: &str, _: Value) -> Value {
         "/apis/fruit.example.com/v1" => json!({"kind": "APIResourceList", "apiVersion": "v1",
             "groupVersion": "fruit.example.com/v1", "resources": [{"name": "apples", "singularName": "apple",
             "namespaced": true, "kind": "Apple", "verbs": ["list"]}]}),
+        "/openapi/v2" => {
+            let schema = json!({"$ref": "#/definitions/com.example.fruit.Apple"});
+            let get = json!({"get": {"operationId": "getApple", "responses": {"200": {"description": "OK", "schema": schema}}}});
+            let kind = json!([{"group": "fruit.example.com", "version": "v1", "kind": "Apple"}]);
+            json!({"swagger": "2.0", "paths": {"/apis/fruit.example.com/v1/apples": get, "/version": {}},
+                "definitions": {"com.example.fruit.Apple": {"description": "keeps doctors away", "type": "object",
+                    "x-kubernetes-group-version-kind": kind}}})
+        }
+        "/openapi/v3" => json!({"paths": {"apis/fruit.example.com/v1": {
+            "serverRelativeURL": "/openapi/v3/apis/fruit.example.com/v1?hash=1"}}}),
         "/openapi/v3/apis/fruit.example.com/v1" => json!({"openapi": "3.0.0", "info": {"title": "fruit"}}),
         _ => json!({"kind": "AppleList", "apiVersion": "fruit.example.com/v1", "metadata": {}, "items": [
             {"apiVersion": "fruit.example.com/v1", "kind": "Apple", "metadata": {"name": user}}]}),
@@ -97,7 +108,24 @@ async fn an_extension_server_answers_for_its_group() {
         async |path: &str| -> Value { client.request(Request::get(path).body(Vec::new()).unwrap()).await.unwrap() };
     let documents = read("/openapi/v3").await;
     let url = documents["paths"]["apis/fruit.example.com/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    assert_eq!(url, "/openapi/v3/apis/fruit.example.com/v1?hash=1", "its own hash is passed on");
     assert_eq!(read(&url).await["info"]["title"], "fruit", "it describes itself");
+    let wire = Wire(client);
+    let (merged, again) = (wire.get("/openapi/v2").await, wire.get("/openapi/v2").await);
+    assert_eq!(merged.header("etag"), again.header("etag"));
+    let document = merged.value();
+    assert!(document["paths"]["/apis/fruit.example.com/v1/apples"]["get"].is_object());
+    assert!(document["paths"]["/api/v1/pods"].is_object() && document["paths"]["/version/"]["get"].is_object());
+    assert_eq!(document["definitions"]["com.example.fruit.Apple"]["description"], "keeps doctors away");
+    let media = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let packed = wire.send("GET", "/openapi/v2", &[("accept", media)], "").await;
+    assert!(packed.bytes.windows(18).any(|bytes| bytes == b"keeps doctors away"));
+    let known = [("if-none-match", merged.header("etag"))];
+    assert_eq!(wire.send("GET", "/openapi/v2", &known, "").await.code, 304);
+    let services = "/apis/apiregistration.k8s.io/v1/apiservices/v1.fruit.example.com";
+    wire.send("DELETE", services, &[], "").await.ok();
+    let without = wire.send("GET", "/openapi/v2", &known, "").await;
+    assert_eq!((without.code, without.value()["paths"].get("/apis/fruit.example.com/v1/apples")), (200, None));
     server.stop().await;
 }
 

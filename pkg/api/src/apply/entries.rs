@@ -60,7 +60,7 @@ impl Entry {
             "Update" => Operation::Update,
             _ => return None,
         };
-        if !matches!(value["fieldsType"].as_str(), None | Some("" | "FieldsV1")) {
+        if value["fieldsType"] != "FieldsV1" || value["apiVersion"].as_str().is_none_or(str::is_empty) {
             return None;
         }
         Some(Self {

@@ -226,7 +226,8 @@ fn collect(steps: &Map<String, Value>, prefix: &str, paths: &mut Vec<String>) {
     }
 }
 
-fn step_text(step: &str) -> String {
+/// A step in the words of messages.
+pub(super) fn step_text(step: &str) -> String {
     let (kind, text) = step.split_at(2);
     match kind {
         "f:" => format!(".{text}"),

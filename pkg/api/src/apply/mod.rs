@@ -166,7 +166,7 @@ impl Manager<'_> {
         if !self.subresource.is_empty() {
             return stored();
         }
-        if list == json!([{}]) {
+        if list == json!([{}]) || list == json!([]) {
             return Entries::default();
         }
         match Entries::from_json(list) {

@@ -110,10 +110,10 @@ fn updates_take_what_they_change_and_nothing_else() {
 }
 
 #[test]
-fn resetting_managed_fields_needs_an_empty_entry() {
+fn an_empty_list_resets_managed_fields() {
     let maps = row("", "configmaps");
     let applied = apply_map(None, json!({"a": "1"}), "m1", false).unwrap();
-    for (list, kept) in [(json!([{}]), false), (json!([]), true), (Value::Null, true)] {
+    for (list, kept) in [(json!([{}]), false), (json!([]), false), (Value::Null, true)] {
         let mut new = applied.clone();
         new["metadata"]["managedFields"] = list.clone();
         track_update(&maps, Some(&applied), &mut new, "m2", "", T2);
@@ -146,7 +146,7 @@ fn list_items_merge_by_key_with_defaults() {
     assert_eq!(none["spec"]["ports"], json!([{"port": 80, "targetPort": 8080}]), "the default comes back later");
     let error = apply_service(None, json!([{"port": 1}, {"port": 1}]), "m1").unwrap_err();
     assert_eq!(error.code(), 500);
-    assert!(error.message().contains("duplicate entries for key [{\"port\":1,\"protocol\":\"TCP\"}]"), "{error}");
+    assert!(error.message().contains("duplicate entries for key [port=1,protocol=\"TCP\"]"), "{error}");
 }
 
 #[test]

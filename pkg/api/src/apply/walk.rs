@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::field_set::{FieldSet, Node, Part};
+use super::field_set::{FieldSet, Node, Part, step_text};
 use super::place::{Form, Place};
 
 /// The fields of an applied configuration.
@@ -272,7 +272,7 @@ fn check_elements(place: Place, items: &[Value], path: &str, problems: &mut Vec<
         match place.element(item) {
             Some(element) => {
                 if seen.insert(element.clone(), number).is_some() {
-                    problems.push(format!("{path}: duplicate entries for key [{}]", &element[2..]));
+                    problems.push(format!("{path}: duplicate entries for key {}", step_text(&element)));
                 }
             }
             None => problems.push(format!(

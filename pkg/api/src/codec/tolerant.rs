@@ -24,6 +24,12 @@ pub(super) fn finish(
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
     check_kind(resource, &mut value)?;
+    if let Some(Value::Array(entries)) = value.pointer_mut("/metadata/managedFields")
+        && entries.is_empty()
+    {
+        // An empty list resets who owns what; it would be lost with all other empty lists.
+        entries.push(Value::Object(serde_json::Map::new()));
+    }
     if is_deeper(&value, DEPTH_MAX) {
         return Err(too_deep());
     }

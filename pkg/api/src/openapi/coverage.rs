@@ -137,9 +137,15 @@ impl Route {
 }
 
 impl Probe {
-    /// What an answer says: a route that is not there is 404 in plain text, one without the method 405.
-    pub fn is_served(&self, code: u16, content_type: &str) -> bool {
-        !(code == 405 || code == 501 || (code == 404 && !content_type.starts_with("application/")))
+    /// What an answer says: a route that is not there is a 404 that names no object, one without the method a 405.
+    /// The body is only looked at for a 404.
+    pub fn is_served(&self, code: u16, body: &[u8]) -> bool {
+        let names_something = || {
+            let status: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+            status["details"]["name"].is_string()
+        };
+        // An answer to HEAD says no more than its code.
+        !matches!(code, 405 | 501) && (code != 404 || self.method.eq_ignore_ascii_case("head") || names_something())
     }
 }
 
@@ -198,13 +204,15 @@ mod tests {
             assert_eq!(route.probe(), expected);
         }
         let probe = Probe { method: "GET".into(), target: "/".into(), content_type: None };
-        for (code, media, served) in [
-            (404, "application/json", true),
-            (404, "text/plain", false),
-            (405, "application/json", false),
-            (415, "application/json", true),
+        let named = r#"{"kind": "Status", "details": {"name": "x", "kind": "pods"}}"#;
+        for (code, body, served) in [
+            (404, named, true),
+            (404, r#"{"kind": "Status", "details": {}}"#, false),
+            (404, "404 page not found", false),
+            (405, named, false),
+            (415, "", true),
         ] {
-            assert_eq!(probe.is_served(code, media), served, "{code} {media}");
+            assert_eq!(probe.is_served(code, body.as_bytes()), served, "{code} {body}");
         }
     }
 }

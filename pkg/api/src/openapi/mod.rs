@@ -6,6 +6,7 @@ pub mod coverage;
 mod custom;
 mod definition;
 mod description;
+mod merge;
 mod operation;
 mod packed;
 mod parameter;
@@ -13,9 +14,11 @@ mod parameter;
 mod tests;
 mod write;
 
+pub use merge::Extension;
 pub use operation::{Answer, Body, Operation, of_group_version, of_root};
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
@@ -43,14 +46,14 @@ impl Version {
     }
 }
 
-/// `/openapi/v2`: one document of everything, as JSON.
-pub fn v2(table: &ResourceTable) -> Vec<u8> {
-    write::document(table, all_operations(table), Version::V2)
+/// `/openapi/v2`: one document of everything, with what extension API servers serve, as JSON.
+pub fn v2<E: AsRef<Extension>>(table: &ResourceTable, extensions: &[E]) -> Vec<u8> {
+    write::document(table, all_operations(table), Version::V2, extensions)
 }
 
 /// The same document in the form that client-go asks for: `application/com.github.proto-openapi.spec.v2.v1.0+protobuf`.
-pub fn v2_protobuf(table: &ResourceTable) -> Vec<u8> {
-    packed::document(table, all_operations(table))
+pub fn v2_protobuf<E: AsRef<Extension>>(table: &ResourceTable, extensions: &[E]) -> Vec<u8> {
+    packed::document(table, all_operations(table), extensions)
 }
 
 /// Every operation that is served.
@@ -76,7 +79,7 @@ pub fn v3_root(table: &ResourceTable) -> Value {
 /// `/openapi/v3/PATH`, such as `apis/apps/v1`, as JSON; `None` when there is no such document.
 pub fn v3_document(table: &ResourceTable, path: &str) -> Option<Vec<u8>> {
     let operations = operations(table, path);
-    (!operations.is_empty()).then(|| write::document(table, operations, Version::V3))
+    (!operations.is_empty()).then(|| write::document::<Arc<Extension>>(table, operations, Version::V3, &[]))
 }
 
 /// As [`v3_document`], by group and version.
@@ -99,11 +102,12 @@ pub fn v3_hash(table: &ResourceTable, path: &str) -> String {
     hex::encode_upper(hash.finalize())
 }
 
-/// A hash that stands for the document of version 2.
-pub fn v2_hash(table: &ResourceTable) -> String {
+/// A hash that stands for the document of version 2; `extensions` stands for those of extension API servers.
+pub fn v2_hash(table: &ResourceTable, extensions: &str) -> String {
     let mut hash = Sha512::new();
     hash.update(concat!(env!("CARGO_PKG_VERSION"), "\n"));
     table.iter().for_each(|row| hash_row(&mut hash, row));
+    hash.update(extensions);
     hex::encode_upper(hash.finalize())
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::merge::{Additions, Extension};
 use super::operation::Operation;
 use super::{KUBERNETES, Version, write};
 use crate::codec::protobuf::wire::{write_bytes, write_double, write_int, write_part};
@@ -102,8 +103,13 @@ const IN_PATH: &[Member] = &[
 ];
 
 /// The whole document.
-pub(super) fn document(table: &ResourceTable, operations: Vec<Operation>) -> Out {
+pub(super) fn document<E: AsRef<Extension>>(
+    table: &ResourceTable,
+    operations: Vec<Operation>,
+    extensions: &[E],
+) -> Out {
     let names = write::definitions(table, &operations);
+    let more = Additions::of(table, &names, extensions);
     let mut out = Vec::with_capacity(64 * 1024);
     write_bytes(&mut out, 1, b"2.0");
     write_part(&mut out, 2, |out| {
@@ -114,9 +120,17 @@ pub(super) fn document(table: &ResourceTable, operations: Vec<Operation>) -> Out
         write::paths(operations, Version::V2, |path, item| {
             entry(out, 2, path, |out| message(out, PATH, 10, &item));
         });
+        for (path, item) in &more.paths {
+            entry(out, 2, path, |out| message(out, PATH, 10, item));
+        }
     });
     write_part(&mut out, 9, |out| {
-        write::schemas(table, &names, Version::V2, |name, value| entry(out, 1, name, |out| schema(out, &value)));
+        write::schemas(table, &names, Version::V2, |name, value| {
+            entry(out, 1, name, |out| schema(out, &more.extended(name, value)));
+        });
+        for (name, value) in &more.definitions {
+            entry(out, 1, name, |out| schema(out, value));
+        }
     });
     write_part(&mut out, 12, |out| entry(out, 1, "BearerToken", |_| {}));
     write_part(&mut out, 13, |out| {

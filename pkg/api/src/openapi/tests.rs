@@ -49,7 +49,7 @@ fn operations_of(document: &Value) -> BTreeMap<String, (String, Vec<String>)> {
 #[test]
 fn operations_are_upstreams() {
     let Some(upstream) = upstream() else { return };
-    let ours = operations_of(&parsed(&v2(&ResourceTable::builtin())));
+    let ours = operations_of(&parsed(&v2::<Arc<Extension>>(&ResourceTable::builtin(), &[])));
     let theirs = operations_of(&upstream);
     for (operation, description) in &theirs {
         assert_eq!(ours.get(operation), Some(description), "{operation}");
@@ -61,7 +61,7 @@ fn operations_are_upstreams() {
 #[test]
 fn definitions_are_upstreams() {
     let Some(mut upstream) = upstream() else { return };
-    let ours = parsed(&v2(&ResourceTable::builtin()));
+    let ours = parsed(&v2::<Arc<Extension>>(&ResourceTable::builtin(), &[]));
     for (name, ours) in ours["definitions"].as_object().unwrap() {
         let mut ours = ours.clone();
         let theirs = &mut upstream["definitions"][name];
@@ -154,7 +154,7 @@ fn custom_resources_are_described_by_their_schema() {
     let patch = &document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/foos/{name}"]["patch"];
     let types = patch["requestBody"]["content"].as_object().unwrap();
     assert!(!types.contains_key("application/strategic-merge-patch+json"));
-    let v2 = parsed(&v2(&table));
+    let v2 = parsed(&v2::<Arc<Extension>>(&table, &[]));
     let spec = &v2["definitions"]["com.example.stable.v1.Foo"]["properties"]["spec"];
     let properties = json!({"none": {}, "port": {"x-kubernetes-int-or-string": true},
         "any": {"x-kubernetes-preserve-unknown-fields": true}});

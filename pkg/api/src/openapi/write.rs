@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::definition::{Definitions, references};
 use super::description::Descriptions;
+use super::merge::{Additions, Extension};
 use super::operation::{Answer, Body, Operation, definition_name, list_name};
 use super::{KUBERNETES, Version, custom, group_versions, parameter};
 use crate::resource::{Resource, ResourceTable};
@@ -53,8 +54,14 @@ impl<'a> Object<'a> {
 }
 
 /// A document of the operations and of every definition that they lead to.
-pub(super) fn document(table: &ResourceTable, operations: Vec<Operation>, version: Version) -> Vec<u8> {
+pub(super) fn document<E: AsRef<Extension>>(
+    table: &ResourceTable,
+    operations: Vec<Operation>,
+    version: Version,
+    extensions: &[E],
+) -> Vec<u8> {
     let names = definitions(table, &operations);
+    let more = Additions::of(table, &names, extensions);
     let mut out = Vec::with_capacity(64 * 1024);
     let mut document = Object::begin(&mut out);
     let security = json!({"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header",
@@ -66,9 +73,11 @@ pub(super) fn document(table: &ResourceTable, operations: Vec<Operation>, versio
             document.member("info", &info);
             let mut all = Object::begin(document.key("paths"));
             paths(operations, version, |path, item| all.member(path, &item));
+            more.paths.iter().for_each(|(path, item)| all.member(path, item));
             all.end();
             let mut all = Object::begin(document.key("definitions"));
-            schemas(table, &names, version, |name, schema| all.member(name, &schema));
+            schemas(table, &names, version, |name, schema| all.member(name, &more.extended(name, schema)));
+            more.definitions.iter().for_each(|(name, schema)| all.member(name, schema));
             all.end();
             document.member("securityDefinitions", &security);
             document.member("security", &json!([{"BearerToken": []}]));

@@ -57,7 +57,7 @@ pub(super) fn path_segment(text: &str) -> Vec<String> {
     }
 }
 
-pub(super) fn qualified_name(text: &str) -> Vec<String> {
+pub(crate) fn qualified_name(text: &str) -> Vec<String> {
     let mut problems = Vec::new();
     let parts: Vec<&str> = text.split('/').collect();
     let name = match parts[..] {
@@ -107,7 +107,7 @@ pub(super) fn domain_prefixed_path(text: &str) -> Vec<String> {
     }
 }
 
-pub(super) fn label_value(text: &str) -> Vec<String> {
+pub(crate) fn label_value(text: &str) -> Vec<String> {
     both(text, 63, text.is_empty() || is_qualified(text), LABEL_VALUE)
 }
 

@@ -13,7 +13,7 @@ mod definition;
 mod device;
 mod extension;
 mod flow;
-mod format;
+pub(crate) mod format;
 mod metadata;
 mod network;
 mod pod;

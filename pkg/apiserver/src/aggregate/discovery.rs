@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, HOST};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderName, Request};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -15,13 +15,14 @@ use serde_json::{Value, json};
 use super::RemoteService;
 use super::route::{all, identity_headers, is_available};
 use crate::dial::{self, Resolver};
+use crate::http::body::BoxError;
 use crate::server::Server;
 use crate::user::{MASTERS, UserInfo};
 
 /// How long an answer is used before it is asked for again.
 const FRESH: Duration = Duration::from_secs(30);
-const TIMEOUT: Duration = Duration::from_secs(5);
-const ANSWER_MAX: usize = 4 << 20;
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_MAX: usize = 16 << 20;
 
 /// Resource lists of extension servers, by group version.
 #[derive(Default)]
@@ -82,22 +83,38 @@ impl RemoteDiscovery {
     }
 }
 
-async fn fetch(server: &Arc<Server>, service: &RemoteService) -> Result<Value, crate::http::body::BoxError> {
+async fn fetch(server: &Arc<Server>, service: &RemoteService) -> Result<Value, BoxError> {
+    let path = format!("/apis/{}/{}", service.group, service.version);
+    let answer = ask(server, service, &path, "system:kube-aggregator", None).await?;
+    Ok(serde_json::from_slice(answer.body())?)
+}
+
+/// Asks an extension server for JSON in the name of `user`.
+pub(super) async fn ask(
+    server: &Arc<Server>,
+    service: &RemoteService,
+    path: &str,
+    user: &str,
+    header: Option<(HeaderName, &str)>,
+) -> Result<http::Response<bytes::Bytes>, BoxError> {
     let resolver = Resolver::new(&server.storage, &server.table.load()).ok_or("no services")?;
     let target = service.target(&resolver, Some(server.config.pki.proxy_client.clone()))?;
     let stream = dial::connect(&target).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let mut request = Request::get(format!("/apis/{}/{}", service.group, service.version))
+    let mut request = Request::get(path)
         .header(HOST, &target.server_name)
         .header(ACCEPT, "application/json")
         .body(Empty::<bytes::Bytes>::new())?;
-    let user = UserInfo::authenticated("system:kube-aggregator", &[MASTERS]);
+    if let Some((name, value)) = header {
+        request.headers_mut().insert(name, value.parse()?);
+    }
+    let user = UserInfo::authenticated(user, &[MASTERS]);
     let identity: HeaderMap = identity_headers(&user)?;
     request.headers_mut().extend(identity);
     let answer = async {
-        let response = sender.send_request(request).await?;
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await?.to_bytes();
-        Ok(serde_json::from_slice(&body)?)
+        let (parts, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
+        Ok(http::Response::from_parts(parts, body))
     };
     tokio::pin!(answer);
     // The connection is driven right here, so it ends with the answer.

@@ -3,11 +3,13 @@
 mod availability;
 pub mod discovery;
 mod local;
+mod openapi;
 mod remote;
 pub mod route;
 
 pub use availability::AvailabilityController;
 pub use local::sync_local;
+pub use openapi::{Described, RemoteOpenApi};
 pub use remote::RemoteService;
 
 use kube1_api::name::GroupResource;

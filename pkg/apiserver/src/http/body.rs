@@ -148,7 +148,7 @@ pub async fn read(mut body: RequestBody) -> Result<Bytes, Status> {
         let frame = frame.map_err(|e| Status::bad_request(format!("cannot read the body of the request: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > MAX_BODY {
-            return Err(Status::too_large(format!("Request entity too large: limit is {MAX_BODY}")));
+            return Err(Status::too_large(format!("limit is {MAX_BODY}")));
         }
         if whole.is_empty() && body.is_end_stream() {
             return Ok(data);

@@ -41,7 +41,7 @@ impl Endpoint {
         let mut object = object;
         self.check_namespace(&mut object)?;
         if !metadata::text(&object, "resourceVersion").is_empty() {
-            return Err(Status::internal("resourceVersion should not be set on objects to be created"));
+            return Err(Status::failure("resourceVersion should not be set on objects to be created"));
         }
         strategy::wipe_system_fields(&mut object);
         apply_defaults(&self.row, &mut object);

@@ -8,12 +8,13 @@ use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
 use crate::negotiate::Answer;
-use crate::options::resource_version;
+use crate::options::{bad_version, resource_version};
 
 impl Endpoint {
     pub async fn get(&self, call: &Call) -> Result<Reply, Status> {
         let encoder = Encoder::new(&self.row, call, Answer::Object)?;
-        if let Some(asked) = resource_version(call.query.get("resourceVersion").unwrap_or_default())? {
+        let version = call.query.get("resourceVersion").unwrap_or_default();
+        if let Some(asked) = resource_version(version).map_err(|_| Status::failure(bad_version(version)))? {
             self.server.storage.wait_for(asked).await?;
         }
         let object = self.stored()?;

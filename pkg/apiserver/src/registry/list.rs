@@ -54,7 +54,12 @@ impl Endpoint {
         };
         match fields.fields().find(|f| !known(f)) {
             None => Ok(()),
-            Some(field) => Err(Status::bad_request(format!("field label not supported: {field}"))),
+            Some(field) if self.row.is_custom() || !self.row.selectable_fields.is_empty() => {
+                Err(Status::bad_request(format!("field label not supported: {field}")))
+            }
+            Some(field) => Err(Status::bad_request(format!(
+                "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+            ))),
         }
     }
 }

@@ -19,6 +19,25 @@ pub fn text<'a>(object: &'a Value, member: &str) -> &'a str {
 }
 
 impl Endpoint {
+    /// The key under which upstream keeps the object; messages name it.
+    pub(super) fn key(&self) -> String {
+        let group = if self.row.storage_group.contains('.') { self.row.storage_group.as_str() } else { "" };
+        let parts = ["/registry", group, &self.row.storage_plural, &self.namespace, &self.name];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    }
+
+    /// As [`Self::check_namespace`], for an object that is there already.
+    pub(super) fn check_same_namespace(&self, object: &mut Value) -> Result<(), Status> {
+        let given = text(object, "namespace");
+        if self.row.namespaced && !given.is_empty() && given != self.namespace {
+            return Err(Status::bad_request(format!(
+                "the namespace of the object ({given}) does not match the namespace on the request ({})",
+                self.namespace
+            )));
+        }
+        self.check_namespace(object)
+    }
+
     /// Fills in the path's namespace; 400 when the body names another.
     pub(super) fn check_namespace(&self, object: &mut Value) -> Result<(), Status> {
         if !self.row.namespaced {
@@ -37,13 +56,13 @@ impl Endpoint {
         }
     }
 
-    /// Fills in the path's name; 400 when the body names another.
-    pub(super) fn check_name(&self, object: &mut Value) -> Result<(), Status> {
+    /// 400 when the body does not name the object of the path.
+    pub(super) fn check_name(&self, object: &Value) -> Result<(), Status> {
         match text(object, "name") {
-            "" => {
-                metadata(object).insert("name".into(), self.name.clone().into());
-                Ok(())
-            }
+            "" => Err(Status::bad_request(format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                self.name
+            ))),
             given if given == self.name => Ok(()),
             given => Err(Status::bad_request(format!(
                 "the name of the object ({given}) does not match the name on the URL ({})",

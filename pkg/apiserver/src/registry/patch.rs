@@ -62,6 +62,7 @@ impl Patch {
             PatchKind::Apply => (parse_yaml(&bytes)?, Vec::new()),
             _ => parse_json(&bytes).map_err(|status| status.with_prefix("error decoding patch: "))?,
         };
+        let body = if body.is_null() && kind == PatchKind::Strategic { serde_json::json!({}) } else { body };
         if kind == PatchKind::Merge && !body.is_object() {
             return Err(Status::bad_request("error decoding patch: the patch is not a JSON object"));
         }
@@ -101,7 +102,7 @@ impl Endpoint {
 
     fn patched(&self, old: &Value, patch: &Patch) -> Result<Value, Status> {
         match patch.kind {
-            PatchKind::Json => json_patch(old, &patch.body),
+            PatchKind::Json => Ok(json_patch(old, &patch.body)?),
             PatchKind::Merge => Ok(merge_patch(old, &patch.body)),
             PatchKind::Strategic | PatchKind::Apply => strategic_merge_patch(self.row.shape(), old, &patch.body),
         }
@@ -114,9 +115,10 @@ impl Endpoint {
         duplicates: &[String],
         validation: FieldValidation,
     ) -> Result<(Value, Vec<String>), Status> {
+        let text = new.to_string();
         let refused = |problem: &str| {
-            let error = FieldError::invalid(&FieldPath::new("patch"), Value::Null, problem);
-            Status::invalid(&self.group_kind(), &self.name, vec![error])
+            let error = FieldError::invalid(&FieldPath::new("patch"), text.as_str(), problem);
+            Status::invalid(&GroupKind::default(), "", vec![error])
         };
         let decoded = check_value(&self.row, new, validation).map_err(|status| refused(status.message()))?;
         if validation == FieldValidation::Strict && !duplicates.is_empty() {
@@ -127,8 +129,8 @@ impl Endpoint {
             warnings.extend_from_slice(duplicates);
         }
         let mut value = decoded.value;
-        self.check_name(&mut value)?;
-        self.check_namespace(&mut value)?;
+        self.check_name(&value)?;
+        self.check_same_namespace(&mut value)?;
         Ok((value, warnings))
     }
 
@@ -182,25 +184,20 @@ impl Endpoint {
         if !config.is_object() {
             return Err(Status::bad_request("the applied configuration is not an object"));
         }
-        for (key, expected) in [("apiVersion", self.row.api_version()), ("kind", self.row.kind.clone())] {
-            match config[key].as_str() {
-                Some(given) if given == expected => {}
-                Some(given) if key == "kind" => {
-                    return Err(Status::bad_request(format!("{given} is not the kind of this endpoint, {expected}")));
-                }
-                Some(given) => {
-                    return Err(Status::bad_request(format!(
-                        "Incorrect version specified in apply patch. Specified patch version: {given}, expected: {expected}"
-                    )));
-                }
-                None => return Err(Status::bad_request(format!("Object '{key}' is missing in the apply patch"))),
-            }
+        let text = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        if api_version != self.row.api_version() || kind != self.row.kind {
+            let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+            return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
         }
         if !config["metadata"]["managedFields"].as_array().is_none_or(Vec::is_empty) {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
+        if metadata::text(config, "name").is_empty() {
+            metadata::metadata(config).insert("name".into(), self.name.clone().into());
+        }
         self.check_name(config)?;
-        self.check_namespace(config)
+        self.check_same_namespace(config)
     }
 }
 

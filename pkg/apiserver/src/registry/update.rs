@@ -44,8 +44,8 @@ impl Endpoint {
         let encoder = Encoder::new(&self.row, call, Answer::Object)?;
         let options = write_options(call, "UpdateOptions")?;
         let mut object = decode(call, &self.row, options.field_validation).await?;
-        self.check_name(&mut object)?;
-        self.check_namespace(&mut object)?;
+        self.check_name(&object)?;
+        self.check_same_namespace(&mut object)?;
         let exists = self.collection.get(&self.namespace, &self.name).is_some();
         if !exists && self.row.put_creates && subresource.is_empty() {
             self.authorize_create(call).await?;
@@ -156,13 +156,19 @@ impl Endpoint {
             }
             "" | "0" => {}
             given if given == stored.revision().to_string() => {}
+            given if given.parse::<u64>().is_err() => {
+                return Err(Status::failure(format!("strconv.ParseUint: parsing {given:?}: invalid syntax")));
+            }
             _ => return Err(self.conflict(MODIFIED)),
         }
         match metadata::text(new, "uid") {
+            // Only PUT makes a precondition of it; in a patch it is a field that cannot be changed.
+            _ if !change.demands_version => Ok(()),
             "" => Ok(()),
             uid if uid == stored.uid() => Ok(()),
             uid => Err(self.conflict(&format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                self.key(),
                 stored.uid()
             ))),
         }

@@ -27,6 +27,7 @@ pub use in_process::InProcess;
 
 use crate::admission::{self, Admission, Configured, RbacEscalation};
 use crate::aggregate::AvailabilityController;
+use crate::aggregate::RemoteOpenApi;
 use crate::aggregate::discovery::RemoteDiscovery;
 use crate::allocator::{AllocatorConfig, ServiceAllocator};
 use crate::audit::{Audit, AuditError, AuditWriter};
@@ -104,6 +105,7 @@ pub struct Server {
     pub reviews: review::Context,
     pub flow: FlowControl,
     pub remote_discovery: RemoteDiscovery,
+    pub remote_openapi: RemoteOpenApi,
     pub audit: Audit,
     pub health: Health,
     /// The other parts of the control plane, as ComponentStatus shows them.
@@ -288,6 +290,7 @@ impl Server {
             allocator,
             flow: FlowControl::new(seats, FlowMetrics::new(&mut metrics)),
             remote_discovery: RemoteDiscovery::default(),
+            remote_openapi: RemoteOpenApi::default(),
             reloads: Reloads::new(&mut metrics),
             pages: Pages::new(config.front.flags.clone()),
             metrics: Metrics::new(metrics),

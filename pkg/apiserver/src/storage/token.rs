@@ -37,7 +37,7 @@ impl Token {
     }
 
     pub fn decode(text: &str) -> Result<Self, Status> {
-        let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let bad = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| bad(&e.to_string()))?;
         let token: Encoded = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
         if token.v != VERSION {

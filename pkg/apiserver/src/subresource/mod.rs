@@ -27,7 +27,10 @@ use crate::{encode, review};
 pub async fn route(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> {
     let name = call.info.subresource.clone();
     let Some(found) = endpoint.row.subresource(&name) else {
-        return Ok(crate::http::respond::page_not_found());
+        if endpoint.row.is_custom() {
+            return Ok(crate::http::respond::page_not_found());
+        }
+        return Err(Status::no_such_path());
     };
     // What a proxy passes on may have any method, also one that is no verb.
     if name != "proxy" && !found.verbs.contains(&call.info.verb) {

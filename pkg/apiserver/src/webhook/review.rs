@@ -118,7 +118,7 @@ impl Answer {
     pub fn apply(&self, object: Value) -> Result<Value, Status> {
         match &self.patch {
             None => Ok(object),
-            Some(patch) => json_patch(&object, patch),
+            Some(patch) => json_patch(&object, patch).map_err(Status::internal),
         }
     }
 

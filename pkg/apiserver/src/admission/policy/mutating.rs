@@ -101,7 +101,7 @@ fn mutate(run: &Run<'_>, mutation: &Mutation, object: &Value) -> Result<Value, S
         }
         Mutation::Patch(expression) => {
             let patch = expression.as_ref().map_err(Clone::clone)?.evaluate(&run.bindings)?;
-            json_patch(object, &patch).map_err(|status| status.message().to_owned())
+            json_patch(object, &patch).map_err(|error| error.to_string())
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Label and field selectors.
 
+mod parse;
+
 use std::fmt;
 
 use serde_json::Value;
@@ -29,18 +31,7 @@ pub struct LabelSelector {
 impl LabelSelector {
     /// Parses the one-line form of query parameters.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut requirements = Vec::new();
-        for term in split_terms(text) {
-            let term = term.trim();
-            if term.is_empty() {
-                if text.trim().is_empty() {
-                    continue;
-                }
-                return Err(SelectorError(format!("unable to parse requirement: empty term in \"{text}\"")));
-            }
-            requirements.push(parse_term(term)?);
-        }
-        Ok(Self { requirements })
+        parse::requirements(text).map(|requirements| Self { requirements })
     }
 
     /// The LabelSelector object of the API; an empty one selects everything.
@@ -101,75 +92,6 @@ impl Requirement {
             Self::Greater(key, bound) => number(key).is_some_and(|v| v > *bound),
             Self::Less(key, bound) => number(key).is_some_and(|v| v < *bound),
         }
-    }
-}
-
-/// Splits at commas outside parentheses.
-fn split_terms(text: &str) -> Vec<&str> {
-    let (mut terms, mut depth, mut start) = (Vec::new(), 0_i32, 0);
-    for (index, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth == 0 => {
-                terms.push(&text[start..index]);
-                start = index + 1;
-            }
-            _ => {}
-        }
-    }
-    terms.push(&text[start..]);
-    terms
-}
-
-fn parse_term(term: &str) -> Result<Requirement, SelectorError> {
-    if let Some(key) = term.strip_prefix('!') {
-        return Ok(Requirement::NotExists(check_key(key.trim())?));
-    }
-    if let Some(open) = term.find('(') {
-        let head: Vec<&str> = term[..open].split_whitespace().collect();
-        let inner = term[open + 1..].strip_suffix(')').ok_or_else(|| bad(term))?;
-        let values: Vec<String> = inner.split(',').map(|v| v.trim().to_owned()).collect();
-        return match head[..] {
-            [key, "in"] => Ok(Requirement::In(check_key(key)?, checked(values)?)),
-            [key, "notin"] => Ok(Requirement::NotIn(check_key(key)?, checked(values)?)),
-            _ => Err(bad(term)),
-        };
-    }
-    if let Some((key, value)) = term.split_once("!=") {
-        return Ok(Requirement::NotIn(check_key(key.trim())?, checked(vec![value.trim().to_owned()])?));
-    }
-    if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        return Ok(Requirement::In(check_key(key.trim())?, checked(vec![value.trim().to_owned()])?));
-    }
-    for (sign, greater) in [('>', true), ('<', false)] {
-        if let Some((key, value)) = term.split_once(sign) {
-            let bound = value.trim().parse().map_err(|_| bad(term))?;
-            let key = check_key(key.trim())?;
-            return Ok(if greater { Requirement::Greater(key, bound) } else { Requirement::Less(key, bound) });
-        }
-    }
-    Ok(Requirement::Exists(check_key(term)?))
-}
-
-fn bad(term: &str) -> SelectorError {
-    SelectorError(format!("unable to parse requirement: \"{term}\""))
-}
-
-fn check_key(key: &str) -> Result<String, SelectorError> {
-    let valid = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
-    if valid {
-        Ok(key.to_owned())
-    } else {
-        Err(SelectorError(format!("unable to parse requirement: <nil>: invalid label key \"{key}\"")))
-    }
-}
-
-fn checked(values: Vec<String>) -> Result<Vec<String>, SelectorError> {
-    let fine = |v: &String| v.len() <= 63 && v.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    match values.iter().find(|v| !fine(v)) {
-        Some(value) => Err(SelectorError(format!("unable to parse requirement: invalid label value \"{value}\""))),
-        None => Ok(values),
     }
 }
 
