@@ -1,5 +1,7 @@
 //! `--eviction-hard`: how little may be left before pods are evicted.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 use kube1_api::quantity::Quantity;
@@ -55,6 +57,26 @@ impl FromStr for EvictionThresholds {
     }
 }
 
+impl EvictionThresholds {
+    /// Each signal with its threshold, as they are written in configurations.
+    pub fn by_signal(&self) -> BTreeMap<&'static str, String> {
+        let all =
+            [("memory.available", self.memory), ("nodefs.available", self.disk), ("nodefs.inodesFree", self.inodes)];
+        all.into_iter().map(|(signal, amount)| (signal, amount.to_string())).collect()
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1 << 20;
+        match self {
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Bytes(bytes) if bytes % MIB == 0 => write!(f, "{}Mi", bytes / MIB),
+            Self::Bytes(bytes) => write!(f, "{bytes}"),
+        }
+    }
+}
+
 impl Amount {
     fn parse(text: &str) -> Option<Self> {
         if let Some(percent) = text.strip_suffix('%') {
@@ -101,6 +123,8 @@ mod tests {
         assert!(set.disk_is_short((1 << 30) - 1, 1 << 40) && !set.disk_is_short(1 << 30, 1 << 40));
         assert!(set.memory_is_short(4, 100) && !set.memory_is_short(5, 100));
         assert_eq!(set.inodes, defaults.inodes);
+        let told: Vec<String> = set.by_signal().into_values().collect();
+        assert_eq!(told, ["5%", "1024Mi", "5%"]);
         for bad in ["nodefs.available", "nodefs.available<x", "cpu<1", "nodefs.available<101%", "nodefs.available<-1"] {
             assert!(bad.parse::<EvictionThresholds>().is_err(), "{bad}");
         }

@@ -23,8 +23,8 @@ const LOGS: Duration = Duration::from_secs(60);
 const ORPHANS: Duration = Duration::from_secs(120);
 const IMAGES: Duration = Duration::from_secs(300);
 /// Images are collected when the disk is fuller than this (percent), until it is this full.
-const IMAGES_HIGH: u64 = 85;
-const IMAGES_LOW: u64 = 80;
+pub(crate) const IMAGES_HIGH: u64 = 85;
+pub(crate) const IMAGES_LOW: u64 = 80;
 /// An image that nothing has used for this long may go.
 const IMAGE_AGE: Duration = Duration::from_secs(120);
 

@@ -22,7 +22,7 @@ use crate::pod::{self, PodExt};
 use keyring::Keyring;
 
 /// Pulls at one time; more only take bandwidth from each other.
-const PARALLEL_PULLS: usize = 4;
+pub(crate) const PARALLEL_PULLS: usize = 4;
 
 /// Makes images present.
 pub struct Images {

@@ -30,6 +30,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::housekeeping::{IMAGES_HIGH, IMAGES_LOW};
+use crate::image::PARALLEL_PULLS;
 use crate::node::Node;
 use auth::{Authenticator, Caller};
 
@@ -211,13 +213,13 @@ impl Server {
             "containerLogMaxFiles": 5,
             "resolvConf": config.resolv_conf,
             "serializeImagePulls": false,
-            "maxParallelImagePulls": 4,
+            "maxParallelImagePulls": PARALLEL_PULLS,
             "nodeStatusUpdateFrequency": "10s",
             "nodeStatusReportFrequency": "5m0s",
             "nodeLeaseDurationSeconds": 40,
-            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"},
-            "imageGCHighThresholdPercent": 85,
-            "imageGCLowThresholdPercent": 80,
+            "evictionHard": config.eviction.by_signal(),
+            "imageGCHighThresholdPercent": IMAGES_HIGH,
+            "imageGCLowThresholdPercent": IMAGES_LOW,
         }})
     }
 }
