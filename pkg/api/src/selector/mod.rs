@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::Value;
 
 /// One requirement on a label or field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Requirement {
     In(String, Vec<String>),
     NotIn(String, Vec<String>),
@@ -23,7 +23,7 @@ enum Requirement {
 pub struct SelectorError(String);
 
 /// Selects objects by their labels; all requirements must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
 }
@@ -124,7 +124,7 @@ impl Requirement {
 }
 
 /// Selects objects by the few fields that a resource offers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FieldSelector {
     /// Field, whether it must be equal, value.
     terms: Vec<(String, bool, String)>,

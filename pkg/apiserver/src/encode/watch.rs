@@ -1,12 +1,13 @@
 //! Watch events.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use kube1_api::codec::protobuf::watch_frame;
 use kube1_api::status::Status;
 use serde_json::{Value, json};
 
 use super::Encoder;
 use crate::negotiate::Format;
-use crate::storage::{Encoding, WatchEvent};
+use crate::storage::{Encoding, Round, WatchEvent};
 
 impl Encoder {
     /// The media type of a stream of events.
@@ -19,17 +20,44 @@ impl Encoder {
 
     /// The frame of an event. `first` is cleared once a Table has told its columns.
     pub fn event(&self, event: &WatchEvent, first: &mut bool) -> Result<Bytes, Status> {
-        let kind = event.kind.as_str();
         if self.is_verbatim() {
-            return Ok(event.encoded(Encoding::Json, || verbatim(kind, event.object.json())));
+            return Ok(self.shared_frame(Encoding::Json, event));
         }
         if self.is_transcoded() {
-            let object = |stored| super::render::protobuf_of_stored(&self.row, stored);
-            let frame = |object: Vec<u8>| kube1_api::codec::protobuf::watch_frame(kind, &object).into();
-            let encode = || object(event.object.json()).map_or_else(|_| Bytes::new(), frame);
-            return Ok(event.encoded(Encoding::Protobuf, encode));
+            return Ok(self.shared_frame(Encoding::Protobuf, event));
         }
-        self.event_of(kind, self.shown(event.object.json())?, first)
+        self.event_of(event.kind.as_str(), self.shown(event.object.json())?, first)
+    }
+
+    /// The frames of events that watchers are told together, if they are the same for all; else each must be asked for.
+    pub fn round(&self, round: &Round) -> Option<Bytes> {
+        let encoding = match (self.is_verbatim(), self.is_transcoded()) {
+            (true, _) => Encoding::Json,
+            (_, true) => Encoding::Protobuf,
+            _ => return None,
+        };
+        Some(round.encoded(encoding, |events| {
+            match events {
+                [event] => self.shared_frame(encoding, event),
+                // They are wanted one by one by hardly anyone else.
+                _ => events
+                    .iter()
+                    .fold(BytesMut::new(), |mut all, event| {
+                        all.extend_from_slice(&self.shared_frame(encoding, event));
+                        all
+                    })
+                    .freeze(),
+            }
+        }))
+    }
+
+    fn shared_frame(&self, encoding: Encoding, event: &WatchEvent) -> Bytes {
+        let (kind, stored) = (event.kind.as_str(), event.object.json());
+        event.encoded(encoding, || match encoding {
+            Encoding::Json => verbatim(kind, stored),
+            Encoding::Protobuf => super::render::protobuf_of_stored(&self.row, stored)
+                .map_or_else(|_| Bytes::new(), |object| watch_frame(kind, &object).into()),
+        })
     }
 
     /// As [`Encoder::event`], for an object of the row's own version.

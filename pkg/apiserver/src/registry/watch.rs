@@ -1,6 +1,7 @@
 //! Watching collections.
 
 use bytes::{Bytes, BytesMut};
+use futures::future::poll_fn;
 use futures::{FutureExt, StreamExt};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -16,10 +17,10 @@ use crate::http::respond::{self, JSON, Reply};
 use crate::http::websocket::Wish;
 use crate::negotiate::Answer;
 use crate::options::ListOptions;
-use crate::storage::{WatchEvent, WatchKind, WatchStream};
+use crate::storage::{Round, Told, WatchEvent, WatchKind, WatchStream};
 
-/// Frames that are ready together are sent together up to about this many bytes.
-const BATCH: usize = 64 * 1024;
+/// Frames shorter than this are sent together with what else is ready.
+const BATCH: usize = 8 * 1024;
 
 impl Endpoint {
     /// GET of a collection with `watch=true`.
@@ -41,7 +42,8 @@ impl Endpoint {
         reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(encoder.stream_media_type()));
         *reply.body_mut() = match self.begin_watch(&mut options).await {
             Ok((events, selection)) => {
-                let shutdown = self.server.shutdown.clone();
+                // A token of its own, as all those who poll the same one wait for each other.
+                let shutdown = self.server.shutdown.child_token();
                 let state = State { events, encoder, endpoint: self.clone(), selection, first: true, over: false };
                 ResponseBody::stream(frames(state).take_until(shutdown.cancelled_owned()))
             }
@@ -73,36 +75,66 @@ struct State {
 /// The events as bytes; an event that cannot be encoded ends the stream with an ERROR event.
 fn frames(state: State) -> impl futures::Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     futures::stream::unfold(state, |mut state| async move {
-        if state.over {
-            return None;
-        }
-        let frame = loop {
-            let event = state.events.next().await?;
-            if let Some(frame) = state.frame(&event).await {
+        let mut frame = loop {
+            let told = state.told().await?;
+            if let Some(frame) = state.shown(&told).await {
                 break frame;
             }
         };
+        if frame.len() >= BATCH {
+            return Some((Ok(frame), state));
+        }
         // What else is ready goes along, so that a burst of changes does not take a packet each.
         let mut batch = BytesMut::new();
-        while !state.over && frame.len() + batch.len() < BATCH {
-            match state.events.next().now_or_never() {
-                Some(Some(event)) => {
-                    let Some(more) = state.frame(&event).await else { continue };
-                    if batch.is_empty() {
-                        batch.extend_from_slice(&frame);
-                    }
-                    batch.extend_from_slice(&more);
-                }
-                Some(None) => state.over = true,
-                None => break,
+        while frame.len().max(batch.len()) < BATCH
+            && let Some(told) = state.told().now_or_never()
+        {
+            let Some(told) = told else {
+                state.over = true;
+                break;
+            };
+            let Some(more) = state.shown(&told).await else { continue };
+            if batch.is_empty() {
+                batch.extend_from_slice(&frame);
             }
+            batch.extend_from_slice(&more);
         }
-        let bytes = if batch.is_empty() { frame } else { batch.freeze() };
-        Some((Ok(bytes), state))
+        if !batch.is_empty() {
+            frame = batch.freeze();
+        }
+        Some((Ok(frame), state))
     })
 }
 
 impl State {
+    /// What comes next; `None` at the end.
+    async fn told(&mut self) -> Option<Told> {
+        if self.over { None } else { poll_fn(|cx| self.events.poll_told(cx)).await }
+    }
+
+    /// `None` when it does not concern the watcher.
+    async fn shown(&mut self, told: &Told) -> Option<Bytes> {
+        match told {
+            Told::Event(event) => self.frame(event).await,
+            Told::Round(round) => match self.encoder.round(round) {
+                Some(bytes) => Some(bytes),
+                None => self.frames(round).await,
+            },
+        }
+    }
+
+    async fn frames(&mut self, round: &Round) -> Option<Bytes> {
+        let mut all = BytesMut::new();
+        for event in round.events() {
+            let Some(frame) = self.frame(event).await else { continue };
+            all.extend_from_slice(&frame);
+            if self.over {
+                break;
+            }
+        }
+        (!all.is_empty()).then(|| all.freeze())
+    }
+
     /// `None` for an event that does not concern the watcher.
     async fn frame(&mut self, event: &WatchEvent) -> Option<Bytes> {
         let frame = if self.endpoint.row.conversion.is_some() && event.kind != WatchKind::Bookmark {

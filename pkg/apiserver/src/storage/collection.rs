@@ -16,6 +16,7 @@ use super::expiry::Expiry;
 use super::hub::{Clock, Write, origin};
 use super::map::{Key, ObjectMap};
 use super::object::{Draft, Layout, Object};
+use super::pacer::Pacer;
 use super::watchers::Watchers;
 
 /// So many changes are kept however old they are ...
@@ -129,6 +130,7 @@ pub struct Collection {
     sealing: Option<Sealing>,
     store: Arc<dyn Store>,
     pub(super) clock: Arc<Clock>,
+    pacer: Arc<Pacer>,
     pub(super) state: RwLock<State>,
 }
 
@@ -138,6 +140,7 @@ impl Collection {
         identity: Identity,
         store: Arc<dyn Store>,
         clock: Arc<Clock>,
+        pacer: Arc<Pacer>,
         sealing: Option<Sealing>,
     ) -> Self {
         let selectable: Vec<&str> = identity.selectable.iter().map(String::as_str).collect();
@@ -155,6 +158,7 @@ impl Collection {
             sealing,
             store,
             clock,
+            pacer,
             state: RwLock::new(State { floor, expiry, ..State::default() }),
         }
     }
@@ -303,7 +307,7 @@ impl Collection {
         }
         let change = Arc::new(Change { object: object.clone(), previous, deleted, at: Instant::now() });
         state.revision = revision;
-        state.watchers.send(&change, self.indexed);
+        state.watchers.send(&change, self.indexed, &self.pacer);
         state.past_bytes += change.size();
         state.changes.push_back(change);
         state.trim();

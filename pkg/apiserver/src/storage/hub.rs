@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use super::collection::{Collection, Identity, Sealing};
 use super::encryption::Encryption;
 use super::object::{Draft, Object};
+use super::pacer::Pacer;
 use super::{OpenError, ROOT};
 
 /// A reader of the future waits this long.
@@ -24,6 +25,7 @@ pub(super) struct Hub {
     /// By group and plural.
     collections: RwLock<HashMap<String, HashMap<String, Arc<Collection>>>>,
     clock: Arc<Clock>,
+    pub pacer: Arc<Pacer>,
 }
 
 /// The revisions that readers see.
@@ -81,7 +83,7 @@ fn full_name(group: &str, plural: &str) -> String {
 
 impl Hub {
     pub fn new(store: Arc<dyn Store>, encryption: Arc<Encryption>) -> Self {
-        Self { store, encryption, collections: RwLock::default(), clock: Arc::new(Clock::new()) }
+        Self { store, encryption, collections: RwLock::default(), clock: Arc::new(Clock::new()), pacer: Arc::default() }
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -105,7 +107,14 @@ impl Hub {
         let mut collections = self.collections.write();
         let made = || {
             let prefix = format!("{ROOT}{}/{plural}/", if group.is_empty() { "core" } else { group });
-            Arc::new(Collection::new(prefix, identity(), self.store.clone(), self.clock.clone(), sealing))
+            Arc::new(Collection::new(
+                prefix,
+                identity(),
+                self.store.clone(),
+                self.clock.clone(),
+                self.pacer.clone(),
+                sealing,
+            ))
         };
         collections.entry_ref(group).or_default().entry_ref(plural).or_insert_with(made).clone()
     }

@@ -6,12 +6,14 @@ mod collection;
 mod encryption;
 mod error;
 mod expiry;
+mod feed;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod hub;
 mod list;
 mod map;
 mod object;
+mod pacer;
 mod scan;
 mod token;
 mod watch;
@@ -31,9 +33,10 @@ pub use cipher::{KeyError, SecretKey};
 pub use collection::Collection;
 pub use encryption::{Encryption, EncryptionError};
 pub use error::StorageError;
+pub use feed::Round;
 pub use list::{ListPage, ListScan};
 pub use object::Object;
-pub use watch::{Encoding, WatchEvent, WatchKind, WatchStream};
+pub use watch::{Encoding, Told, WatchEvent, WatchKind, WatchStream};
 
 use hub::{Hub, Publisher};
 
@@ -99,8 +102,12 @@ impl Storage {
         self.hub.store()
     }
 
-    /// Housekeeping: removes expired objects and forgets old history. Runs until cancelled.
+    /// Tells crowds of watchers, removes expired objects and forgets old history. Runs until cancelled.
     pub async fn run(&self, cancel: CancellationToken) {
+        tokio::join!(self.hub.pacer.run(&cancel), self.keep_house(&cancel));
+    }
+
+    async fn keep_house(&self, cancel: &CancellationToken) {
         let mut tick = tokio::time::interval(HOUSEKEEPING);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut compacted_at = tokio::time::Instant::now();

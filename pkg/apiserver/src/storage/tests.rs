@@ -252,6 +252,35 @@ async fn watchers_share_encodings_and_slow_ones_are_ended() {
     assert_eq!(count, 4096);
 }
 
+#[tokio::test]
+async fn a_crowd_sees_every_change_in_order() {
+    const CHANGES: u64 = 3000;
+    let f = fixture("crowd").await;
+    let cancel = CancellationToken::new();
+    let (storage, stop) = (f.storage.clone(), cancel.clone());
+    let running = tokio::spawn(async move { storage.run(stop).await });
+    let before = f.pods.create(pod("x", "a", "")).await.unwrap().revision();
+    let options = ListOptions { resource_version: Some(before), ..selecting("app=a", "") };
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let stream = f.pods.watch(None, &options).await.unwrap();
+        let revisions = stream.map(|event| event.object.revision()).take(CHANGES as usize);
+        readers.spawn(revisions.collect::<Vec<u64>>());
+    }
+    let draft = Draft::new(&f.pods.layout, pod("x", "a", "")).unwrap();
+    let all: Vec<u64> = (before + 1..=before + CHANGES).collect();
+    for revision in &all {
+        f.pods.apply(b"/registry/core/pods/x/a", Some(&draft), *revision).unwrap();
+        if revision % 50 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let told = readers.join_all().await;
+    assert!(told.iter().all(|revisions| *revisions == all));
+    cancel.cancel();
+    running.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn bookmarks_come_and_the_watch_ends_in_time() {
     let f = fixture("bookmarks").await;

@@ -1,4 +1,4 @@
-//! Watches: each has its own bounded queue, filled at commit; one that falls behind is ended.
+//! Watches: each reads the feed of what it selects, filled at commit; one that falls behind is ended.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -12,17 +12,15 @@ use futures::Stream;
 use kube1_api::status::Status;
 use rand::Rng;
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use super::collection::Collection;
+use super::feed::{Next, Reader, Round};
 use super::map::{Key, ObjectMap};
 use super::object::Object;
-use super::watchers::{Crowd, Seen, Selection, Target, Watcher};
+use super::watchers::{Seen, Selection, Target};
 use crate::options::ListOptions;
 
-/// Changes that may wait in one watch.
-const QUEUE: usize = 4096;
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// The last bookmark comes this long before the end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -57,10 +55,8 @@ pub enum Encoding {
     Protobuf,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
-    /// When the change happened.
-    at: std::time::Instant,
     json: OnceLock<Bytes>,
     protobuf: OnceLock<Bytes>,
 }
@@ -80,9 +76,8 @@ impl WatchEvent {
     }
 
     /// An event that several watchers get.
-    pub(super) fn shared(kind: WatchKind, object: Arc<Object>, at: std::time::Instant) -> Self {
-        let shared = Shared { at, json: OnceLock::new(), protobuf: OnceLock::new() };
-        Self { kind, object, shared: Some(Arc::new(shared)) }
+    pub(super) fn shared(kind: WatchKind, object: Arc<Object>) -> Self {
+        Self { kind, object, shared: Some(Arc::default()) }
     }
 
     /// The event in the storage version's wire form, encoded by the first watcher that asks and shared with the
@@ -112,46 +107,58 @@ impl Collection {
         if let (Some(revision), true) = (asked, initial) {
             self.clock.wait_for(revision).await?;
         }
-        let (queue, receiver) = mpsc::channel(QUEUE);
-        let selection = Selection {
+        let selection = Arc::new(Selection {
             namespace: namespace.map(str::to_owned),
             labels: options.labels.clone(),
             fields: options.fields.clone(),
-        };
-        let watcher = Watcher { id: 0, selection: Arc::new(selection), queue };
-        let mut stream = WatchStream::new(self.clone(), receiver, options);
-        stream.target = match (options.fields.exact("metadata.name"), self.indexed) {
+        });
+        let target = match (options.fields.exact("metadata.name"), self.indexed) {
             (Some(name), _) => Target::Name(name.to_owned()),
             (None, Some(field)) => options.fields.exact(field).map_or(Target::All, |v| Target::Indexed(v.to_owned())),
             (None, None) => Target::All,
         };
         let published = self.clock.published();
         let mut state = self.state.write();
-        stream.told = published.max(state.revision);
-        let mut objects = ObjectMap::default();
+        let told = published.max(state.revision);
+        let (mut objects, mut backlog, mut after) = (ObjectMap::default(), VecDeque::new(), 0);
         if initial {
-            objects = match (&stream.target, namespace) {
+            objects = match (&target, namespace) {
                 (Target::Name(name), Some(namespace)) => {
                     state.objects.get(Key { namespace, name }).cloned().into_iter().collect()
                 }
                 (Target::Indexed(value), _) if !value.is_empty() => state.index.get(value).cloned().unwrap_or_default(),
                 _ => state.objects.clone(),
             };
-            stream.initial_end = options.bookmarks;
-        } else if let Some(after) = asked {
-            if after < state.floor {
-                let text = format!("too old resource version: {after} ({})", state.floor);
+        } else if let Some(asked) = asked {
+            if asked < state.floor {
+                let text = format!("too old resource version: {asked} ({})", state.floor);
                 return Err(Status::expired(text));
             }
-            stream.backlog = state.since(after).filter_map(|change| Seen::new(change).by(&watcher.selection)).collect();
-            stream.after = after;
+            backlog = state.since(asked).filter_map(|change| Seen::new(change).by(&selection)).collect();
+            after = asked;
         }
-        (stream.id, stream.pace.crowd) = state.watchers.add(stream.target.clone(), watcher);
+        let reader = state.watchers.add(target.clone(), selection.clone());
         drop(state);
         let selected =
             objects.range(namespace, Bound::Unbounded).filter(|o| o.matches(&options.labels, &options.fields));
-        stream.initial = selected.cloned().collect::<Vec<_>>().into_iter();
-        Ok(stream)
+        let seconds = options.timeout_seconds.filter(|s| *s > 0);
+        let seconds = seconds.unwrap_or_else(|| rand::rng().random_range(LIFETIME..2 * LIFETIME));
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        Ok(WatchStream {
+            initial: selected.cloned().collect::<Vec<_>>().into_iter(),
+            initial_end: initial && options.bookmarks,
+            backlog,
+            reader: Some(reader),
+            after,
+            told,
+            bookmarks: options.bookmarks,
+            bookmark_due: false,
+            alarm: Box::pin(tokio::time::sleep_until(next_alarm(Instant::now(), deadline))),
+            deadline,
+            collection: self.clone(),
+            target,
+            selection,
+        })
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool) -> WatchEvent {
@@ -165,48 +172,35 @@ impl Collection {
     }
 }
 
+/// What a watcher is told at a time.
+#[derive(Clone, Debug)]
+pub enum Told {
+    Event(WatchEvent),
+    /// Events that all who watch the same are told together.
+    Round(Arc<Round>),
+}
+
 /// The events of a watch. Ends at its timeout, and when its reader is too slow.
 pub struct WatchStream {
     collection: Arc<Collection>,
     target: Target,
-    id: u64,
+    selection: Arc<Selection>,
     initial: std::vec::IntoIter<Arc<Object>>,
     initial_end: bool,
     backlog: VecDeque<WatchEvent>,
-    queue: mpsc::Receiver<WatchEvent>,
+    /// Until the end.
+    reader: Option<Reader>,
     /// Changes up to here are not wanted.
     after: u64,
     /// Everything up to here was told, once initial events and backlog are.
     told: u64,
     bookmarks: bool,
-    pace: Pace,
+    bookmark_due: bool,
     alarm: Pin<Box<Sleep>>,
     deadline: Instant,
 }
 
 impl WatchStream {
-    fn new(collection: Arc<Collection>, queue: mpsc::Receiver<WatchEvent>, options: &ListOptions) -> Self {
-        let seconds = options.timeout_seconds.filter(|s| *s > 0);
-        let seconds = seconds.unwrap_or_else(|| rand::rng().random_range(LIFETIME..2 * LIFETIME));
-        let deadline = Instant::now() + Duration::from_secs(seconds);
-        let first = next_alarm(Instant::now(), deadline);
-        Self {
-            collection,
-            target: Target::All,
-            id: 0,
-            initial: Vec::new().into_iter(),
-            initial_end: false,
-            backlog: VecDeque::new(),
-            queue,
-            after: 0,
-            told: 0,
-            bookmarks: options.bookmarks,
-            pace: Pace::default(),
-            alarm: Box::pin(tokio::time::sleep_until(first)),
-            deadline,
-        }
-    }
-
     /// What can be told without waiting.
     fn ready(&mut self) -> Option<WatchEvent> {
         if let Some(object) = self.initial.next() {
@@ -217,55 +211,49 @@ impl WatchStream {
         }
         self.backlog.pop_front()
     }
-}
 
-/// Gathers what comes in quick succession to a watcher of a crowd: it is told at once after a quiet time, and of all
-/// that came meanwhile after a pause.
-#[derive(Default)]
-struct Pace {
-    crowd: Arc<Crowd>,
-    /// Changes are being told, until none is left.
-    flowing: bool,
-    /// So many were told since it began.
-    told: u32,
-    /// When telling them began the last time.
-    began: Option<Instant>,
-    /// The end of the pause before telling what is there now.
-    resumes: Option<Instant>,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Pace {
-    /// Whether the changes that are there shall wait; the task is woken when they need not any more.
-    fn hold(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.flowing {
-            return false;
+    /// The next event or events; `None` at the end.
+    pub fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Option<Told>> {
+        if let Some(event) = self.ready() {
+            return Poll::Ready(Some(Told::Event(event)));
         }
-        if self.resumes.is_none() {
-            let end = self.began.zip(self.crowd.pause(self.told)).map(|(began, pause)| began + pause);
-            let Some(end) = end.filter(|end| *end > Instant::now()) else { return false };
-            self.resumes = Some(end);
-            match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(end),
-                None => self.sleep = Some(Box::pin(tokio::time::sleep_until(end))),
+        let Some(reader) = &self.reader else { return Poll::Ready(None) };
+        loop {
+            // Read before nothing is found: then all changes up to it were told.
+            let published = self.collection.clock.published();
+            let complete = match reader.read(cx) {
+                Next::Round(round) if round.events()[0].object.revision() > self.after => {
+                    return Poll::Ready(Some(Told::Round(round)));
+                }
+                Next::Round(round) => {
+                    let wanted = round.events().iter().filter(|event| event.object.revision() > self.after);
+                    self.backlog.extend(wanted.cloned());
+                    match self.backlog.pop_front() {
+                        Some(event) => return Poll::Ready(Some(Told::Event(event))),
+                        None => continue,
+                    }
+                }
+                Next::Ended => return Poll::Ready(None),
+                Next::Wait { complete } => complete,
+            };
+            if complete {
+                self.told = self.told.max(published).max(self.after);
+                if std::mem::take(&mut self.bookmark_due) {
+                    return Poll::Ready(Some(Told::Event(self.collection.bookmark(self.told, false))));
+                }
             }
+            if self.alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if now >= self.deadline {
+                return Poll::Ready(None);
+            }
+            self.alarm.as_mut().reset(next_alarm(now, self.deadline));
+            self.bookmark_due = self.bookmarks;
+            // What is being gathered comes before the bookmark.
+            reader.hurry();
         }
-        self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_pending())
-    }
-
-    fn tell(&mut self, event: &WatchEvent) {
-        if std::mem::replace(&mut self.flowing, true) {
-            self.told = self.told.saturating_add(1);
-            return;
-        }
-        self.told = 1;
-        let now = Instant::now();
-        if let Some(shared) = &event.shared {
-            let ready = self.resumes.unwrap_or(shared.at.into()).max(shared.at.into());
-            self.crowd.told_after(now.saturating_duration_since(ready));
-        }
-        self.began = Some(now);
-        self.resumes = None;
     }
 }
 
@@ -280,83 +268,21 @@ impl Stream for WatchStream {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
         let this = self.get_mut();
-        if let Some(event) = this.ready() {
-            return Poll::Ready(Some(event));
-        }
-        loop {
-            if !this.queue.is_empty() && this.pace.hold(cx) {
-                return Poll::Pending;
+        match std::task::ready!(this.poll_told(cx)) {
+            Some(Told::Event(event)) => Poll::Ready(Some(event)),
+            // Nothing else is ready before a round: it takes the place of the backlog.
+            Some(Told::Round(round)) => {
+                this.backlog.extend(round.events().iter().cloned());
+                Poll::Ready(this.backlog.pop_front())
             }
-            // Read before the queue is found empty: then all changes up to it were told.
-            let published = this.collection.clock.published();
-            match this.queue.poll_recv(cx) {
-                Poll::Ready(Some(event)) if event.object.revision() <= this.after => continue,
-                Poll::Ready(event) => {
-                    event.iter().for_each(|event| this.pace.tell(event));
-                    return Poll::Ready(event);
-                }
-                Poll::Pending => this.pace.flowing = false,
-            }
-            if this.queue.is_empty() {
-                this.told = this.told.max(published).max(this.after);
-            }
-            if this.alarm.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let now = Instant::now();
-            if now >= this.deadline {
-                return Poll::Ready(None);
-            }
-            this.alarm.as_mut().reset(next_alarm(now, this.deadline));
-            if this.bookmarks && this.queue.is_empty() {
-                return Poll::Ready(Some(this.collection.bookmark(this.told, false)));
-            }
+            None => Poll::Ready(None),
         }
     }
 }
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
-        self.collection.state.write().watchers.remove(&self.target, self.id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event() -> WatchEvent {
-        let layout = Arc::new(crate::storage::object::Layout::new("v1", "Pod", &[]));
-        let object = Arc::new(Object::free(&layout, Bytes::new(), 1));
-        WatchEvent::shared(WatchKind::Added, object, Instant::now().into())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_watcher_of_a_slow_crowd_is_told_of_several_changes_at_once() {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut pace = Pace { crowd: Crowd::of(1000), ..Pace::default() };
-        let slow = event();
-        tokio::time::advance(Duration::from_millis(20)).await;
-        assert!(!pace.hold(&mut cx), "the first one is told at once");
-        pace.tell(&slow);
-        pace.flowing = false;
-        assert!(!pace.hold(&mut cx), "and so is one that comes alone after it");
-        pace.tell(&slow);
-        assert!(!pace.hold(&mut cx), "and what is there with it");
-        pace.tell(&slow);
-        pace.flowing = false;
-        assert!(pace.hold(&mut cx), "after two at once the next one waits");
-        tokio::time::advance(Duration::from_millis(39)).await;
-        assert!(pace.hold(&mut cx));
-        tokio::time::advance(Duration::from_millis(2)).await;
-        assert!(!pace.hold(&mut cx), "for twice the time that telling took");
-        pace.tell(&event());
-        pace.tell(&event());
-        pace.flowing = false;
-        tokio::time::advance(Duration::from_millis(201)).await;
-        assert!(!pace.hold(&mut cx), "after a quiet time nothing waits");
-        let few = Pace { crowd: Crowd::of(3), began: Some(Instant::now()), ..Pace::default() };
-        few.crowd.told_after(Duration::from_secs(1));
-        assert_eq!(few.crowd.pause(9), None, "few watchers are never paused");
+        self.reader = None;
+        self.collection.state.write().watchers.remove(&self.target, &self.selection);
     }
 }

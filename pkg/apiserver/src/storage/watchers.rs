@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use kube1_api::selector::{FieldSelector, LabelSelector};
-use tokio::sync::mpsc;
 
 use super::collection::Change;
+use super::feed::{Feed, Reader};
 use super::object::Object;
+use super::pacer::Pacer;
 use super::watch::{WatchEvent, WatchKind};
 
 /// Which changes can concern a watcher.
@@ -20,18 +19,12 @@ pub(super) enum Target {
     Indexed(String),
 }
 
-/// What a watcher wants to see. Watchers of a crowd mostly want the same.
-#[derive(Clone, Debug, PartialEq)]
+/// What a watcher wants to see. Many watchers mostly want the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Selection {
     pub namespace: Option<String>,
     pub labels: LabelSelector,
     pub fields: FieldSelector,
-}
-
-pub(super) struct Watcher {
-    pub id: u64,
-    pub selection: Arc<Selection>,
-    pub queue: mpsc::Sender<WatchEvent>,
 }
 
 impl Selection {
@@ -40,83 +33,20 @@ impl Selection {
     }
 }
 
-/// Those who watch the same target, and how long telling them takes.
-#[derive(Debug, Default)]
-pub(super) struct Crowd {
-    size: AtomicUsize,
-    /// The longest time from a change to one of them that was seen lately, in microseconds.
-    lag: AtomicU64,
-}
-
-impl Crowd {
-    /// Watchers who are told within this time of each other need not be spared.
-    const SHORT: Duration = Duration::from_millis(2);
-    /// No change waits longer than this to be told together with others, nor longer than this for each watcher.
-    const LONG: Duration = Duration::from_millis(200);
-    const LONG_EACH: Duration = Duration::from_micros(200);
-    /// At most so many times as long as telling all takes is waited.
-    const PARTS: u32 = 4;
-
-    #[cfg(test)]
-    pub fn of(size: usize) -> Arc<Self> {
-        Arc::new(Self { size: size.into(), lag: 0.into() })
-    }
-
-    /// A change was told so long after it could have been.
-    pub fn told_after(&self, lag: Duration) {
-        let lag = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
-        if lag > self.lag.load(Ordering::Relaxed) {
-            self.lag.store(lag, Ordering::Relaxed);
-        }
-    }
-
-    /// How long a watcher that was just told of so many changes at once should go untold of further ones, so that telling
-    /// all takes only a part of the time. Changes that come one by one are never held back.
-    pub fn pause(&self, told: u32) -> Option<Duration> {
-        let parts = if told < 2 { 0 } else { told.min(Self::PARTS) };
-        let size = u32::try_from(self.size.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let most = Self::LONG_EACH.saturating_mul(size).min(Self::LONG);
-        let pause = Duration::from_micros(self.lag.load(Ordering::Relaxed)).saturating_mul(parts).min(most);
-        (pause >= Self::SHORT).then_some(pause)
-    }
-
-    /// A further change is told: the times of older ones count less.
-    fn next(&self) {
-        let lag = self.lag.load(Ordering::Relaxed);
-        self.lag.store(lag - lag.div_ceil(8), Ordering::Relaxed);
-    }
-}
-
-#[derive(Default)]
-struct Group {
-    watchers: Vec<Watcher>,
-    crowd: Arc<Crowd>,
-}
-
-impl Group {
-    fn retain(&mut self, keep: impl FnMut(&Watcher) -> bool) {
-        self.watchers.retain(keep);
-        self.crowd.size.store(self.watchers.len(), Ordering::Relaxed);
-    }
-}
-
-/// So many of the latest watchers are looked at for one that wants to see the same.
-const ALIKE: usize = 16;
-
-/// The watchers of a collection.
+/// The watchers of a collection. Those who want to see the same share a feed.
 #[derive(Default)]
 pub(super) struct Watchers {
-    by_target: HashMap<Target, Group>,
-    last_id: u64,
+    by_target: HashMap<Target, HashMap<Arc<Selection>, Arc<Feed>>>,
+    count: usize,
 }
 
 impl Watchers {
     pub fn len(&self) -> usize {
-        self.by_target.values().map(|group| group.watchers.len()).sum()
+        self.count
     }
 
-    /// Queues a change for everyone it concerns, and drops those whose queue is full.
-    pub fn send(&mut self, change: &Change, indexed: Option<&str>) {
+    /// Hands a change to everyone it concerns.
+    pub fn send(&self, change: &Change, indexed: Option<&str>, pacer: &Pacer) {
         if self.by_target.is_empty() {
             return;
         }
@@ -132,54 +62,33 @@ impl Watchers {
             }
         }
         let mut seen = Seen::new(change);
-        for target in targets {
-            let Some(group) = self.by_target.get_mut(&target) else { continue };
-            group.crowd.next();
-            // What the last ones wanted and are told.
-            let mut told: smallvec::SmallVec<[(Arc<Selection>, Option<WatchEvent>); 4]> = smallvec::SmallVec::new();
-            group.retain(|watcher| {
-                let known = told.iter().find(|(selection, _)| Arc::ptr_eq(selection, &watcher.selection));
-                let event = match known {
-                    Some((_, event)) => event.clone(),
-                    None => {
-                        told.truncate(3);
-                        let event = seen.by(&watcher.selection);
-                        told.insert(0, (watcher.selection.clone(), event.clone()));
-                        event
-                    }
-                };
-                event.is_none_or(|event| watcher.queue.try_send(event).is_ok())
-            });
-            if group.watchers.is_empty() {
-                self.by_target.remove(&target);
+        for (selection, feed) in targets.iter().filter_map(|target| self.by_target.get(target)).flatten() {
+            if let Some(event) = seen.by(selection) {
+                feed.push(event, pacer);
             }
         }
     }
 
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.by_target.is_empty()
+        self.by_target.is_empty() && self.count == 0
     }
 
-    /// Gives the watcher's id and the crowd that it is one of.
-    pub fn add(&mut self, target: Target, mut watcher: Watcher) -> (u64, Arc<Crowd>) {
-        self.last_id += 1;
-        watcher.id = self.last_id;
-        let group = self.by_target.entry(target).or_default();
-        if let Some(other) = group.watchers.iter().rev().take(ALIKE).find(|w| w.selection == watcher.selection) {
-            watcher.selection = other.selection.clone();
+    /// A reader of the changes from now on.
+    pub fn add(&mut self, target: Target, selection: Arc<Selection>) -> Reader {
+        self.count += 1;
+        self.by_target.entry(target).or_default().entry(selection).or_default().join()
+    }
+
+    /// Forgets a reader that is gone.
+    pub fn remove(&mut self, target: &Target, selection: &Selection) {
+        self.count -= 1;
+        let Some(feeds) = self.by_target.get_mut(target) else { return };
+        if feeds.get(selection).is_some_and(|feed| feed.is_empty()) {
+            feeds.remove(selection);
         }
-        group.watchers.push(watcher);
-        group.crowd.size.store(group.watchers.len(), Ordering::Relaxed);
-        (self.last_id, group.crowd.clone())
-    }
-
-    pub fn remove(&mut self, target: &Target, id: u64) {
-        if let Some(group) = self.by_target.get_mut(target) {
-            group.retain(|w| w.id != id);
-            if group.watchers.is_empty() {
-                self.by_target.remove(target);
-            }
+        if feeds.is_empty() {
+            self.by_target.remove(target);
         }
     }
 }
@@ -214,7 +123,7 @@ impl<'a> Seen<'a> {
                 (Some(previous), WatchKind::Deleted) if !change.deleted => Arc::new(previous.at(change.revision())),
                 _ => change.object.clone(),
             };
-            WatchEvent::shared(kind, object, change.at)
+            WatchEvent::shared(kind, object)
         });
         Some(event.clone())
     }
