@@ -34,6 +34,8 @@ pub struct Type {
     /// Positions of the fields in the order of their names.
     #[serde(skip)]
     by_name: Vec<u16>,
+    #[serde(skip)]
+    index: u16,
 }
 
 /// A field of a struct.
@@ -130,7 +132,8 @@ impl Types {
         let mut list: Vec<Type> =
             serde_json::from_str(include_str!("data/types.json")).expect("the generated table is valid");
         let by_name: HashMap<_, _> = list.iter().enumerate().map(|(i, t)| (t.name, i as u16)).collect();
-        for ty in &mut list {
+        for (index, ty) in list.iter_mut().enumerate() {
+            ty.index = index as u16;
             for field in &mut ty.fields {
                 field.target = Target::of(field, &by_name);
             }
@@ -178,6 +181,11 @@ impl Type {
     pub fn field(&'static self, name: &str) -> Option<&'static Field> {
         let at = self.by_name.binary_search_by_key(&name, |i| self.fields[usize::from(*i)].name).ok()?;
         Some(&self.fields[usize::from(self.by_name[at])]).filter(|f| !f.inline)
+    }
+
+    /// Its position among [`all`].
+    pub fn index(&self) -> usize {
+        self.index.into()
     }
 
     pub fn encoding(&self) -> &'static str {

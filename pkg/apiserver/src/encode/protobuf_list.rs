@@ -73,7 +73,7 @@ impl State {
     }
 
     /// What all items take together.
-    async fn measure(&self) -> usize {
+    async fn measure(&mut self) -> usize {
         let (mut size, mut measured, mut scratch) = (0, 0, Vec::new());
         for item in self.items.as_slice() {
             let message = item.protobuf_size(|| {

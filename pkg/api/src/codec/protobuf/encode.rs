@@ -5,9 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use smallvec::SmallVec;
 
 use super::leaf;
+use super::plan::{self, Form, Leaf, Step, Steps};
 use super::tape::Json;
 use super::wire::{write_bytes, write_double, write_int, write_part};
-use crate::schema::{self, Field, Type};
+use crate::schema::{self, Type};
 
 const SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
@@ -16,68 +17,84 @@ pub(super) fn message(out: &mut Vec<u8>, ty: &'static Type, value: Json<'_, '_>)
     if !ty.encoding().is_empty() {
         return custom(out, ty, value);
     }
-    // Keys are looked up in what is at hand: objects have few members. Nothing is said of other values.
-    fields(out, ty, &value.members().collect::<Members<'_, '_>>());
-}
-
-type Members<'t, 'a> = SmallVec<[(Json<'t, 'a>, Json<'t, 'a>); 16]>;
-
-/// Fields of the message, and of the inline messages whose members are its own in JSON.
-fn fields(out: &mut Vec<u8>, ty: &'static Type, members: &Members<'_, '_>) {
-    for field in ty.fields.iter().filter(|f| f.via.is_empty()) {
-        if !field.inline {
-            // The names of fields need no escapes.
-            let named = |key: &str| key.len() == field.name.len() + 2 && &key[1..key.len() - 1] == field.name;
-            let value = members.iter().find(|(key, _)| named(key.text()));
-            self::field(out, field, value.map_or(Json::NULL, |(_, value)| *value));
-        } else if let Some(inner) = field.target() {
-            write_part(out, field.number, |out| fields(out, inner, members));
+    let plan = plan::of(ty);
+    // How far inside the value its members are; 0 for those that it does not have.
+    let mut found: SmallVec<[u32; 64]> = SmallVec::from_elem(0, plan.slots());
+    let mut after = 0;
+    // Nothing is said of other values than objects.
+    for (key, member) in value.members() {
+        // The names of fields need no escapes.
+        let name = &key.text()[1..key.text().len() - 1];
+        if !member.is_null()
+            && let Some(slot) = plan.slot(name, &mut after)
+        {
+            found[slot] = value.distance(member);
         }
     }
+    write_steps(out, &plan.steps, &found, value);
 }
 
-fn field(out: &mut Vec<u8>, field: &'static Field, value: Json<'_, '_>) {
-    if value.is_null() && (field.pointer || field.repeated || field.is_map() || field.proto == "bytes") {
-        return;
+fn write_steps(out: &mut Vec<u8>, steps: &Steps, found: &[u32], value: Json<'_, '_>) {
+    let mut written = 0;
+    for step in &steps.list {
+        if found[step.slots.clone()].iter().all(|distance| *distance == 0) {
+            continue;
+        }
+        out.extend_from_slice(&steps.empty[written..step.empty.start]);
+        written = step.empty.end;
+        write_step(out, step, found, value);
     }
-    if field.repeated {
+    out.extend_from_slice(&steps.empty[written..]);
+}
+
+fn write_step(out: &mut Vec<u8>, step: &Step, found: &[u32], value: Json<'_, '_>) {
+    if let Form::Inline(inner) = &step.form {
+        return write_part(out, step.number, |out| write_steps(out, inner, found, value));
+    }
+    let member = value.at(found[step.slots.start]);
+    match step.form {
         // A value of another shape cannot be said in this field.
-        if value.is_array() {
-            value.inside().for_each(|item| single(out, field, field.number, item));
-        }
-    } else if field.is_map() {
-        let mut entries: Vec<_> = value.members().map(|(k, v)| (k.as_str().unwrap_or_default(), v)).collect();
-        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        for (key, value) in entries {
-            write_part(out, field.number, |out| {
-                write_bytes(out, 1, key.as_bytes());
-                single(out, field, 2, value);
-            });
-        }
-    } else {
-        single(out, field, field.number, value);
+        Form::Repeated if member.is_array() => member.inside().for_each(|item| single(out, step, step.number, item)),
+        Form::Map => entries(out, step, member),
+        Form::One => single(out, step, step.number, member),
+        _ => {}
+    }
+}
+
+/// What is written for a step none of whose members is there.
+pub(super) fn empty_step(out: &mut Vec<u8>, step: &Step) {
+    match &step.form {
+        Form::Inline(inner) => write_part(out, step.number, |out| out.extend_from_slice(&inner.empty)),
+        _ => single(out, step, step.number, Json::NULL),
+    }
+}
+
+fn entries(out: &mut Vec<u8>, step: &Step, map: Json<'_, '_>) {
+    let mut entries: SmallVec<[_; 16]> = map.members().map(|(k, v)| (k.as_str().unwrap_or_default(), v)).collect();
+    if !entries.is_sorted_by(|(one, _), (other, _)| one <= other) {
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    }
+    for (key, value) in entries {
+        write_part(out, step.number, |out| {
+            write_bytes(out, 1, key.as_bytes());
+            single(out, step, 2, value);
+        });
     }
 }
 
 /// One element of the field, under the number given.
-fn single(out: &mut Vec<u8>, field: &'static Field, number: u32, value: Json<'_, '_>) {
-    match field.proto {
-        "string" => write_bytes(out, number, value.as_str().unwrap_or_default().as_bytes()),
-        "bool" => write_int(out, number, i64::from(value.as_bool().unwrap_or(false))),
-        "int32" | "int64" => write_int(out, number, value.as_i64().unwrap_or(0)),
-        "double" => write_double(out, number, value.as_f64().unwrap_or(0.0)),
-        "bytes" => {
-            write_bytes(
-                out,
-                number,
-                &STANDARD.decode(value.as_str().unwrap_or_default().as_bytes()).unwrap_or_default(),
-            );
+fn single(out: &mut Vec<u8>, step: &Step, number: u32, value: Json<'_, '_>) {
+    match step.leaf {
+        Leaf::Text => write_bytes(out, number, value.as_str().unwrap_or_default().as_bytes()),
+        Leaf::Bool => write_int(out, number, i64::from(value.as_bool().unwrap_or(false))),
+        Leaf::Int => write_int(out, number, value.as_i64().unwrap_or(0)),
+        Leaf::Double => write_double(out, number, value.as_f64().unwrap_or(0.0)),
+        Leaf::Bytes => {
+            let text = value.as_str().unwrap_or_default();
+            write_bytes(out, number, &STANDARD.decode(text.as_bytes()).unwrap_or_default());
         }
-        _ => {
-            if let Some(ty) = field.target() {
-                write_part(out, number, |out| message(out, ty, value));
-            }
-        }
+        Leaf::Message(ty) => write_part(out, number, |out| message(out, ty, value)),
+        Leaf::Unknown => {}
     }
 }
 

@@ -1,13 +1,38 @@
 //! Times and durations between their JSON text and their numbers.
 
+use std::ops::Range;
+
 use jiff::Timestamp;
 
 /// Seconds and nanoseconds of a JSON time.
 pub(super) fn time_parts(text: &str) -> Option<(i64, i32)> {
+    if let Some(seconds) = utc_seconds(text.as_bytes()) {
+        return Some((seconds, 0));
+    }
     let time: Timestamp = text.parse().ok()?;
     let nanos = time.as_nanosecond();
     let seconds = i64::try_from(nanos.div_euclid(1_000_000_000)).ok()?;
     Some((seconds, i32::try_from(nanos.rem_euclid(1_000_000_000)).ok()?))
+}
+
+/// The usual form, `2026-01-02T03:04:05Z`, from 1970 on.
+fn utc_seconds(text: &[u8]) -> Option<i64> {
+    let text: &[u8; 20] = text.try_into().ok()?;
+    let number = |at: Range<usize>| {
+        let digits = &text[at];
+        digits.iter().all(u8::is_ascii_digit).then(|| digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
+    };
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let marks = [text[4], text[7], text[10], text[13], text[16], text[19]] == *b"--T::Z";
+    // Days at the end of a month, and leap seconds, are left to those who know calendars.
+    if !(marks && year >= 1970 && (1..=12).contains(&month) && (1..=28).contains(&day)) {
+        return None;
+    }
+    // Years begin in March, so that the leap day is their last one.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    (hour < 24 && minute < 60 && second < 60).then_some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
 /// The JSON time, with six digits of fraction when `micro`.
@@ -103,6 +128,24 @@ mod tests {
         assert_eq!(duration_nanos(""), None);
         assert_eq!(duration_nanos("5"), None);
         assert_eq!(duration_nanos("1x"), None);
+    }
+
+    #[test]
+    fn usual_times_are_those_of_the_calendar() {
+        let mut tried = 0;
+        for seconds in (0..4_102_444_800).step_by(86_400 * 9 + 12_345) {
+            let text = time_text(seconds, 0, false).unwrap_or_default();
+            let usual = utc_seconds(text.as_bytes());
+            tried += usize::from(usual.is_some());
+            assert!(usual.is_none_or(|usual| usual == seconds), "{text}: {usual:?}");
+            assert_eq!(time_parts(&text), Some((seconds, 0)), "{text}");
+        }
+        assert!(tried > 4000, "{tried}");
+        for other in
+            ["2026-13-02T03:04:05Z", "2026-01-02 03:04:05Z", "2026-01-02T24:04:05Z", "2026-01-02T03:04:05+", ""]
+        {
+            assert_eq!(utc_seconds(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

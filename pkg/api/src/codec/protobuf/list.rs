@@ -2,15 +2,17 @@
 
 use serde_json::Value;
 
+use super::tape::Tape;
 use super::wire::{write_bytes, write_part, write_varint};
 use super::{MAGIC, message};
 use crate::schema::{self, Type};
 
 /// Writes lists of one kind in their envelope, of items in compact JSON.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct ListEncoder {
     metadata: &'static Type,
     item: &'static Type,
+    tape: Tape,
 }
 
 impl ListEncoder {
@@ -18,12 +20,12 @@ impl ListEncoder {
     pub fn new(api_version: &str, kind: &str) -> Option<Self> {
         let ty = schema::by_kind(api_version, kind)?;
         let part = |name| schema::find(ty.field(name)?.reference);
-        Some(Self { metadata: part("metadata")?, item: part("items")? })
+        Some(Self { metadata: part("metadata")?, item: part("items")?, tape: Tape::default() })
     }
 
     /// Appends an item's message; [`Self::item_size`] and [`Self::item`] are of its length.
-    pub fn message(&self, out: &mut Vec<u8>, json: &[u8]) {
-        message(out, self.item, std::str::from_utf8(json).unwrap_or_default());
+    pub fn message(&mut self, out: &mut Vec<u8>, json: &[u8]) {
+        message(out, &mut self.tape, self.item, std::str::from_utf8(json).unwrap_or_default());
     }
 
     /// Appends a list up to its first item. `items` is the sum of all items' sizes.
@@ -34,7 +36,7 @@ impl ListEncoder {
             write_bytes(out, 2, kind.as_bytes());
         });
         let mut meta = Vec::new();
-        write_part(&mut meta, 1, |out| message(out, self.metadata, &metadata.to_string()));
+        write_part(&mut meta, 1, |out| message(out, &mut Tape::default(), self.metadata, &metadata.to_string()));
         write_varint(out, 2 << 3 | 2);
         write_varint(out, (meta.len() + items) as u64);
         out.extend_from_slice(&meta);
@@ -47,7 +49,7 @@ impl ListEncoder {
     }
 
     /// Appends an item.
-    pub fn item(&self, out: &mut Vec<u8>, json: &[u8]) {
+    pub fn item(&mut self, out: &mut Vec<u8>, json: &[u8]) {
         write_part(out, 2, |out| self.message(out, json));
     }
 

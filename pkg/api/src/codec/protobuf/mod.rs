@@ -4,6 +4,7 @@ mod decode;
 mod encode;
 mod leaf;
 mod list;
+mod plan;
 mod tape;
 pub(crate) mod wire;
 
@@ -41,21 +42,22 @@ pub fn encode_object(value: &Value) -> Option<Vec<u8>> {
 /// Encodes an object of a known type, in its envelope.
 pub fn encode(ty: &'static Type, api_version: &str, kind: &str, value: &Value) -> Vec<u8> {
     let text = value.to_string();
-    envelope(api_version, kind, |out| message(out, ty, &text))
+    envelope(api_version, kind, text.len(), |out| message(out, &mut Tape::default(), ty, &text))
 }
 
 /// Encodes an object from its compact JSON; `None` when the kind has no protobuf form, or the text is no JSON.
 pub fn encode_text(api_version: &str, kind: &str, json: &[u8]) -> Option<Vec<u8>> {
     let ty = schema::by_kind(api_version, kind)?;
     let text = std::str::from_utf8(json).ok()?;
-    let tape = Tape::parse(text)?;
-    Some(envelope(api_version, kind, |out| encode::message(out, ty, tape.root())))
+    let mut tape = Tape::default();
+    let root = tape.parse(text)?;
+    Some(envelope(api_version, kind, json.len(), |out| encode::message(out, ty, root)))
 }
 
 /// The content of a message of a type, from JSON that this program wrote.
-fn message(out: &mut Vec<u8>, ty: &'static Type, text: &str) {
-    if let Some(tape) = Tape::parse(text) {
-        encode::message(out, ty, tape.root());
+fn message(out: &mut Vec<u8>, tape: &mut Tape, ty: &'static Type, text: &str) {
+    if let Some(root) = tape.parse(text) {
+        encode::message(out, ty, root);
     }
 }
 
@@ -89,8 +91,9 @@ pub fn decode(ty: &'static Type, bytes: &[u8]) -> Result<Value, WireError> {
     Ok(value)
 }
 
-fn envelope(api_version: &str, kind: &str, content: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024);
+/// `size` is about that of the content.
+fn envelope(api_version: &str, kind: &str, size: usize, content: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(size + 64);
     out.extend_from_slice(MAGIC);
     write_part(&mut out, 1, |out| {
         write_bytes(out, 1, api_version.as_bytes());

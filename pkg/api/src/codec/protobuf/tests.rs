@@ -60,20 +60,19 @@ fn difference(left: &[u8], right: &[u8]) -> String {
 
 #[test]
 fn lists_and_watch_frames_wrap_objects() {
-    let encoder = ListEncoder::new("v1", "PodList").unwrap();
+    let mut encoder = ListEncoder::new("v1", "PodList").unwrap();
     // Lengths of one, two and three bytes.
     let pods: Vec<String> = [1, 200, 20_000]
         .map(|n| json!({"metadata": {"name": "a".repeat(n)}, "spec": {"containers": []}}).to_string())
         .to_vec();
-    let size = |pod: &String| {
+    let sizes = [0, 1, 2].map(|index: usize| {
         let mut message = Vec::new();
-        encoder.message(&mut message, pod.as_bytes());
+        encoder.message(&mut message, pods[index].as_bytes());
         ListEncoder::item_size(message.len())
-    };
+    });
     let mut bytes = Vec::new();
-    let items = pods.iter().map(size).sum();
-    encoder.open(&mut bytes, "v1", "PodList", &json!({"resourceVersion": "7"}), items);
-    for (pod, size) in pods.iter().map(|pod| (pod, size(pod))) {
+    encoder.open(&mut bytes, "v1", "PodList", &json!({"resourceVersion": "7"}), sizes.iter().sum());
+    for (pod, size) in pods.iter().zip(sizes) {
         let before = bytes.len();
         encoder.item(&mut bytes, pod.as_bytes());
         assert_eq!(bytes.len() - before, size);
