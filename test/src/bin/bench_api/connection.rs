@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use kube1_pki::AnyServer;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -42,7 +42,8 @@ pub struct Answer {
 }
 
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    /// Buffered below TLS too, as that reads only 4 KiB at a time: the client must not take the time that is measured.
+    stream: TlsStream<BufReader<TcpStream>>,
     buffer: Vec<u8>,
     /// The part of the buffer that was read and not yet used.
     unused: std::ops::Range<usize>,
@@ -77,7 +78,7 @@ impl Server {
         stream.set_nodelay(true)?;
         let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-        let stream = self.tls.connect(name, stream).await?;
+        let stream = self.tls.connect(name, BufReader::with_capacity(BUFFER / 2, stream)).await?;
         Ok(Connection { stream, buffer: Vec::new(), unused: 0..0, body: Body::Done })
     }
 

@@ -130,7 +130,7 @@ async fn follow(
     let (mut told, mut seen) = (0_usize, 0);
     loop {
         while let Ok(Some(data)) = connection.data().await {
-            seen += data.iter().filter(|b| **b == b'\n').count();
+            seen += memchr::memchr_iter(b'\n', data).count();
             if seen > told {
                 tally.add(seen - told);
                 told = seen;
