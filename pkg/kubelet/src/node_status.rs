@@ -242,7 +242,8 @@ impl NodeStatusTask {
             }),
             images: Some(self.images().await),
             features: Some(NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) }),
-            runtime_handlers: Some(features.handlers.iter().map(runtime_handler).collect()),
+            runtime_handlers: Some(features.handlers.iter().map(runtime_handler).collect())
+                .filter(|handlers: &Vec<NodeRuntimeHandler>| !handlers.is_empty()),
             ..NodeStatus::default()
         }
     }
@@ -337,6 +338,7 @@ fn status_patch(old: Option<&NodeStatus>, new: &NodeStatus) -> serde_json::Resul
     // Volumes are the attach controller's; an absent field would not change it anyway.
     if let Some(members) = patch.as_object_mut() {
         members.remove("volumesAttached");
+        members.entry("runtimeHandlers").or_insert(Value::Null);
     }
     let before = [
         ("capacity", old.and_then(|o| o.capacity.as_ref())),
@@ -381,6 +383,8 @@ fn differs(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
         || old.node_info != new.node_info
         || old.images != new.images
         || old.daemon_endpoints != new.daemon_endpoints
+        || old.features != new.features
+        || old.runtime_handlers != new.runtime_handlers
 }
 
 #[cfg(test)]
@@ -406,5 +410,15 @@ mod tests {
         let new = NodeStatus { allocatable: amounts(&["cpu"]), ..NodeStatus::default() };
         let patch = status_patch(Some(&old), &new).unwrap();
         assert_eq!(patch["allocatable"], json!({"cpu": "1", "example.com/gadget": null}));
+    }
+
+    #[test]
+    fn what_the_runtime_can_do_no_more_is_told() {
+        let features = RuntimeHandlerFeatures { user_namespaces: true, recursive_read_only_mounts: true };
+        let handlers = vec![runtime_handler((&String::new(), &features))];
+        let old = NodeStatus { runtime_handlers: Some(handlers), ..NodeStatus::default() };
+        let new = NodeStatus::default();
+        assert!(differs(Some(&old), &new) && !differs(Some(&new), &new));
+        assert_eq!(status_patch(Some(&old), &new).unwrap()["runtimeHandlers"], Value::Null);
     }
 }
