@@ -18,14 +18,8 @@ impl CustomSchema {
     ///
     /// # Errors
     /// What makes it not structural, and rules that do not compile.
-    pub fn compile(
-        schema: &Value,
-        path: &FieldPath,
-        group: &str,
-        version: &str,
-        kind: &str,
-    ) -> Result<Self, Vec<FieldError>> {
-        let rules = RuleSet::compile(schema, path, group, version, kind)?;
+    pub fn compile(schema: &Value, path: &FieldPath) -> Result<Self, Vec<FieldError>> {
+        let rules = RuleSet::compile(schema, path)?;
         Ok(Self { schema: parse(schema, path)?, rules })
     }
 
@@ -80,7 +74,7 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
             "a": name, "b": {"type": "string"}, "map": {"type": "object", "additionalProperties": name},
             "part": {"type": "object", "required": ["x"], "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}}}}}}});
-        let schema = CustomSchema::compile(&schema, &FieldPath::new("schema"), "g", "v1", "K").unwrap();
+        let schema = CustomSchema::compile(&schema, &FieldPath::new("schema")).unwrap();
         let old = json!({"spec": {"a": "long", "b": "x", "map": {"k.io/l": "long"}, "part": {"y": 1}}});
         for (change, refused) in [
             (json!({"b": "y"}), None),

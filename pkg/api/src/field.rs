@@ -44,6 +44,18 @@ impl FieldPath {
         self.then(StepKind::Key(key.into()))
     }
 
+    /// This path below another.
+    #[must_use]
+    pub fn after(&self, other: &Self) -> Self {
+        let Some(step) = &self.0 else { return other.clone() };
+        let before = step.before.after(other);
+        match &step.kind {
+            StepKind::Member(name) => before.child(name),
+            StepKind::Index(index) => before.index(*index),
+            StepKind::Key(key) => before.key(key),
+        }
+    }
+
     fn then(&self, kind: StepKind) -> Self {
         Self(Some(Arc::new(Step { before: self.clone(), kind })))
     }
@@ -79,6 +91,8 @@ pub enum FieldErrorKind {
     Required,
     Duplicate,
     Invalid,
+    /// Of an object or list, which is not shown.
+    InvalidPart,
     NotSupported,
     Forbidden,
     TooLong,
@@ -93,7 +107,7 @@ impl FieldErrorKind {
             Self::NotFound => "FieldValueNotFound",
             Self::Required => "FieldValueRequired",
             Self::Duplicate => "FieldValueDuplicate",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::InvalidPart => "FieldValueInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
@@ -108,7 +122,7 @@ impl FieldErrorKind {
             Self::NotFound => "Not found",
             Self::Required => "Required value",
             Self::Duplicate => "Duplicate value",
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::Invalid | Self::InvalidPart | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Forbidden => "Forbidden",
             Self::TooLong => "Too long",
@@ -118,7 +132,7 @@ impl FieldErrorKind {
     }
 
     const fn shows_value(self) -> bool {
-        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::Internal)
+        !matches!(self, Self::Required | Self::InvalidPart | Self::Forbidden | Self::TooLong | Self::Internal)
     }
 }
 
@@ -142,6 +156,16 @@ impl FieldError {
 
     pub fn invalid(path: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorKind::Invalid, path, value.into(), detail)
+    }
+
+    /// What is wrong with an object or list as a whole.
+    pub fn invalid_part(path: &FieldPath, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorKind::InvalidPart, path, Value::Null, detail)
+    }
+
+    /// What could not be checked.
+    pub fn internal(path: &FieldPath, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorKind::Internal, path, Value::Null, detail)
     }
 
     pub fn forbidden(path: &FieldPath, detail: impl Into<String>) -> Self {

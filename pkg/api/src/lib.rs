@@ -2,10 +2,9 @@
 
 pub mod amounts;
 pub mod apply;
-mod authorizer_library;
+pub mod cel;
 pub mod codec;
 pub mod custom;
-mod deep_stack;
 pub mod default;
 pub mod discovery;
 pub mod expression;
@@ -24,7 +23,6 @@ pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
-mod struct_literal;
 pub mod structural;
 pub mod table;
 pub mod validate;

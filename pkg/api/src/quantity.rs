@@ -74,6 +74,16 @@ impl Quantity {
         saturate(ceil_div(self.nanos, NANO))
     }
 
+    /// The amount if it is a whole number.
+    pub fn whole(self) -> Option<i64> {
+        (self.nanos % NANO == 0).then(|| i64::try_from(self.nanos / NANO).ok()).flatten()
+    }
+
+    /// The amount as a floating-point number, which may not be exact.
+    pub fn approximately(self) -> f64 {
+        (self.nanos / NANO) as f64 + (self.nanos % NANO) as f64 / NANO as f64
+    }
+
     pub fn is_zero(self) -> bool {
         self.nanos == 0
     }

@@ -215,6 +215,13 @@ impl Status {
         status
     }
 
+    /// The same with another message.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.inner.message = message.into();
+        self
+    }
+
     #[must_use]
     pub fn with_cause(mut self, reason: &str, message: &str, field: &str) -> Self {
         self.inner.causes.push(Cause { reason: reason.into(), message: message.into(), field: field.into() });

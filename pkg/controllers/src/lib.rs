@@ -25,6 +25,7 @@ mod node;
 mod owner;
 mod pod_control;
 mod pods;
+mod policy_status;
 mod quota;
 mod registry;
 mod replica_set;

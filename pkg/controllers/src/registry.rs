@@ -7,7 +7,7 @@ use crate::node::{self, eviction, ipam, lifecycle, pod_gc};
 use crate::volume::{binder, ephemeral, protection};
 use crate::{
     account_tokens, autoscaler, certificates, cron_job, daemon_set, deployment, disruption, garbage, job, namespace,
-    quota, replica_set, service_account, service_lb, stateful_set, tokens,
+    policy_status, quota, replica_set, service_account, service_lb, stateful_set, tokens,
 };
 
 macro_rules! controllers {
@@ -51,5 +51,6 @@ pub(crate) const CONTROLLERS: &[Entry] = controllers![
     "serviceaccount-token-controller" as "tokens-controller": account_tokens::run,
     "token-cleaner-controller" as "token-cleaner": tokens::run,
     "ttl-controller" as "ttl-controller": node::ttl::run,
+    "validatingadmissionpolicy-status-controller" as "validatingadmissionpolicy-status-controller": policy_status::run,
     "service-lb-controller" as "service-controller": service_lb::run,
 ];

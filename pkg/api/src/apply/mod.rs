@@ -55,8 +55,21 @@ pub fn track_update(
 }
 
 /// Lays a configuration over an object by the rules of apply, without regard to who owns what.
-pub fn merge(resource: &Resource, live: &Value, config: &Value) -> Value {
-    walk::merge(Place::of(resource, None), Some(live), config)
+///
+/// # Errors
+/// Says what the schema does not allow, and where the configuration has lists, maps or structs that it would replace as a
+/// whole.
+pub fn merge(resource: &Resource, live: &Value, mut config: Value) -> Result<Value, String> {
+    let place = Place::of(resource, None);
+    if let Some(problem) = walk::prepare(place, &mut config).into_iter().next() {
+        return Err(format!("failed to convert patch object to typed object: {problem}"));
+    }
+    let atomic = walk::atomics(place, &config);
+    if !atomic.is_empty() {
+        let paths = atomic.join(", ");
+        return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {paths}"));
+    }
+    Ok(walk::merge(place, Some(live), &config))
 }
 
 /// Somebody who changes an object, and through which endpoint.

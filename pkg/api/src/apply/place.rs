@@ -108,6 +108,11 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Whether no schema says how values there merge.
+    pub fn is_free(self) -> bool {
+        matches!(self, Self::Deduced | Self::Typed { shape: Shape::Any, .. })
+    }
+
     /// Whether the member is a declared field, rather than a key of a map.
     pub fn is_field(self, name: &str) -> bool {
         match self {

@@ -230,6 +230,42 @@ pub(super) fn prepare(place: Place, value: &mut Value) -> Vec<String> {
     problems
 }
 
+/// Paths of the lists, maps and structs that are owned as a whole.
+pub(super) fn atomics(place: Place, value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    find_atomics(place, value, &mut String::new(), &mut found);
+    found
+}
+
+fn find_atomics(place: Place, value: &Value, path: &mut String, found: &mut Vec<String>) {
+    let length = path.len();
+    if matches!(value, Value::Object(_) | Value::Array(_))
+        && matches!(place.form(value), Form::Leaf)
+        && !place.is_free()
+    {
+        found.push(path.clone());
+    }
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                path.push('.');
+                path.push_str(name);
+                find_atomics(place.member(name).unwrap_or(Place::Deduced), value, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Array(items) => {
+            for (number, item) in items.iter().enumerate() {
+                // Writing to a string cannot fail.
+                _ = write!(path, "[{number}]");
+                find_atomics(place.item(), item, path, found);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn check(place: Place, value: &mut Value, path: &mut String, problems: &mut Vec<String>) {
     if let Some(expected) = place.mismatch(value) {
         problems.push(format!("{path}: expected {expected}, got {value}"));

@@ -1,7 +1,6 @@
 //! Structural schemas of custom resources: parsed once per CustomResourceDefinition version, then used to prune,
 //! default and validate objects.
 
-mod analysis;
 mod defaulting;
 mod format;
 mod parse;

@@ -83,8 +83,7 @@ fn versions(spec: &At, old: Option<&Value>, errors: &mut Errors) {
         if !schema.is_set() {
             schema.required(errors, "schemas are required");
         } else if !unchanged {
-            let (group, kind) = (spec.str("group"), spec.str("names.kind"));
-            let compiled = CustomSchema::compile(schema.value, &schema.path(), group, version.str("name"), kind);
+            let compiled = CustomSchema::compile(schema.value, &schema.path());
             errors.extend(compiled.err().unwrap_or_default());
         }
         scale(&version.get("subresources.scale"), errors);

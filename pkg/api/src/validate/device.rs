@@ -95,7 +95,7 @@ fn selectors(selectors: &At, errors: &mut Errors) {
         if !selector.get("cel").is_set() {
             selector.get("cel").required(errors, "");
         } else {
-            expression(&selector.get("cel.expression"), errors);
+            expression(&selector.get("cel.expression"), &crate::cel::Env::device(), &[], errors);
         }
     }
 }

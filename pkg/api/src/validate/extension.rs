@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::at::At;
 use super::selector::label_selector;
 use super::{Errors, format};
+use crate::cel::{Env, Type};
 use crate::expression::Expression;
 
 pub(super) fn webhooks(object: &At, _old: Option<&At>, errors: &mut Errors) {
@@ -43,11 +44,11 @@ fn webhook(webhook: &At, errors: &mut Errors) {
     }
     label_selector(&webhook.get("namespaceSelector"), errors);
     label_selector(&webhook.get("objectSelector"), errors);
-    match_conditions(&webhook.get("matchConditions"), errors);
+    match_conditions(&webhook.get("matchConditions"), &Env::admission(Type::Dyn).with_authorizer(), errors);
     client_config(&webhook.get("clientConfig"), errors);
 }
 
-fn match_conditions(conditions: &At, errors: &mut Errors) {
+fn match_conditions(conditions: &At, env: &Env, errors: &mut Errors) {
     if conditions.list().len() > 64 {
         errors.push(crate::field::FieldError::too_many(&conditions.path(), conditions.list().len(), 64));
     }
@@ -61,17 +62,21 @@ fn match_conditions(conditions: &At, errors: &mut Errors) {
             name.duplicate(errors);
         }
         names.insert(name.text());
-        expression(&condition.get("expression"), errors);
+        expression(&condition.get("expression"), env, &[Type::Bool], errors);
     }
 }
 
-/// A CEL expression that must be there and compile.
-pub(super) fn expression(text: &At, errors: &mut Errors) {
-    if text.need(errors)
-        && let Err(problem) = Expression::compile(text.text())
-    {
-        text.invalid(errors, problem);
+/// A CEL expression that must be there, compile and give one of the types; any if there are none.
+pub(super) fn expression(text: &At, env: &Env, gives: &[Type], errors: &mut Errors) -> Option<Expression> {
+    if text.text().trim().is_empty() {
+        text.required(errors, "");
+        return None;
     }
+    let compiled = match gives {
+        [] => Expression::compile(text.text(), env),
+        gives => Expression::typed(text.text(), env, gives),
+    };
+    compiled.map_err(|problem| text.invalid(errors, problem)).ok()
 }
 
 fn operation_rule(rule: &At, errors: &mut Errors) {
@@ -148,7 +153,12 @@ pub(super) fn admission_policy(object: &At, _old: Option<&At>, errors: &mut Erro
         }
         match_resources(&constraints, errors);
     }
-    match_conditions(&spec.get("matchConditions"), errors);
+    let mut env = Env::admission(Type::Dyn).composing();
+    if param.is_set() {
+        env = env.with("params", Type::Dyn);
+    }
+    let messages = env.clone();
+    let mut env = env.with_authorizer();
     let mut names: HashSet<&str> = HashSet::new();
     for variable in spec.get("variables").items() {
         let name = variable.get("name");
@@ -156,18 +166,25 @@ pub(super) fn admission_policy(object: &At, _old: Option<&At>, errors: &mut Erro
             name.duplicate(errors);
         }
         names.insert(name.text());
-        expression(&variable.get("expression"), errors);
+        if !name.is_empty() && !is_identifier(name.text()) {
+            let why = format!("name is not a valid CEL identifier: {}", name.text());
+            name.invalid(errors, why);
+        }
+        let compiled = expression(&variable.get("expression"), &env, &[], errors);
+        env.compose(name.text(), compiled.map_or(Type::Dyn, |c| c.output().clone()));
     }
+    let messages = env.share_composed(messages);
+    match_conditions(&spec.get("matchConditions"), &env, errors);
     let (validations, audits) = (spec.get("validations"), spec.get("auditAnnotations"));
     if object.str("kind") == "ValidatingAdmissionPolicy" && validations.is_empty() && audits.is_empty() {
         validations.required(errors, "validations or auditAnnotations must be non-empty");
         audits.required(errors, "validations or auditAnnotations must be non-empty");
     }
     for validation in validations.items() {
-        expression(&validation.get("expression"), errors);
+        expression(&validation.get("expression"), &env, &[Type::Bool], errors);
         let words = validation.get("messageExpression");
         if words.is_set() {
-            expression(&words, errors);
+            expression(&words, &messages, &[Type::String], errors);
         }
         let message = validation.get("message");
         if message.is_set() && message.text().trim().is_empty() {
@@ -177,7 +194,7 @@ pub(super) fn admission_policy(object: &At, _old: Option<&At>, errors: &mut Erro
     }
     for annotation in audits.items() {
         annotation.get("key").need(errors);
-        expression(&annotation.get("valueExpression"), errors);
+        expression(&annotation.get("valueExpression"), &env, &[Type::String, Type::Null], errors);
     }
     for mutation in spec.get("mutations").items() {
         let (kind, field) = match mutation.str("patchType") {
@@ -185,9 +202,20 @@ pub(super) fn admission_policy(object: &At, _old: Option<&At>, errors: &mut Erro
             _ => ("jsonPatch", "jsonPatch.expression"),
         };
         if mutation.get("patchType").need(errors) && mutation.get(kind).need(errors) {
-            expression(&mutation.get(field), errors);
+            let gives = match kind {
+                "jsonPatch" => Type::list(Type::object("JSONPatch")),
+                _ => Type::object("Object"),
+            };
+            expression(&mutation.get(field), &env.clone().patching(), &[gives], errors);
         }
     }
+}
+
+fn is_identifier(name: &str) -> bool {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    plain
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && crate::cel::escape(name).is_some_and(|e| !e.ends_with("__") || e == name)
 }
 
 fn match_resources(resources: &At, errors: &mut Errors) {

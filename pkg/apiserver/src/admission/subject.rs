@@ -1,13 +1,18 @@
 //! A write as the rules of webhooks and policies see it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use kube1_api::expression::{Bindings, Expression, Question};
+use kube1_api::cel::{
+    Activation, Answer, CALL_LIMIT, CONDITIONS_BUDGET, Decide, Extension, Question, REQUEST, Value as Cel,
+};
+use kube1_api::expression::{Budget, Expression};
 use kube1_api::resource::{Resource, ResourceTable};
 use kube1_api::selector::LabelSelector;
 use kube1_api::status::Status;
-use serde_json::{Value, json};
+use parking_lot::Mutex;
+use serde_json::Value;
 
 use super::{Attributes, Operation};
 use crate::authz::{Authorizer, Decision};
@@ -155,44 +160,86 @@ async fn between(resolver: &Resolver, from: &Resource, to: &Resource, mut object
     Ok(object)
 }
 
-/// The variables of expressions about a write.
-pub(super) fn bindings(review: &Review<'_>, authorizer: &Arc<dyn Authorizer>) -> Bindings {
-    let mut request = review.to_json()["request"].take();
-    if let Some(request) = request.as_object_mut() {
-        request.remove("object");
-        request.remove("oldObject");
+/// What expressions see of a write.
+pub(super) struct Facts<'a> {
+    request: Value,
+    object: &'a Value,
+    old: &'a Value,
+    own: Question,
+    decide: Arc<Decide>,
+}
+
+impl<'a> Facts<'a> {
+    pub fn new(review: &Review<'a>, authorizer: &Arc<dyn Authorizer>) -> Self {
+        let mut request = review.to_json()["request"].take();
+        if let Some(request) = request.as_object_mut() {
+            request.remove("object");
+            request.remove("oldObject");
+        }
+        let (group, _, resource) = review.resource;
+        let own = Question {
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            subresource: review.subresource.to_owned(),
+            namespace: review.namespace.to_owned(),
+            name: review.name.to_owned(),
+            ..Question::default()
+        };
+        let (object, old) = (review.object.unwrap_or(&Value::Null), review.old_object.unwrap_or(&Value::Null));
+        Self { request, object, old, own, decide: cached(review.user.clone(), authorizer.clone()) }
     }
-    let mut bindings = Bindings::new();
-    bindings.set("object", &json!(review.object));
-    bindings.set("oldObject", &json!(review.old_object));
-    bindings.set("request", &request);
-    let (group, _, resource) = review.resource;
-    let own = Question {
-        group: group.to_owned(),
-        resource: resource.to_owned(),
-        subresource: review.subresource.to_owned(),
-        namespace: review.namespace.to_owned(),
-        name: review.name.to_owned(),
-        ..Question::default()
-    };
-    let (user, authorizer) = (review.user.clone(), authorizer.clone());
-    bindings.set_authorizer(&own, Arc::new(move |question| decide(&user, &*authorizer, question)));
-    bindings
+
+    /// Ready for evaluation. `namespaceObject` is null until it is set.
+    pub fn activation(&self) -> Activation<'_> {
+        let mut activation = Activation::new(CALL_LIMIT);
+        activation.set("object", Cel::of_json(self.object));
+        activation.set("oldObject", Cel::of_json(self.old));
+        activation.set("request", Cel::shaped(&self.request, &REQUEST));
+        activation.set("namespaceObject", Cel::Null);
+        activation.set("authorizer", Extension::Authorizer(Arc::default()).into());
+        activation.set("authorizer.requestResource", Extension::ResourceCheck(Arc::new(self.own.clone())).into());
+        activation.set_decide(self.decide.clone());
+        activation
+    }
+}
+
+/// Asks the authorizer each question once.
+fn cached(user: UserInfo, authorizer: Arc<dyn Authorizer>) -> Arc<Decide> {
+    let known: Mutex<HashMap<(Question, String), Answer>> = Mutex::default();
+    Arc::new(move |question: &Question, verb: &str| {
+        let key = (question.clone(), verb.to_owned());
+        if let Some(answer) = known.lock().get(&key) {
+            return answer.clone();
+        }
+        let answer = match decide(&user, &*authorizer, question, verb) {
+            Ok((allowed, reason)) => Answer { allowed, reason, error: None },
+            Err(error) => Answer { error: Some(error), ..Answer::default() },
+        };
+        known.lock().insert(key, answer.clone());
+        answer
+    })
 }
 
 /// Answers an expression's question about permissions.
-fn decide(user: &UserInfo, authorizer: &dyn Authorizer, question: &Question) -> Result<(bool, String), String> {
+fn decide(
+    user: &UserInfo,
+    authorizer: &dyn Authorizer,
+    question: &Question,
+    verb: &str,
+) -> Result<(bool, String), String> {
     let asked = question.clone();
     let request = RequestInfo {
         is_resource: asked.path.is_empty(),
         path: asked.path,
-        verb: asked.verb,
+        verb: verb.to_owned(),
         version: "*".into(),
         group: asked.group,
         namespace: asked.namespace,
         resource: asked.resource,
         subresource: asked.subresource,
         name: asked.name,
+        field_selector: asked.field_selector,
+        label_selector: asked.label_selector,
         ..RequestInfo::default()
     };
     let account = asked.service_account.map(|(namespace, name)| {
@@ -224,16 +271,25 @@ fn wait<T>(work: impl Future<Output = T>) -> Option<T> {
 pub(super) type Conditions = [(String, Result<Expression, String>)];
 
 /// Whether all conditions hold. One that is false decides, whatever others fail with.
-pub(super) fn all_hold(conditions: &Conditions, bindings: &Bindings) -> Result<bool, String> {
-    let mut failed = None;
-    for (name, condition) in conditions {
-        match condition.as_ref().map_err(Clone::clone).and_then(|c| c.holds(bindings)) {
-            Ok(true) => {}
-            Ok(false) => return Ok(false),
-            Err(error) => failed = failed.or_else(|| Some(format!("match condition '{name}': {error}"))),
+pub(super) fn all_hold(conditions: &Conditions, activation: &Activation<'_>) -> Result<bool, String> {
+    let (mut failed, mut budget) = (Vec::new(), Budget::new(CONDITIONS_BUDGET));
+    let mut holds = true;
+    for (_, condition) in conditions {
+        let value = match condition {
+            Ok(condition) => condition.spend(activation, &mut budget).map_err(|error| error.to_string())?,
+            Err(why) => Err(format!("compilation error: {why}")),
+        };
+        match value {
+            Ok(value) => holds &= !matches!(value, Cel::Bool(false)),
+            Err(error) => failed.push(error),
         }
     }
-    failed.map_or(Ok(true), Err)
+    match &failed[..] {
+        _ if !holds => Ok(false),
+        [] => Ok(true),
+        [one] => Err(one.clone()),
+        several => Err(format!("[{}]", several.join(", "))),
+    }
 }
 
 /// Kinds that decide about others' admission are not subject to it themselves.

@@ -10,7 +10,7 @@ use kube1_api::status::Status;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::subject::{View, all_hold, bindings, is_exempt};
+use super::subject::{Facts, View, all_hold, is_exempt};
 use super::{Attributes, Configured, Plugin};
 use crate::dial::{self, Address, Target, Trust};
 use crate::metrics::WebhookCall;
@@ -72,7 +72,7 @@ impl Configured {
         let options = attributes.options.clone().unwrap_or_default();
         let review = view.review(hook.version, &versioned, &options);
         if !hook.conditions.is_empty() {
-            match all_hold(&hook.conditions, &bindings(&review, &self.authorizer)) {
+            match all_hold(&hook.conditions, &Facts::new(&review, &self.authorizer).activation()) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(_) if hook.failure_policy == FailurePolicy::Ignore => return Ok(None),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kube1_api::cel::Env;
 use kube1_api::expression::Expression;
 use kube1_api::field::{FieldError, FieldPath};
 use serde::{Deserialize, Deserializer};
@@ -275,7 +276,7 @@ impl WebhookConfig {
                 errors.push(FieldError::required(&at, ""));
             } else if conditions[..index].iter().any(|other| other.expression == text) {
                 errors.push(FieldError::duplicate(&at, text));
-            } else if let Err(error) = Expression::compile(text) {
+            } else if let Err(error) = Expression::condition(text, &Env::authorization()) {
                 errors.push(FieldError::invalid(&at, text, error));
             }
         }

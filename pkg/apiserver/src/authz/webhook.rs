@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use kube1_api::cel::Env;
 use kube1_api::expression::{Bindings, Expression};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -42,7 +43,8 @@ struct Answer {
 impl WebhookAuthorizer {
     /// `config` must have been checked.
     pub fn new(name: &str, config: WebhookConfig, remote: Remote, metrics: AuthorizerMetrics) -> Result<Self, String> {
-        let conditions = config.match_conditions.iter().map(|c| Expression::compile(&c.expression));
+        let env = Env::authorization();
+        let conditions = config.match_conditions.iter().map(|c| Expression::condition(&c.expression, &env));
         let conditions = conditions.collect::<Result<_, _>>()?;
         Ok(Self { name: name.to_owned(), remote, config, conditions, cache: Mutex::default(), metrics })
     }
@@ -53,7 +55,7 @@ impl WebhookAuthorizer {
             return Ok(true);
         }
         let mut bindings = Bindings::new();
-        bindings.set("request", &complete(spec));
+        bindings.set("request", complete(spec));
         let mut failed = None;
         for condition in &self.conditions {
             match condition.holds(&bindings) {

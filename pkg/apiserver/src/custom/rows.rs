@@ -73,7 +73,7 @@ fn selectable_fields(version: &Value) -> Vec<String> {
 
 fn custom_schema(resource: &Resource, schema: &Value) -> Option<CustomSchema> {
     let path = FieldPath::new("openAPIV3Schema");
-    let compiled = CustomSchema::compile(schema, &path, &resource.group, &resource.version, &resource.kind);
+    let compiled = CustomSchema::compile(schema, &path);
     match compiled {
         Ok(schema) => Some(schema),
         Err(errors) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kube1_api::cel::{Env, Type};
 use kube1_api::expression::Expression;
 use kube1_api::selector::LabelSelector;
 use serde_json::Value;
@@ -60,6 +61,7 @@ fn read(configuration: &str, hook: &Value) -> Hook {
     let versions = hook["admissionReviewVersions"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let version = versions.into_iter().find_map(|v| ["v1", "v1beta1"].into_iter().find(|known| *known == v));
     let conditions = hook["matchConditions"].as_array().into_iter().flatten();
+    let env = Env::admission(Type::Dyn).with_authorizer();
     let client = &hook["clientConfig"];
     Hook {
         configuration: configuration.to_owned(),
@@ -83,7 +85,7 @@ fn read(configuration: &str, hook: &Value) -> Hook {
         version: version.unwrap_or("v1"),
         reinvoke: hook["reinvocationPolicy"] == "IfNeeded",
         conditions: conditions
-            .map(|c| (text(&c["name"]), Expression::compile(c["expression"].as_str().unwrap_or_default())))
+            .map(|c| (text(&c["name"]), Expression::condition(c["expression"].as_str().unwrap_or_default(), &env)))
             .collect(),
     }
 }

@@ -1,5 +1,6 @@
 //! Policies and bindings as they are used.
 
+use kube1_api::cel::{Composed, Env, Type};
 use kube1_api::expression::Expression;
 use kube1_api::selector::LabelSelector;
 use serde_json::Value;
@@ -99,7 +100,7 @@ pub(super) struct Policy {
     pub name: String,
     pub matches: Matches,
     pub conditions: Vec<(String, Compiled)>,
-    pub variables: Vec<(String, Compiled)>,
+    pub variables: Composed,
     pub failure: FailurePolicy,
     /// apiVersion and kind of parameter objects.
     pub param_kind: Option<(String, String)>,
@@ -115,19 +116,33 @@ impl Policy {
     pub fn new(policy: &Value, bindings: &[Binding]) -> Self {
         let (name, spec) = (text(&policy["metadata"]["name"]), &policy["spec"]);
         let items = |member: &str| spec[member].as_array().cloned().unwrap_or_default();
-        let named = |member: &str, key: &str, expression: &str| -> Vec<(String, Compiled)> {
-            items(member).iter().map(|i| (text(&i[key]), compile(&i[expression]))).collect()
-        };
         let param = &spec["paramKind"];
+        let mut env = Env::admission(Type::Dyn).composing();
+        if param.is_object() {
+            env = env.with("params", Type::Dyn);
+        }
+        let messages = env.clone();
+        let mut env = env.with_authorizer();
+        let mut variables = Composed::default();
+        for variable in items("variables") {
+            let (name, compiled) = (text(&variable["name"]), Expression::compile(words(&variable["expression"]), &env));
+            env.compose(&name, compiled.as_ref().map_or(Type::Dyn, |c| c.output().clone()));
+            variables.programs.push((name, compiled.map(Expression::into_program)));
+        }
+        let messages = env.share_composed(messages);
+        let named = |member: &str, key: &str, expression: &str, gives: &[Type]| -> Vec<(String, Compiled)> {
+            let of = |item: &Value| (text(&item[key]), Expression::typed(words(&item[expression]), &env, gives));
+            items(member).iter().map(of).collect()
+        };
         Self {
             matches: Matches::new(&spec["matchConstraints"]),
-            conditions: named("matchConditions", "name", "expression"),
-            variables: named("variables", "name", "expression"),
+            conditions: named("matchConditions", "name", "expression", &[Type::Bool]),
             failure: if spec["failurePolicy"] == "Ignore" { FailurePolicy::Ignore } else { FailurePolicy::Fail },
             param_kind: param.is_object().then(|| (text(&param["apiVersion"]), text(&param["kind"]))),
-            validations: items("validations").iter().map(validation).collect(),
-            annotations: named("auditAnnotations", "key", "valueExpression"),
-            mutations: items("mutations").iter().map(mutation).collect(),
+            validations: items("validations").iter().map(|v| validation(v, &env, &messages)).collect(),
+            annotations: named("auditAnnotations", "key", "valueExpression", &[Type::String, Type::Null]),
+            mutations: items("mutations").iter().map(|m| mutation(m, &env.clone().patching())).collect(),
+            variables,
             reinvoke: spec["reinvocationPolicy"] == "IfNeeded",
             bindings: bindings.iter().filter(|b| b.policy == name).cloned().collect(),
             name,
@@ -139,11 +154,12 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn compile(expression: &Value) -> Compiled {
-    Expression::compile(expression.as_str().unwrap_or_default())
+fn words(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
-fn validation(validation: &Value) -> Validation {
+/// Messages do not see the authorizer.
+fn validation(validation: &Value, env: &Env, messages: &Env) -> Validation {
     let code = match validation["reason"].as_str() {
         Some("Unauthorized") => 401,
         Some("Forbidden") => 403,
@@ -151,17 +167,21 @@ fn validation(validation: &Value) -> Validation {
         _ => 422,
     };
     Validation {
-        expression: compile(&validation["expression"]),
+        expression: Expression::condition(words(&validation["expression"]), env),
         text: text(&validation["expression"]).trim().to_owned(),
         message: text(&validation["message"]).trim().to_owned(),
-        message_expression: validation["messageExpression"].as_str().filter(|e| !e.is_empty()).map(Expression::compile),
+        message_expression: validation["messageExpression"]
+            .as_str()
+            .filter(|e| !e.is_empty())
+            .map(|e| Expression::typed(e, messages, &[Type::String])),
         code,
     }
 }
 
-fn mutation(mutation: &Value) -> Mutation {
+fn mutation(mutation: &Value, env: &Env) -> Mutation {
+    let compile = |kind: &str, gives: Type| Expression::typed(words(&mutation[kind]["expression"]), env, &[gives]);
     match mutation["patchType"].as_str() {
-        Some("JSONPatch") => Mutation::Patch(compile(&mutation["jsonPatch"]["expression"])),
-        _ => Mutation::Apply(compile(&mutation["applyConfiguration"]["expression"])),
+        Some("JSONPatch") => Mutation::Patch(compile("jsonPatch", Type::list(Type::object("JSONPatch")))),
+        _ => Mutation::Apply(compile("applyConfiguration", Type::object("Object"))),
     }
 }

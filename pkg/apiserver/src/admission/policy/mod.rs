@@ -7,16 +7,16 @@ mod validating;
 
 use std::sync::Arc;
 
-use kube1_api::expression::Bindings;
-use kube1_api::status::Status;
+use kube1_api::cel::{Activation, NAMESPACE, Value as Cel};
+use kube1_api::expression::{Budget, OutOfBudget};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use mutating::MutatingPolicies;
 pub use validating::ValidatingPolicies;
 
-use super::subject::{Versioned, View, all_hold, bindings};
-use super::{Attributes, Configured};
+use super::Configured;
+use super::subject::{Facts, Versioned, View};
 use crate::webhook::FailurePolicy;
 use config::{Binding, Policy};
 
@@ -57,70 +57,40 @@ impl Policies {
     }
 }
 
-/// One evaluation of a policy: through one binding, with one parameter object.
-struct Run<'a> {
-    policy: &'a Policy,
-    binding: &'a Binding,
-    bindings: Bindings,
-    versioned: &'a Versioned,
-}
+impl Policy {
+    /// Whether what makes evaluating impossible refuses the request.
+    fn fails(&self) -> bool {
+        self.failure == FailurePolicy::Fail
+    }
 
-impl Run<'_> {
-    /// What a failure to evaluate comes to.
-    fn failure(&self, why: &str) -> Option<String> {
-        (self.policy.failure == FailurePolicy::Fail).then(|| why.to_owned())
+    /// Bindings that are about the request.
+    fn bindings_of(&self, view: &View<'_>) -> Vec<&Binding> {
+        self.bindings.iter().filter(|b| b.matches.find(view).is_some()).collect()
+    }
+
+    /// What an evaluation with one parameter object sees.
+    fn activation<'a>(&'a self, facts: &'a Facts<'_>, view: &'a View<'_>, param: &'a Value) -> Activation<'a> {
+        let mut activation = facts.activation();
+        activation.set("params", Cel::of_json(param));
+        activation.set_composed(&self.variables);
+        let namespace = view.namespace.as_ref().map_or(Cel::Null, |n| Cel::shaped(n, &NAMESPACE));
+        activation.set("namespaceObject", namespace);
+        activation
     }
 }
 
-/// Calls `each` for every evaluation of the policy that the request is subject to, in the version that it asks for. `refuse` hears of what makes
-/// evaluating impossible and is not to be ignored.
-fn each_run(
-    configured: &Configured,
-    view: &View<'_>,
-    policy: &Policy,
-    versioned: &Versioned,
-    each: &mut dyn FnMut(&Run<'_>),
-    refuse: &mut dyn FnMut(&Binding, String),
-) {
-    let options = view.attributes.options.clone().unwrap_or_default();
-    for binding in policy.bindings.iter().filter(|b| b.matches.find(view).is_some()) {
-        let params = match params::find(configured, policy, binding, view.attributes) {
-            Ok(params) => params,
-            Err(why) => {
-                if policy.failure == FailurePolicy::Fail {
-                    refuse(binding, why);
-                }
-                continue;
-            }
-        };
-        for param in params {
-            let review = view.review("v1", versioned, &options);
-            let mut bindings = bindings(&review, &configured.authorizer);
-            bindings.set("params", &param);
-            bindings.set("namespaceObject", view.namespace.as_ref().unwrap_or(&Value::Null));
-            match all_hold(&policy.conditions, &bindings) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(why) => {
-                    if policy.failure == FailurePolicy::Fail {
-                        refuse(binding, why);
-                    }
-                    continue;
-                }
-            }
-            for (name, variable) in &policy.variables {
-                // What does not compile is left out, so that only its users fail.
-                if let Ok(variable) = variable {
-                    bindings.compose(name, variable);
-                }
-            }
-            each(&Run { policy, binding, bindings, versioned });
-        }
-    }
+fn facts<'a>(configured: &Configured, view: &'a View<'_>, versioned: &'a Versioned, options: &'a Value) -> Facts<'a> {
+    Facts::new(&view.review("v1", versioned, options), &configured.authorizer)
 }
 
-/// A denial as the client sees it.
-fn denied(attributes: &Attributes, kind: &str, policy: &str, binding: &str, message: &str, code: u16) -> Status {
-    let text = format!("{kind} '{policy}' with binding '{binding}' denied request: {message}");
-    attributes.forbidden(text).with_code(code)
+/// Evaluates what may not have compiled. The inner error is the expression's.
+fn evaluate<'a>(
+    expression: &config::Compiled,
+    activation: &Activation<'a>,
+    budget: &mut Budget,
+) -> Result<Result<Cel<'a>, String>, OutOfBudget> {
+    match expression {
+        Ok(expression) => expression.spend(activation, budget),
+        Err(why) => Ok(Err(format!("compilation error: {why}"))),
+    }
 }

@@ -1,18 +1,23 @@
 //! ValidatingAdmissionPolicy.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use kube1_api::cel::{Activation, BUDGET, MESSAGE_MAX, Value as Cel};
+use kube1_api::expression::Budget;
 use kube1_api::status::Status;
 use serde_json::{Value, json};
 
-use super::config::Validation;
-use super::{Policies, Run, denied, each_run};
-use crate::admission::subject::{View, is_exempt};
+use super::config::{Binding, Policy, Validation};
+use super::{Policies, evaluate, facts, params};
+use crate::admission::subject::{View, all_hold, is_exempt};
 use crate::admission::{Attributes, Configured, Plugin};
 
 const KIND: &str = "ValidatingAdmissionPolicy";
 const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
+/// Bytes of the longest value of an audit annotation.
+const ANNOTATION_MAX: usize = 10 << 10;
 
-/// Judges by the expressions of policies.
 pub struct ValidatingPolicies {
     configured: Configured,
     policies: Policies,
@@ -32,6 +37,38 @@ struct Findings {
     warnings: Vec<String>,
     failures: Vec<Value>,
     annotations: Vec<(String, String)>,
+}
+
+/// A validation that does not hold, or what stands for all of them where none can be had.
+struct Denial {
+    index: usize,
+    message: String,
+    code: u16,
+}
+
+impl Findings {
+    fn refuse(&mut self, attributes: &Attributes, policy: &str, binding: Option<&Binding>, message: &str, code: u16) {
+        let binding = binding.map_or(String::new(), |b| format!(" with binding '{}'", b.name));
+        let text = format!("{KIND} '{policy}'{binding} denied request: {message}");
+        let status = || attributes.forbidden(&text).with_code(code).with_cause("", &text, "");
+        self.refusal.get_or_insert_with(status);
+    }
+
+    /// Does what the binding says is to be done.
+    fn deny(&mut self, attributes: &Attributes, policy: &Policy, binding: &Binding, denial: &Denial) {
+        let Denial { index, message, code } = denial;
+        if binding.acts("Deny") {
+            self.refuse(attributes, &policy.name, Some(binding), message, *code);
+        }
+        if binding.acts("Warn") {
+            let (policy, binding) = (&policy.name, &binding.name);
+            self.warnings.push(format!("Validation failed for {KIND} '{policy}' with binding '{binding}': {message}"));
+        }
+        if binding.acts("Audit") {
+            self.failures.push(json!({"message": message, "policy": policy.name, "binding": binding.name,
+                "expressionIndex": index, "validationActions": binding.actions}));
+        }
+    }
 }
 
 #[async_trait]
@@ -57,70 +94,156 @@ impl Plugin for ValidatingPolicies {
 }
 
 impl ValidatingPolicies {
-    async fn judge(&self, attributes: &Attributes, policies: &[super::Policy]) -> Result<Findings, Status> {
+    async fn judge(&self, attributes: &Attributes, policies: &[Policy]) -> Result<Findings, Status> {
         let table = self.configured.table.load();
         let view = View::new(attributes, &self.configured.reader, &table);
-        let findings = std::cell::RefCell::new(Findings::default());
+        let options = attributes.options.clone().unwrap_or_default();
+        let mut findings = Findings::default();
         for policy in policies {
             let Some((group, version)) = policy.matches.find(&view) else { continue };
+            let row = match params::row(&self.configured, policy) {
+                Ok(row) => row,
+                Err(why) => {
+                    if policy.fails() {
+                        let why = format!("failed to configure policy: {why}");
+                        findings.refuse(attributes, &policy.name, None, &why, 422);
+                    }
+                    continue;
+                }
+            };
+            let bindings = policy.bindings_of(&view);
+            if bindings.is_empty() {
+                continue;
+            }
             let versioned = view.in_version(&self.configured.resolver, group, version).await?;
-            each_run(
-                &self.configured,
-                &view,
-                policy,
-                &versioned,
-                &mut |run| evaluate(attributes, run, &mut findings.borrow_mut()),
-                &mut |binding, why| {
-                    let status = denied(attributes, KIND, &policy.name, &binding.name, &why, 422);
-                    findings.borrow_mut().refusal.get_or_insert(status);
-                },
-            );
+            let facts = facts(&self.configured, &view, &versioned, &options);
+            let mut annotations = Annotations::default();
+            for binding in bindings {
+                let found = match params::find(&self.configured, row.as_deref(), binding, attributes) {
+                    Ok(found) => found,
+                    Err(why) => {
+                        if policy.fails() {
+                            let why = format!("failed to configure binding: {why}");
+                            findings.refuse(attributes, &policy.name, Some(binding), &why, 422);
+                        }
+                        continue;
+                    }
+                };
+                for param in &found {
+                    let run = Run { policy, binding, activation: policy.activation(&facts, &view, param) };
+                    run.judge(attributes, &mut findings, &mut annotations);
+                }
+            }
+            let named = |(key, values): (String, Vec<String>)| (format!("{}/{key}", policy.name), values.join(", "));
+            findings.annotations.extend(annotations.0.into_iter().map(named));
         }
-        Ok(findings.into_inner())
+        Ok(findings)
     }
 }
 
-fn evaluate(attributes: &Attributes, run: &Run<'_>, findings: &mut Findings) {
-    let (policy, binding) = (run.policy, run.binding);
-    for (index, validation) in policy.validations.iter().enumerate() {
-        let Some(message) = verdict(run, validation) else { continue };
-        if binding.acts("Deny") {
-            let status = denied(attributes, KIND, &policy.name, &binding.name, &message, validation.code);
-            findings.refusal.get_or_insert(status);
-        }
-        if binding.acts("Warn") {
-            findings.warnings.push(format!(
-                "Validation failed for {KIND} '{}' with binding '{}': {message}",
-                policy.name, binding.name
-            ));
-        }
-        if binding.acts("Audit") {
-            findings.failures.push(json!({"message": message, "policy": policy.name, "binding": binding.name,
-                "expressionIndex": index, "validationActions": binding.actions}));
-        }
-    }
-    for (key, expression) in &policy.annotations {
-        let value = expression.as_ref().ok().and_then(|e| e.evaluate(&run.bindings).ok());
-        if let Some(Value::String(text)) = value {
-            findings.annotations.push((format!("{}/{key}", policy.name), text));
+/// Values of audit annotations, each once.
+#[derive(Default)]
+struct Annotations(BTreeMap<String, Vec<String>>);
+
+impl Annotations {
+    fn add(&mut self, key: &str, value: &str) {
+        let end = value.floor_char_boundary(ANNOTATION_MAX);
+        let values = self.0.entry(key.to_owned()).or_default();
+        if !values.iter().any(|v| v == &value[..end]) {
+            values.push(value[..end].to_owned());
         }
     }
 }
 
-/// The message of a validation that does not hold.
-fn verdict(run: &Run<'_>, validation: &Validation) -> Option<String> {
-    match validation.expression.as_ref().map_err(Clone::clone).and_then(|e| e.holds(&run.bindings)) {
-        Ok(true) => None,
-        Ok(false) => Some(message(run, validation)),
-        Err(why) => run.failure(&why),
+/// One evaluation of a policy: through one binding, with one parameter object.
+struct Run<'a> {
+    policy: &'a Policy,
+    binding: &'a Binding,
+    activation: Activation<'a>,
+}
+
+impl Run<'_> {
+    fn judge(&self, attributes: &Attributes, findings: &mut Findings, annotations: &mut Annotations) {
+        match self.evaluated() {
+            Ok(None) => {}
+            Ok(Some((denials, made))) => {
+                for denial in denials {
+                    findings.deny(attributes, self.policy, self.binding, &denial);
+                }
+                for (key, value) in made {
+                    match value {
+                        Ok(Some(value)) => annotations.add(&key, &value),
+                        Ok(None) => {}
+                        Err(why) if self.policy.fails() => {
+                            findings.refuse(attributes, &self.policy.name, Some(self.binding), &why, 422);
+                        }
+                        Err(_) => {}
+                    }
+                }
+            }
+            Err(message) if self.policy.fails() => {
+                let denial = Denial { index: 0, message, code: 422 };
+                findings.deny(attributes, self.policy, self.binding, &denial);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// What does not hold and the audit annotations; none if the policy is not about the request. The error stands for
+    /// all of it.
+    fn evaluated(&self) -> Result<Option<Evaluated>, String> {
+        if !all_hold(&self.policy.conditions, &self.activation)? {
+            return Ok(None);
+        }
+        let (mut budget, mut denials) = (Budget::new(BUDGET), Vec::new());
+        let mut failed = Vec::new();
+        for (index, validation) in self.policy.validations.iter().enumerate() {
+            match evaluate(&validation.expression, &self.activation, &mut budget).map_err(|e| e.to_string())? {
+                Ok(Cel::Bool(true)) => {}
+                Ok(_) => failed.push((index, validation)),
+                Err(message) if self.policy.fails() => denials.push(Denial { index, message, code: 422 }),
+                Err(_) => {}
+            }
+        }
+        for (index, validation) in failed {
+            match self.message(validation, &mut budget) {
+                Ok(message) => denials.push(Denial { index, message, code: validation.code }),
+                Err(message) if self.policy.fails() => denials.push(Denial { index, message, code: 422 }),
+                Err(_) => {}
+            }
+        }
+        denials.sort_by_key(|denial| denial.index);
+        Ok(Some((denials, self.annotations()?)))
+    }
+
+    /// What is said of a validation that does not hold. The error is that there is no budget left to tell.
+    fn message(&self, validation: &Validation, budget: &mut Budget) -> Result<String, String> {
+        if let Some(expression) = &validation.message_expression {
+            let made = evaluate(expression, &self.activation, budget);
+            let made = made.map_err(|why| format!("failed messageExpression: {why}"))?.ok();
+            let text = made.as_ref().and_then(Cel::as_text).map(str::trim);
+            if let Some(text) = text.filter(|t| !t.is_empty() && t.len() <= MESSAGE_MAX && !t.contains('\n')) {
+                return Ok(text.to_owned());
+            }
+        }
+        Ok(match validation.message.as_str() {
+            "" => format!("failed expression: {}", validation.text),
+            message => message.to_owned(),
+        })
+    }
+
+    fn annotations(&self) -> Result<Vec<(String, Annotation)>, String> {
+        let mut budget = Budget::new(BUDGET);
+        let mut made = Vec::new();
+        for (key, expression) in &self.policy.annotations {
+            let value = evaluate(expression, &self.activation, &mut budget).map_err(|e| e.to_string())?;
+            let value = value.map(|v| v.as_text().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()));
+            made.push((key.clone(), value));
+        }
+        Ok(made)
     }
 }
 
-fn message(run: &Run<'_>, validation: &Validation) -> String {
-    let made = validation.message_expression.as_ref().and_then(|e| e.as_ref().ok()?.evaluate(&run.bindings).ok());
-    match made.as_ref().and_then(Value::as_str).map(str::trim) {
-        Some(text) if !text.is_empty() && !text.contains('\n') => text.to_owned(),
-        _ if !validation.message.is_empty() => validation.message.clone(),
-        _ => format!("failed expression: {}", validation.text),
-    }
-}
+/// An audit annotation's value, if it has one.
+type Annotation = Result<Option<String>, String>;
+type Evaluated = (Vec<Denial>, Vec<(String, Annotation)>);

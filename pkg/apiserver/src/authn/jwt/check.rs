@@ -1,5 +1,6 @@
 //! What may be wrong with an AuthenticationConfiguration.
 
+use kube1_api::cel::Env;
 use kube1_api::expression::Expression;
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_pki::certificates_from_pem;
@@ -254,7 +255,9 @@ impl Check<'_> {
     }
 
     fn expression(&mut self, text: &str, path: &FieldPath) {
-        if let Err(error) = Expression::compile(text) {
+        // Rules are about the claims or about the user that is made of them.
+        let env = if path.to_string().contains("userValidationRules") { Env::user() } else { Env::claims() };
+        if let Err(error) = Expression::compile(text, &env) {
             self.invalid(path, text, &error);
         }
     }

@@ -1,5 +1,6 @@
 //! From a token's claims to a user.
 
+use kube1_api::cel::Env;
 use kube1_api::expression::{Bindings, Expression};
 use serde_json::{Value, json};
 
@@ -20,15 +21,16 @@ pub struct Claims {
 impl Claims {
     /// Fails on an expression that does not compile.
     pub fn new(config: JwtConfig) -> Result<Self, String> {
+        let (claims, user) = (Env::claims(), Env::user());
         let optional = |mapping: &Mapping| match mapping.expression.as_str() {
             "" => Ok(None),
-            text => Expression::compile(text).map(Some),
+            text => Expression::compile(text, &claims).map(Some),
         };
         let mappings = &config.claim_mappings;
-        let with_message = |expression: &str, message: &str| {
+        let with_message = |expression: &str, message: &str, env: &Env| {
             let message =
                 if message.is_empty() { format!("failed expression: {expression}") } else { message.to_owned() };
-            Expression::compile(expression).map(|compiled| (compiled, message))
+            Expression::compile(expression, env).map(|compiled| (compiled, message))
         };
         let claim_rules = config.claim_validation_rules.iter().filter(|r| !r.expression.is_empty());
         Ok(Self {
@@ -38,13 +40,15 @@ impl Claims {
             extra: mappings
                 .extra
                 .iter()
-                .map(|e| Expression::compile(&e.value_expression).map(|compiled| (e.key.clone(), compiled)))
+                .map(|e| Expression::compile(&e.value_expression, &claims).map(|compiled| (e.key.clone(), compiled)))
                 .collect::<Result<_, _>>()?,
-            claim_rules: claim_rules.map(|r| with_message(&r.expression, &r.message)).collect::<Result<_, _>>()?,
+            claim_rules: claim_rules
+                .map(|r| with_message(&r.expression, &r.message, &claims))
+                .collect::<Result<_, _>>()?,
             user_rules: config
                 .user_validation_rules
                 .iter()
-                .map(|r| with_message(&r.expression, &r.message))
+                .map(|r| with_message(&r.expression, &r.message, &user))
                 .collect::<Result<_, _>>()?,
             config,
         })
@@ -58,14 +62,14 @@ impl Claims {
             }
         }
         let mut bindings = Bindings::new();
-        bindings.set("claims", claims);
+        bindings.set("claims", claims.clone());
         check(&self.claim_rules, &bindings)?;
         let user = self.map(claims, &bindings)?;
         if !self.user_rules.is_empty() {
             let mut bindings = Bindings::new();
             bindings.set(
                 "user",
-                &json!({"username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra}),
+                json!({"username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra}),
             );
             check(&self.user_rules, &bindings)?;
         }

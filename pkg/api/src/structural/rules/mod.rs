@@ -1,0 +1,102 @@
+//! CEL rules of custom resources (`x-kubernetes-validations`).
+
+mod compile;
+mod evaluate;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::cel::{Program, Shape};
+use crate::field::{FieldError, FieldErrorKind, FieldPath};
+
+/// The compiled rules of a version's schema.
+#[derive(Debug)]
+pub struct RuleSet {
+    root: Node,
+}
+
+/// The rules of a part of a schema, and of the parts in it.
+#[derive(Debug)]
+struct Node {
+    rules: Vec<Rule>,
+    shape: Arc<Shape>,
+    /// `type` of the schema.
+    kind: String,
+    properties: BTreeMap<String, Node>,
+    /// Of items of a list, or values of a map.
+    element: Option<Box<Node>>,
+    all_of: Vec<Node>,
+    /// By which items of a list are found again in the old list.
+    keys: Option<Vec<String>>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    program: Program,
+    text: String,
+    message: String,
+    message_program: Option<Program>,
+    reason: FieldErrorKind,
+    field: FieldPath,
+    uses_old: bool,
+    optional_old: bool,
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.properties.is_empty() && self.element.is_none() && self.all_of.is_empty()
+    }
+}
+
+impl RuleSet {
+    /// Compiles the rules of `schema`; none if it has no rules at all.
+    ///
+    /// # Errors
+    /// Rules that are malformed, do not compile or may cost too much, with paths below `path`.
+    pub fn compile(schema: &Value, path: &FieldPath) -> Result<Option<Self>, Vec<FieldError>> {
+        if !has_rules(schema) {
+            return Ok(None);
+        }
+        compile::compile(schema, path).map(|root| Some(Self { root }))
+    }
+
+    /// What the rules say about `object`; transition rules need `old`. Errors about what is as it was in `old` are
+    /// tolerated, so that rules can be tightened without blocking every later update.
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        evaluate::evaluate(&self.root, object, old)
+    }
+}
+
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => map.contains_key("x-kubernetes-validations") || map.values().any(has_rules),
+        Value::Array(items) => items.iter().any(has_rules),
+        _ => false,
+    }
+}
+
+/// The value at a path such as `spec.ports[0].name` or `spec.limits[example.com/a]`.
+pub(crate) fn lookup<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    let mut value = object;
+    let mut rest = path;
+    while !rest.is_empty() {
+        let (part, after) = match rest.strip_prefix('[') {
+            Some(inner) => inner.split_once(']')?,
+            None => {
+                let rest = rest.strip_prefix('.').unwrap_or(rest);
+                rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()))
+            }
+        };
+        value = match value {
+            Value::Array(items) => items.get(part.parse::<usize>().ok()?)?,
+            _ => value.get(part)?,
+        };
+        rest = after;
+    }
+    Some(value)
+}
