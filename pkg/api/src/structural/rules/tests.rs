@@ -38,8 +38,8 @@ fn errors_are_as_the_rule_asks() {
     for (rule, expected) in [
         (json!({"rule": "self.min < self.max"}), "spec: Invalid value: failed rule: self.min < self.max"),
         (
-            json!({"rule": "self.min < self.max", "message": "m", "messageExpression": "'min ' + string(self.min)"}),
-            "spec: Invalid value: min 9",
+            json!({"rule": "self.min < self.max", "message": "m", "messageExpression": "'named ' + self.name"}),
+            "spec: Invalid value: named x",
         ),
         (
             json!({"rule": "self.min < self.max", "message": "m", "messageExpression": "self.name.substring(9)"}),
