@@ -130,7 +130,8 @@ impl<'a, 'p> Machine<'a, 'p> {
             Value::Variables => Some(self.activation.composed(field)?),
             Value::Optional(None) => Some(Value::NONE),
             Value::Optional(Some(held)) => Some(Value::Optional(self.member(held, field, test)?.map(Arc::new))),
-            _ => return Err(Error::no_overload()),
+            _ if test => None,
+            _ => return Err(Error::no_key(field)),
         })
     }
 

@@ -40,6 +40,8 @@ fn expressions_give_values() {
         ("[1, 2, 3][1] + {'a': 5}['a'] + {'b': 2}.b", "9"),
         ("[1][5]", "index out of bounds: 5"),
         ("{'a': 1}.b", "no such key: b"),
+        ("dyn(null).x", "no such key: x"),
+        ("has(dyn(null).x) || has(dyn(1).x)", "false"),
         ("has({'a': 1}.a) && !has({'a': 1}.b)", "true"),
         ("1 in [1, 2] && 'a' in {'a': 1} && !(3 in [1])", "true"),
         ("[1, 2].all(x, x > 0) && [1, 2].exists(x, x == 2) && [1, 2, 2].exists_one(x, x == 1)", "true"),

@@ -129,6 +129,9 @@ impl Configured {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+mod policy_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
