@@ -101,8 +101,12 @@ impl Documents<'_> {
             }
             let resources: Vec<String> = names("resources").into_iter().filter(|r| !r.contains(['*', '/'])).collect();
             let mut count = 0;
-            for (group, version) in groups.iter().flat_map(|g| versions.iter().map(move |v| (g, v))) {
-                let Some(list) = self.get(path("", group, version)).await? else { continue };
+            let mut named = Vec::new();
+            for group in &groups {
+                named.extend(versions.iter().map(|version| (group.clone(), version.clone())));
+            }
+            for (group, version) in named {
+                let Some(list) = self.get(path("", &group, &version)).await? else { continue };
                 let all = list["resources"].as_array().into_iter().flatten();
                 let of = |resource: &String| all.clone().find(|r| r["name"] == resource.as_str());
                 for kind in resources.iter().filter_map(of).filter_map(|r| r["kind"].as_str()) {

@@ -332,7 +332,7 @@ impl<'a, 'p> Machine<'a, 'p> {
         second: Value<'a>,
     ) -> Result<bool, Error> {
         self.rounds += 1;
-        if self.rounds % ROUNDS == 0 {
+        if self.rounds.is_multiple_of(ROUNDS) {
             self.look_at_time()?;
         }
         self.scope.truncate(outside + 1);

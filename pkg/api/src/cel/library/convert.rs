@@ -108,7 +108,7 @@ fn to_int<'a>(call: &mut Call<'a, '_>) -> Evaluated<'a> {
 fn to_uint<'a>(call: &mut Call<'a, '_>) -> Evaluated<'a> {
     let overflow = || Error::failed("unsigned integer overflow");
     Ok(Value::Uint(match call.arg(0) {
-        Value::Double(value) if *value >= 0.0 && *value < 1.8446744073709550e19 => *value as u64,
+        Value::Double(value) if *value >= 0.0 && *value < 1.844674407370955e19 => *value as u64,
         Value::Double(_) => return Err(overflow()),
         Value::Int(value) => u64::try_from(*value).map_err(|_| overflow())?,
         Value::String(text) => text

@@ -147,10 +147,12 @@ struct Annotations(BTreeMap<String, Vec<String>>);
 
 impl Annotations {
     fn add(&mut self, key: &str, value: &str) {
-        let end = value.floor_char_boundary(ANNOTATION_MAX);
+        let fits = |at: &usize| *at <= ANNOTATION_MAX;
+        let ends = value.char_indices().map(|(at, character)| at + character.len_utf8());
+        let value = &value[..ends.take_while(fits).last().unwrap_or(0)];
         let values = self.0.entry(key.to_owned()).or_default();
-        if !values.iter().any(|v| v == &value[..end]) {
-            values.push(value[..end].to_owned());
+        if !values.iter().any(|v| v == value) {
+            values.push(value.to_owned());
         }
     }
 }
