@@ -59,8 +59,15 @@ fn fields(
     budget: &mut Budget,
 ) -> Result<(), WireError> {
     let mut reader = Reader::new(bytes);
+    // Fields come in the order of their numbers, as they are in the table: the next one is not far from the last.
+    let mut last = 0;
     while let Some((number, part)) = reader.next()? {
-        let Some(field) = ty.fields.iter().find(|f| f.number == number && f.via.is_empty()) else { continue };
+        let wanted = |field: &Field| field.number == number && field.via.is_empty();
+        let (before, rest) = ty.fields.split_at(last);
+        let index = rest.iter().position(wanted).map(|index| last + index);
+        let Some(index) = index.or_else(|| before.iter().position(wanted)) else { continue };
+        let field = &ty.fields[index];
+        last = index;
         if field.inline {
             if let Some(inner) = field.target() {
                 let bytes = part_bytes(number, part)?;
