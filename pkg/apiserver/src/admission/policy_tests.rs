@@ -71,15 +71,6 @@ async fn validations_fail_as_the_policy_says() {
             )),
         ),
         (
-            json!({"validations": vec![json!({"expression": "lists.range(120000).distinct() == [] || lists.range(900000).size() > 0"}); 12]}),
-            json!({}),
-            Some((
-                422,
-                "expression 'lists.range(120000).distinct() == [] || lists.range(900000).size() > 0' resulted in error: \
-                operation cancelled: actual cost limit exceeded",
-            )),
-        ),
-        (
             json!({"validations": vec![json!({"expression": "lists.range(900000).size() > 0"}); 12]}),
             json!({}),
             Some((422, "validation failed due to running out of cost budget, no further validation rules will be run")),
@@ -153,7 +144,7 @@ async fn bindings_warn_and_note() {
     }
     let policy = json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
         "validations": [{"expression": "object.spec.replicas <= int(params.data.most)", "messageExpression": "'at most ' + params.data.most"}],
-        "auditAnnotations": [{"key": "most", "valueExpression": "params.data.most"}, {"key": "none", "valueExpression": "null"}]});
+        "auditAnnotations": [{"key": "most", "valueExpression": "'' + params.data.most"}, {"key": "none", "valueExpression": "null"}]});
     let binding = json!({"validationActions": ["Warn", "Audit"],
         "paramRef": {"selector": {"matchLabels": {"for": "p"}}, "parameterNotFoundAction": "Deny"}});
     put(&world, "validatingadmission", "p", policy, binding).await;
