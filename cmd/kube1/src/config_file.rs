@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use serde_json::Value;
 
-use crate::cli::Cli;
+use crate::cli::{self, Cli};
 
 /// Largest configuration file, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -30,12 +30,20 @@ pub fn parse(args: &[OsString]) -> Result<Cli, ConfigError> {
     let plain = Cli::command();
     let matches = plain.clone().try_get_matches_from(args)?;
     let path = config_path(&matches);
-    let Some((path, explicit)) = path else { return Ok(Cli::from_arg_matches(&matches)?) };
-    let Some(text) = read(&path, explicit)? else { return Ok(Cli::from_arg_matches(&matches)?) };
+    let Some((path, explicit)) = path else { return finished(&plain, &matches) };
+    let Some(text) = read(&path, explicit)? else { return finished(&plain, &matches) };
     let invalid = |message: String| ConfigError::Invalid { path: path.clone(), message };
     let entries = entries(&text).map_err(invalid)?;
     let merged = with_defaults(plain, &matches, &entries).map_err(invalid)?;
-    Ok(Cli::from_arg_matches(&merged.try_get_matches_from(args)?)?)
+    finished(&merged, &merged.clone().try_get_matches_from(args)?)
+}
+
+fn finished(command: &Command, matches: &ArgMatches) -> Result<Cli, ConfigError> {
+    let mut cli = Cli::from_arg_matches(matches)?;
+    if let cli::Command::Server(args) = &mut cli.command {
+        args.flags = cli::effective(command, matches);
+    }
+    Ok(cli)
 }
 
 /// The file, and whether somebody named it. None for commands that run nothing.
@@ -140,6 +148,19 @@ mod tests {
         assert_eq!(args.tls_san, ["a.example", "b.example"]);
         assert!(args.disable_agent);
         assert_eq!(args.node.node_name.as_deref(), Some("y"));
+        let flag = |name: &str| args.flags.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        for (name, value) in [
+            ("https-listen-port", "7443"),
+            ("node-name", "y"),
+            ("tls-san", "a.example,b.example"),
+            ("disable-agent", "true"),
+            ("service-cidr", "10.43.0.0/16"),
+            ("audit-log-path", ""),
+            ("verbose", "0"),
+            ("log-format", "text"),
+        ] {
+            assert_eq!(flag(name), Some(value), "{name}");
+        }
     }
 
     #[test]
@@ -150,6 +171,22 @@ mod tests {
         assert!(error.contains("seven"), "{error}");
         assert!(server("- a\n", &[]).is_err());
         assert!(server("# nothing\n", &[]).is_ok());
+    }
+
+    #[test]
+    fn any_file_survives() {
+        fn read(bytes: &[u8]) {
+            let Ok(entries) = entries(&String::from_utf8_lossy(bytes)) else { return };
+            let plain = Cli::command();
+            let args = ["kube1", "server"].map(OsString::from);
+            let Ok(matches) = plain.clone().try_get_matches_from(&args) else { return };
+            let _ = with_defaults(plain, &matches, &entries).map(|merged| merged.try_get_matches_from(&args).map(drop));
+        }
+        const SEEDS: &[&[u8]] = &[b"https-listen-port: 7443\ntls-san: [a.example, 'b']\ndisable-agent: true\nverbose: 2\naudit-webhook-batch-max-wait: 5s\n"];
+        let words = &["- ", ": ", "&a", "*a", "<<: ", "null", "node-label: ", "-1", "true"];
+        // A command line with all its flags is bulky before anything is read.
+        let target = kube1_mutate::Target { name: "config", run: read, seeds: SEEDS, words, per_byte: 4000 };
+        kube1_mutate::run(&[target]);
     }
 
     #[test]

@@ -3,13 +3,16 @@
 use kube1_apiserver::fuzzing;
 use kube1_fuzz::{Target, dispatch};
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 9] = [
     ("request", fuzzing::request),
     ("headers", fuzzing::headers),
     ("continue_token", fuzzing::continue_token),
     ("stored", fuzzing::stored),
     ("credentials", fuzzing::credentials),
     ("body", fuzzing::body),
+    ("files", fuzzing::files),
+    ("spdy", fuzzing::spdy),
+    ("websocket", fuzzing::websocket),
 ];
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| dispatch(&TARGETS, data));

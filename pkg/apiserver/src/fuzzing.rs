@@ -4,7 +4,11 @@ use http::header::{ACCEPT, ACCEPT_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use kube1_api::resource::ResourceTable;
 
-use crate::authn::fuzzing as authn;
+use crate::audit::Policy;
+use crate::authn::{AuthenticationConfiguration, fuzzing as authn};
+use crate::authz::AuthorizationConfiguration;
+use crate::dial::Remote;
+use crate::http::fuzzing as http_frames;
 use crate::options::{DeleteOptions, ListOptions, WriteOptions};
 use crate::query::Query;
 use crate::request_info::RequestInfo;
@@ -78,6 +82,29 @@ pub fn body(data: &[u8]) {
     let _ = encode::decode_delete_options(data);
 }
 
+/// Files that operators write: kubeconfigs, and what configures audit, authentication, authorization and encryption.
+pub fn files(data: &[u8]) {
+    let name = format!("kube1-fuzzing-{}-{:?}", std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, data).expect("a temporary file");
+    let _ = Policy::read(&path).map(|policy| policy.verdict(None, &RequestInfo::default()));
+    let _ = AuthorizationConfiguration::read(&path);
+    let _ = AuthenticationConfiguration::read(&path, &["https://own.example".to_owned()]);
+    let _ = storage::Encryption::open(None, Some(path.clone()));
+    let _ = Remote::from_kubeconfig(&path);
+    let _ = std::fs::remove_file(&path);
+}
+
+/// Frames of SPDY.
+pub fn spdy(data: &[u8]) {
+    http_frames::spdy(data);
+}
+
+/// Frames of websockets, translated to SPDY and back.
+pub fn websocket(data: &[u8]) {
+    http_frames::websocket(data);
+}
+
 #[cfg(test)]
 mod tests {
     use kube1_mutate::{PER_BYTE, Target, run};
@@ -141,6 +168,36 @@ mod tests {
         ];
         let words = &["eyJ", ".", "\"exp\":", "system:serviceaccount:", "\x30\x7f", "\x02\x01"];
         run(&[Target { name: "credentials", run: super::credentials, seeds: TOKENS, words, per_byte: PER_BYTE }]);
+    }
+
+    #[test]
+    fn files_survive() {
+        const FILES: &[&[u8]] = &[
+            b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- {level: Request, users: [a], verbs: [get], resources: [{group: '', resources: ['pods/*'], resourceNames: [b]}], nonResourceURLs: ['/a*'], omitStages: [Panic]}\n",
+            b"apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers:\n- {type: Webhook, name: w, webhook: {timeout: 3s, failurePolicy: Deny, subjectAccessReviewVersion: v1, matchConditionSubjectAccessReviewVersion: v1, connectionInfo: {type: KubeConfigFile, kubeConfigFile: /x}, matchConditions: [{expression: 'request.user == \"a\"'}]}}\n",
+            b"apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer: {url: 'https://a.example', audiences: [b], certificateAuthority: x}\n  claimValidationRules: [{expression: 'claims.a == 1', message: m}]\n  claimMappings: {username: {claim: sub, prefix: ''}, extra: [{key: a.io/b, valueExpression: claims.c}]}\nanonymous: {enabled: true, conditions: [{path: /livez}]}\n",
+            b"apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets, '*.apps']\n  providers:\n  - aesgcm: {keys: [{name: k, secret: MDEyMzQ1Njc4OWFiY2RlZg==}]}\n  - identity: {}\n",
+            b"apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: a, user: u}}]\nclusters: [{name: a, cluster: {server: 'https://[::1]:6443/x', certificate-authority-data: AAAA}}]\nusers: [{name: u, user: {token: t, client-certificate-data: AAAA}}]\n",
+        ];
+        let words = &["rules:\n", "- ", "&a", "*a", "level: ", "999999999999h", "'", "https://", "!!binary "];
+        run(&[Target { name: "files", run: super::files, seeds: FILES, words, per_byte: PER_BYTE }]);
+    }
+
+    #[test]
+    fn frames_survive() {
+        const SPDY: &[&[u8]] = &[
+            b"\x80\x03\x00\x02\x01\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x03abc\x80\x03\x00\x06\x00\x00\x00\x04\x00\x00\x00\x07",
+            b"\x00\x00\x00\x03\x01\xff\xff\xffa\x80\x03\x00\x03\x00\x00\x00\x08\x00\x00\x00\x05\x00\x00\x00\x01",
+        ];
+        const WEBSOCKET: &[&[u8]] = &[
+            b"\xf0\x82\x84\x00\x00\x00\x00\x00abc\x82\x82\x00\x00\x00\x00\xff\x00\x89\x80\x00\x00\x00\x00\x88\x80\x00\x00\x00\x00",
+            b"\x80\x81\xfe\x00\x04\x01\x02\x03\x04abcd\x00\x00\x00\x03\x01\x00\x00\x01a",
+        ];
+        let words = &["\u{0}\u{0}\u{0}\u{1}", "\x7f\x7f\x7f\x7f", "\x04{\"Width\":1,\"Height\":2}"];
+        run(&[
+            Target { name: "spdy", run: super::spdy, seeds: SPDY, words, per_byte: PER_BYTE },
+            Target { name: "websocket", run: super::websocket, seeds: WEBSOCKET, words, per_byte: PER_BYTE },
+        ]);
     }
 
     #[test]

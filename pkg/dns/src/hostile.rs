@@ -2,12 +2,12 @@
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::Name;
-use kube1_mutate::{PER_BYTE, Target, run};
 
 use crate::message::{Decision, Domain, decide, encode, objection, reply, udp_limit};
 use crate::zone::Zone;
 
-fn packet(bytes: &[u8]) {
+/// A packet of a client, all the way to the answer.
+pub fn packet(bytes: &[u8]) {
     let _ = crate::server::malformed(bytes);
     let Ok(query) = Message::from_vec(bytes) else { return };
     let limit = udp_limit(&query);
@@ -24,15 +24,22 @@ fn packet(bytes: &[u8]) {
     }
 }
 
-#[test]
-fn packets_survive() {
-    const QUERY: &[u8] = b"\x12\x34\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01\x0akubernetes\x07default\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x0c\x00\x0a\x00\x08abcdefgh";
-    const REVERSE: &[u8] = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x011\x010\x0243\x0210\x07in-addr\x04arpa\x00\x00\x0c\x00\x01";
-    let words = &[
-        "\u{0}\u{1}",
-        "\x03svc",
-        "\x07cluster\x05local\x00",
-        "\x3faaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    ];
-    run(&[Target { name: "dns", run: packet, seeds: &[QUERY, REVERSE], words, per_byte: PER_BYTE }]);
+#[cfg(test)]
+mod tests {
+    use kube1_mutate::{PER_BYTE, Target, run};
+
+    use super::packet;
+
+    #[test]
+    fn packets_survive() {
+        const QUERY: &[u8] = b"\x12\x34\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01\x0akubernetes\x07default\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x0c\x00\x0a\x00\x08abcdefgh";
+        const REVERSE: &[u8] = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x011\x010\x0243\x0210\x07in-addr\x04arpa\x00\x00\x0c\x00\x01";
+        let words = &[
+            "\u{0}\u{1}",
+            "\x03svc",
+            "\x07cluster\x05local\x00",
+            "\x3faaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ];
+        run(&[Target { name: "dns", run: packet, seeds: &[QUERY, REVERSE], words, per_byte: PER_BYTE }]);
+    }
 }

@@ -5,8 +5,8 @@
 
 mod cache;
 mod forward;
-#[cfg(test)]
-mod hostile;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod message;
 mod meters;
 mod records;

@@ -20,4 +20,6 @@ pub use error::JoinError;
 pub use node::{JoinConfig, JoinedNode, join};
 pub use rotation::CertificateRotation;
 pub use servers::{Identity, Servers, connect};
+#[cfg(any(test, fuzzing))]
+pub use token::hostile;
 pub use token::{JoinToken, TokenParseError};

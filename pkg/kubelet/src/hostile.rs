@@ -1,11 +1,10 @@
 //! Texts of pods and bytes of containers as hostile users make them.
 
-use kube1_mutate::{PER_BYTE, Target, run};
-
 use crate::image::reference;
 use crate::{expand, log_file};
 
-fn texts(bytes: &[u8]) {
+/// Texts of pods and lines of logs.
+pub fn texts(bytes: &[u8]) {
     if let Some(entry) = log_file::parse(bytes) {
         let _ = entry.at();
     }
@@ -18,13 +17,20 @@ fn texts(bytes: &[u8]) {
     }
 }
 
-#[test]
-fn texts_survive() {
-    const SEEDS: &[&[u8]] = &[
-        b"2026-01-02T03:04:05.000000006Z stdout F a line",
-        b"$(A) $$(B) $(C $(D)) ${E}",
-        b"registry.example.com:5000/team/image:v1@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    ];
-    let words = &["$(", ")", "$$", " stderr P ", "@sha256:", ":", "/", "[::1]"];
-    run(&[Target { name: "texts", run: texts, seeds: SEEDS, words, per_byte: PER_BYTE }]);
+#[cfg(test)]
+mod tests {
+    use kube1_mutate::{PER_BYTE, Target, run};
+
+    use super::texts;
+
+    #[test]
+    fn texts_survive() {
+        const SEEDS: &[&[u8]] = &[
+            b"2026-01-02T03:04:05.000000006Z stdout F a line",
+            b"$(A) $$(B) $(C $(D)) ${E}",
+            b"registry.example.com:5000/team/image:v1@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ];
+        let words = &["$(", ")", "$$", " stderr P ", "@sha256:", ":", "/", "[::1]"];
+        run(&[Target { name: "texts", run: texts, seeds: SEEDS, words, per_byte: PER_BYTE }]);
+    }
 }

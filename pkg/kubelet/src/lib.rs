@@ -16,8 +16,8 @@ mod env_file;
 mod eviction;
 mod expand;
 mod hook;
-#[cfg(test)]
-mod hostile;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod housekeeping;
 mod image;
 mod kubelet;

@@ -232,6 +232,25 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What hostile input is tried on: a journal of a damaged disk, and one whose checksum was made to fit.
+#[cfg(any(test, fuzzing))]
+pub fn hostile(bytes: &[u8]) {
+    let mut whole = bytes.to_vec();
+    whole.resize(bytes.len().max(HEAD), 0);
+    let length = whole.len() as u32;
+    whole[4..8].copy_from_slice(&length.to_le_bytes());
+    let fitting = checksum(&whole[4..]);
+    whole[..4].copy_from_slice(&fitting.to_le_bytes());
+    let name = format!("kube1-journal-{}-{:?}", std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(name);
+    for content in [bytes, &whole] {
+        std::fs::write(&path, content).expect("a temporary file");
+        let _ =
+            File::open(&path).and_then(|file| read_segment(&file)).map(|read| read.map(|(_, records)| records.len()));
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -271,6 +290,19 @@ mod tests {
         let file = OpenOptions::new().write(true).open(path(&rows, 0)).unwrap();
         file.write_all_at(b"y", 3 * BLOCK as u64).unwrap();
         assert_eq!(revisions(&Journal::open(&rows).unwrap().1), [(1, 2), (2, 3)]);
+    }
+
+    #[test]
+    fn any_journal_survives() {
+        const SEEDS: &[&[u8]] = &[b"\x00\x00\x00\x00\x30\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00a\x00\x01\x00\x00\x00b\x01\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00v"];
+        let words = &["\x7f\x7f\x7f\x7f", "\u{0}\u{0}\u{0}\u{0}", "\u{1}"];
+        kube1_mutate::run(&[kube1_mutate::Target {
+            name: "journal",
+            run: hostile,
+            seeds: SEEDS,
+            words,
+            per_byte: 400,
+        }]);
     }
 
     #[test]

@@ -72,3 +72,42 @@ pub fn unpack(path: &Path, parts: &Parts) -> anyhow::Result<()> {
     EmbeddedStore::restore(&store, &parts.store).with_context(wrong)?;
     std::fs::remove_file(&store).with_context(|| format!("cannot remove {}", store.display()))
 }
+
+/// What hostile input is tried on: an archive that somebody else made. Nothing may come to be outside its directory.
+#[cfg(any(test, fuzzing))]
+pub fn hostile(bytes: &[u8]) {
+    let name = format!("kube1-snapshot-{}-{:?}", std::process::id(), std::thread::current().id());
+    let base = std::env::temp_dir().join(name);
+    let server = base.join("data/server");
+    std::fs::create_dir_all(&server).expect("a temporary directory");
+    let archive = base.join("archive.tar");
+    std::fs::write(&archive, bytes).expect("a temporary file");
+    let _ = unpack(&archive, &Parts::of(&server));
+    let names = |dir: &Path| -> Vec<_> {
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+    };
+    assert_eq!((names(&base).len(), names(&base.join("data")).len()), (2, 1), "files beside the directory");
+    std::fs::remove_dir_all(&base).expect("the temporary directory goes");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_archive_survives() {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, content) in [(STORE, &b"redb"[..]), (SECRETS_KEY, b"key"), ("tls/ca.crt", b"pem")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o600);
+            header.set_cksum();
+            archive.append_data(&mut header, name, content).unwrap_or_default();
+        }
+        let seeds: &'static [&'static [u8]] = vec![archive.into_inner().unwrap_or_default().leak() as &[u8]].leak();
+        let words = &["tls/../../x", "/etc/x", "tls/", "\u{0}ustar  \u{0}", "0000777\u{0}", "2", "1"];
+        // What a damaged database takes is the database's.
+        let target = kube1_mutate::Target { name: "snapshot", run: hostile, seeds, words, per_byte: 4000 };
+        kube1_mutate::run(&[target]);
+    }
+}

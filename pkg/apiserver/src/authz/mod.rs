@@ -17,7 +17,7 @@ use kube1_api::name::GroupResource;
 use kube1_api::status::Status;
 
 pub use chain::Chain;
-pub use config::{AuthorizationError, AuthorizationOptions, WebhookFlags};
+pub use config::{AuthorizationConfiguration, AuthorizationError, AuthorizationOptions, WebhookFlags};
 pub use configured::ConfiguredAuthorizer;
 pub use covers::{compact, missing};
 pub use escalation::{RoleWrite, check_escalation};

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 pub(crate) use addresses::gateway;
 pub use addresses::{Addresses, AllocationError};
 pub(crate) use host_ports::{elements_of_all, rules, sets};
+#[cfg(any(test, fuzzing))]
+pub use spec::hostile;
 use spec::{Call, SUPPORTED_VERSIONS};
 pub use spec::{CniError, Config};
 
