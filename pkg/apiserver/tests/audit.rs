@@ -181,6 +181,7 @@ async fn a_webhook_gets_events_in_batches_and_again_after_a_failure() {
             mode: Mode::Batch,
             batch: BatchOptions { max_size: 4, max_wait: Duration::from_millis(50), ..BatchOptions::default() },
             initial_backoff: Duration::from_millis(10),
+            truncation: None,
         };
         Front { audit: AuditOptions { log: None, webhook: Some(webhook), ..options(dir) }, ..Front::default() }
     })
@@ -200,4 +201,162 @@ async fn a_webhook_gets_events_in_batches_and_again_after_a_failure() {
     let names = lists.iter().flat_map(|l| l["items"].as_array().unwrap()).filter(|e| e["verb"] == "create");
     assert_eq!(names.count(), 10);
     assert!(lists.iter().all(|l| l["kind"] == "EventList" && l["items"].as_array().unwrap().len() <= 4));
+}
+
+/// A receiver of events over HTTPS that may be away.
+struct Receiver {
+    pki: kube1_pki::ServerPki,
+    address: std::net::SocketAddr,
+    lists: Arc<Mutex<Vec<Value>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Receiver {
+    /// It has an address, at which nobody answers yet.
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let pki = kube1_pki::ServerPki::open(kube1_pki::ServerPkiConfig {
+            data_dir: dir.path().to_owned(),
+            node_name: "receiver".into(),
+            addresses: vec![address.ip()],
+            service_ip: None,
+            cluster_domain: "cluster.local".into(),
+            extra_names: vec![],
+        });
+        Self { pki: pki.unwrap(), address, lists: Arc::default(), _dir: dir }
+    }
+
+    fn kubeconfig(&self) -> String {
+        use base64::Engine;
+        let ca = base64::engine::general_purpose::STANDARD.encode(self.pki.ca.certificate_pem());
+        let server = format!("https://{}/events", self.address);
+        format!(
+            "clusters: [{{name: a, cluster: {{server: '{server}', certificate-authority-data: {ca}}}}}]\nusers: [{{name: u, user: {{token: t}}}}]\n"
+        )
+    }
+
+    /// Answers from now on.
+    async fn answer(&self) -> JoinSet<()> {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(self.address).unwrap();
+        let listener = socket.listen(64).unwrap();
+        let clients = rustls::server::WebPkiClientVerifier::no_client_auth();
+        let tls = kube1_apiserver::http::serve::tls_config(self.pki.serving.clone(), clients).unwrap();
+        let (acceptor, kept) = (tokio_rustls::TlsAcceptor::from(tls), self.lists.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(stream) = acceptor.accept(stream).await else { continue };
+                let kept = kept.clone();
+                let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let kept = kept.clone();
+                    async move {
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        kept.lock().push(serde_json::from_slice(&body).unwrap());
+                        Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+                    }
+                });
+                // A client that goes is no failure.
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            }
+        });
+        tasks
+    }
+
+    fn events(&self) -> Vec<Value> {
+        self.lists.lock().iter().flat_map(|list| list["items"].as_array().unwrap().clone()).collect()
+    }
+}
+
+async fn counted(admin: &kube::Client, plugin: &str) -> u64 {
+    let text = admin.request_text(Request::get("/metrics").body(Vec::new()).unwrap()).await.unwrap();
+    let start = format!("apiserver_audit_error_total{{plugin=\"{plugin}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok()).unwrap_or(0)
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(40);
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn create(admin: &kube::Client, name: &str, text: &str) -> Result<ConfigMap, kube::Error> {
+    let map = json!({"metadata": {"name": name}, "data": {"a": text}});
+    let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), "default");
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_away_keeps_nobody_waiting_and_what_found_no_room_is_counted() {
+    let receiver = Receiver::new().await;
+    let server = TestServer::start_with(|dir| {
+        let config = dir.join("webhook.yaml");
+        std::fs::write(&config, receiver.kubeconfig()).unwrap();
+        let batch = BatchOptions { buffer: 3, max_size: 1, max_wait: Duration::ZERO, throttle: None };
+        let truncation = Some(kube1_apiserver::audit::Truncation { max_batch: 1 << 20, max_event: 4000 });
+        let initial_backoff = Duration::from_millis(5);
+        let webhook = WebhookOptions { config_file: config, mode: Mode::Batch, batch, truncation, initial_backoff };
+        Front { audit: AuditOptions { log: None, webhook: Some(webhook), ..options(dir) }, ..Front::default() }
+    })
+    .await;
+    let admin = server.admin().await;
+    for number in 0..30 {
+        create(&admin, &format!("away-{number}"), "x").await.unwrap();
+    }
+    until("dropped for want of room", async || counted(&admin, "buffered").await > 0).await;
+    until("given up", async || counted(&admin, "webhook").await > 0).await;
+    let _answering = receiver.answer().await;
+    let mut number = 0;
+    until("events again", async || {
+        number += 1;
+        create(&admin, &format!("back-{number}"), "x").await.unwrap();
+        receiver.events().iter().any(|e| e["objectRef"]["name"].as_str().is_some_and(|n| n.starts_with("back-")))
+    })
+    .await;
+    let is_long = |e: &Value| e["objectRef"]["name"].as_str().is_some_and(|name| name.starts_with("long-"));
+    let long = || receiver.events().into_iter().find(is_long);
+    until("the long event", async || {
+        number += 1;
+        create(&admin, &format!("long-{number}"), &"y".repeat(10_000)).await.unwrap();
+        long().is_some()
+    })
+    .await;
+    let long = long().unwrap();
+    assert_eq!(long["annotations"]["audit.k8s.io/truncated"], "true");
+    assert!(long.get("requestObject").is_none() && long.get("responseObject").is_none(), "{long}");
+    let path = format!("/api/v1/namespaces/default/configmaps?labelSelector=a%3D{}", "z".repeat(60));
+    let path = format!("{path}&fieldSelector={}", vec!["metadata.name!%3Db"; 300].join(","));
+    admin.request_text(Request::get(path).body(Vec::new()).unwrap()).await.unwrap();
+    until("dropped for its length", async || counted(&admin, "truncate").await > 0).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_requests_only_if_it_must() {
+    for (mode, stops) in [(Mode::Blocking, false), (Mode::BlockingStrict, true), (Mode::Batch, false)] {
+        let server = TestServer::start_with(|dir| {
+            let text = POLICY.replace("omitStages: [RequestReceived]", "omitStages: []");
+            let audit = options(dir);
+            std::fs::write(audit.policy_file.as_ref().unwrap(), text).unwrap();
+            let log = LogOptions { path: "/dev/full".into(), ..LogOptions::default() };
+            Front { audit: AuditOptions { log: Some(log), log_mode: mode, ..audit }, ..Front::default() }
+        })
+        .await;
+        let admin = server.admin().await;
+        let made = create(&admin, "m", "x").await;
+        match (made, stops) {
+            (Ok(_), false) => {}
+            (Err(kube::Error::Api(status)), true) if status.code == 500 => {
+                assert!(status.message.contains("failed to store audit event"), "{}", status.message);
+            }
+            (other, _) => panic!("{mode:?}: {other:?}"),
+        }
+        until("errors are counted", async || counted(&admin, "log").await > 0).await;
+        server.stop().await;
+    }
 }

@@ -3,116 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use kube1_apiserver::audit::{AuditOptions, BatchOptions, LogOptions, Mode, WebhookOptions};
+use clap::Args;
 use kube1_apiserver::authn::{AuthenticationOptions, TokenWebhookOptions};
 use kube1_apiserver::authz::{AuthorizationOptions, WebhookFlags};
 use kube1_apiserver::http::requests::{RequestOptions, parse_duration};
 use kube1_apiserver::server::{EncryptionOptions, Front};
 
-fn duration(text: &str) -> Result<Duration, String> {
+use super::audit::AuditArgs;
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| format!("{text:?} is no duration such as 90s, 5m or 1h30m"))
-}
-
-/// How requests and the writing of audit events wait for each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AuditMode {
-    Batch,
-    Blocking,
-    BlockingStrict,
-}
-
-impl From<AuditMode> for Mode {
-    fn from(mode: AuditMode) -> Self {
-        match mode {
-            AuditMode::Batch => Self::Batch,
-            AuditMode::Blocking => Self::Blocking,
-            AuditMode::BlockingStrict => Self::BlockingStrict,
-        }
-    }
-}
-
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Auditing")]
-pub struct AuditArgs {
-    /// Policy (audit.k8s.io/v1) that says how much of which requests is audited; nothing without
-    #[arg(long, env = "KUBE1_AUDIT_POLICY_FILE", value_name = "FILE")]
-    pub audit_policy_file: Option<PathBuf>,
-    /// File that audit events are appended to, one JSON object a line; - for standard output
-    #[arg(long, env = "KUBE1_AUDIT_LOG_PATH", value_name = "FILE")]
-    pub audit_log_path: Option<PathBuf>,
-    /// Days that old audit logs are kept; 0 for no limit
-    #[arg(long, env = "KUBE1_AUDIT_LOG_MAXAGE", default_value_t = 0, value_name = "DAYS")]
-    pub audit_log_maxage: u64,
-    /// Old audit logs that are kept; 0 for no limit
-    #[arg(long, env = "KUBE1_AUDIT_LOG_MAXBACKUP", default_value_t = 0, value_name = "COUNT")]
-    pub audit_log_maxbackup: usize,
-    /// Megabytes after which a new audit log is begun
-    #[arg(long, env = "KUBE1_AUDIT_LOG_MAXSIZE", default_value_t = 100, value_name = "MB")]
-    pub audit_log_maxsize: u64,
-    /// Compress old audit logs with gzip
-    #[arg(long, env = "KUBE1_AUDIT_LOG_COMPRESS")]
-    pub audit_log_compress: bool,
-    /// Whether requests wait until their events are taken
-    #[arg(long, env = "KUBE1_AUDIT_LOG_MODE", value_enum, default_value_t = AuditMode::Blocking)]
-    pub audit_log_mode: AuditMode,
-    /// Kubeconfig of a server that audit events are sent to
-    #[arg(long, env = "KUBE1_AUDIT_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
-    pub audit_webhook_config_file: Option<PathBuf>,
-    /// Whether requests wait until their events are taken
-    #[arg(long, env = "KUBE1_AUDIT_WEBHOOK_MODE", value_enum, default_value_t = AuditMode::Batch)]
-    pub audit_webhook_mode: AuditMode,
-    /// Pause before a failed sending is tried again; it grows
-    #[arg(long, env = "KUBE1_AUDIT_WEBHOOK_INITIAL_BACKOFF", value_parser = duration, default_value = "10s", value_name = "TIME")]
-    pub audit_webhook_initial_backoff: Duration,
-    /// Events that may wait to be sent; more are dropped and counted
-    #[arg(long, env = "KUBE1_AUDIT_WEBHOOK_BATCH_BUFFER_SIZE", default_value_t = 10_000, value_name = "COUNT")]
-    pub audit_webhook_batch_buffer_size: usize,
-    /// Most events sent at once
-    #[arg(long, env = "KUBE1_AUDIT_WEBHOOK_BATCH_MAX_SIZE", default_value_t = 400, value_name = "COUNT")]
-    pub audit_webhook_batch_max_size: usize,
-    /// Longest wait before fewer events are sent
-    #[arg(long, env = "KUBE1_AUDIT_WEBHOOK_BATCH_MAX_WAIT", value_parser = duration, default_value = "30s", value_name = "TIME")]
-    pub audit_webhook_batch_max_wait: Duration,
-    /// Limit how often events are sent
-    #[arg(long, env = "KUBE1_AUDIT_WEBHOOK_BATCH_THROTTLE_ENABLE", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
-    pub audit_webhook_batch_throttle_enable: bool,
-    /// Batches a second
-    #[arg(long, env = "KUBE1_AUDIT_WEBHOOK_BATCH_THROTTLE_QPS", default_value_t = 10.0, value_name = "RATE")]
-    pub audit_webhook_batch_throttle_qps: f64,
-    /// Batches sent at once after a pause
-    #[arg(long, env = "KUBE1_AUDIT_WEBHOOK_BATCH_THROTTLE_BURST", default_value_t = 15, value_name = "COUNT")]
-    pub audit_webhook_batch_throttle_burst: u32,
-}
-
-impl AuditArgs {
-    fn options(&self) -> AuditOptions {
-        AuditOptions {
-            policy_file: self.audit_policy_file.clone(),
-            log: self.audit_log_path.as_ref().map(|path| LogOptions {
-                path: path.clone(),
-                max_age: self.audit_log_maxage,
-                max_backups: self.audit_log_maxbackup,
-                max_size: self.audit_log_maxsize,
-                compress: self.audit_log_compress,
-            }),
-            log_mode: self.audit_log_mode.into(),
-            log_batch: BatchOptions::default(),
-            webhook: self.audit_webhook_config_file.as_ref().map(|file| WebhookOptions {
-                config_file: file.clone(),
-                mode: self.audit_webhook_mode.into(),
-                batch: BatchOptions {
-                    buffer: self.audit_webhook_batch_buffer_size,
-                    max_size: self.audit_webhook_batch_max_size,
-                    max_wait: self.audit_webhook_batch_max_wait,
-                    throttle: self
-                        .audit_webhook_batch_throttle_enable
-                        .then_some((self.audit_webhook_batch_throttle_qps, self.audit_webhook_batch_throttle_burst)),
-                },
-                initial_backoff: self.audit_webhook_initial_backoff,
-            }),
-        }
-    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -224,6 +124,7 @@ impl RequestArgs {
             goaway_chance: self.goaway_chance,
             shutdown_delay: self.shutdown_delay_duration,
             http2_max_streams: self.http2_max_streams_per_connection,
+            ..RequestOptions::default()
         }
     }
 }
@@ -263,34 +164,7 @@ impl FrontArgs {
                 config_file: self.encryption.encryption_provider_config.clone(),
                 automatic_reload: self.encryption.encryption_provider_config_automatic_reload,
             },
-            flags: self.flags(),
+            flags: Vec::new(),
         }
-    }
-
-    /// Names and values, as `/flagz` shows them.
-    fn flags(&self) -> Vec<(String, String)> {
-        let (requests, access, audit) = (&self.requests, &self.access, &self.audit);
-        let file = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
-        let time = |time: Duration| format!("{time:?}");
-        [
-            ("request-timeout", time(requests.request_timeout)),
-            ("min-request-timeout", requests.min_request_timeout.to_string()),
-            ("max-requests-inflight", requests.max_requests_inflight.to_string()),
-            ("max-mutating-requests-inflight", requests.max_mutating_requests_inflight.to_string()),
-            ("goaway-chance", requests.goaway_chance.to_string()),
-            ("shutdown-delay-duration", time(requests.shutdown_delay_duration)),
-            ("http2-max-streams-per-connection", requests.http2_max_streams_per_connection.to_string()),
-            ("authentication-config", file(&access.authentication_config)),
-            ("authentication-token-webhook-config-file", file(&access.authentication_token_webhook_config_file)),
-            ("authorization-config", file(&access.authorization_config)),
-            ("authorization-mode", self.access.authorization().modes.join(",")),
-            ("authorization-webhook-config-file", file(&access.authorization_webhook_config_file)),
-            ("audit-policy-file", file(&audit.audit_policy_file)),
-            ("audit-log-path", file(&audit.audit_log_path)),
-            ("audit-webhook-config-file", file(&audit.audit_webhook_config_file)),
-            ("encryption-provider-config", file(&self.encryption.encryption_provider_config)),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
     }
 }

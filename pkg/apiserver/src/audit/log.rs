@@ -8,6 +8,8 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::form::Format;
+
 /// How the log is kept.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
@@ -21,11 +23,12 @@ pub struct LogOptions {
     pub max_size: u64,
     /// Old files are compressed by gzip.
     pub compress: bool,
+    pub format: Format,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { path: PathBuf::new(), max_age: 0, max_backups: 0, max_size: 100, compress: false }
+        Self { path: PathBuf::new(), max_age: 0, max_backups: 0, max_size: 100, compress: false, format: Format::Json }
     }
 }
 
@@ -46,8 +49,15 @@ impl LogFile {
         Ok(Self { options, file: Some(file), size })
     }
 
+    /// Writes events, a line each. Blocks for as long as the disk takes.
+    pub fn write_events(&mut self, events: Vec<String>) -> io::Result<()> {
+        let format = self.options.format;
+        let lines: Vec<String> = events.into_iter().map(|event| format.line(event)).collect();
+        self.write(lines.iter().map(String::as_str))
+    }
+
     /// Writes whole lines; before a line that would not fit, a new file is begun. Blocks for as long as the disk takes.
-    pub fn write<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) -> io::Result<()> {
+    fn write<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) -> io::Result<()> {
         let mut pending = String::new();
         for line in lines {
             let length = line.len() as u64 + 1;

@@ -1,5 +1,6 @@
 //! Auditing: what is noted of requests, by the rules of a policy, and where it goes.
 
+mod form;
 mod log;
 mod policy;
 mod trail;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use form::{Format, Truncation};
 pub use log::LogOptions;
 pub use policy::{Level, Policy, PolicyError, Stage};
 pub use trail::Trail;
@@ -29,21 +31,35 @@ use webhook::{Throttle, Webhook};
 pub enum Mode {
     /// Requests go on; events that find no room are dropped and counted.
     Batch,
-    /// Requests wait for room.
+    /// Requests wait until events are written, or cannot be.
     #[default]
     Blocking,
-    /// Requests wait until events are written; one whose first event cannot be is refused.
+    /// As blocking, and a request whose first event cannot be written is refused.
     BlockingStrict,
 }
 
 /// The flags of auditing. Without a policy nothing is noted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AuditOptions {
     pub policy_file: Option<PathBuf>,
     pub log: Option<LogOptions>,
     pub log_mode: Mode,
     pub log_batch: BatchOptions,
+    pub log_truncation: Option<Truncation>,
     pub webhook: Option<WebhookOptions>,
+}
+
+impl Default for AuditOptions {
+    fn default() -> Self {
+        Self {
+            policy_file: None,
+            log: None,
+            log_mode: Mode::default(),
+            log_batch: BatchOptions::of_log(),
+            log_truncation: None,
+            webhook: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +68,7 @@ pub struct WebhookOptions {
     pub config_file: PathBuf,
     pub mode: Mode,
     pub batch: BatchOptions,
+    pub truncation: Option<Truncation>,
     pub initial_backoff: Duration,
 }
 
@@ -99,6 +116,7 @@ pub struct AuditWriter {
     receiver: mpsc::Receiver<Item>,
     target: Target,
     batch: BatchOptions,
+    truncation: Option<Truncation>,
     mode: Mode,
     errors: Counters,
 }
@@ -127,21 +145,21 @@ impl Audit {
         };
         let policy = Policy::read(path)?;
         let (mut sinks, mut writers) = (Vec::new(), Vec::new());
-        let mut add = |name, mode, batch: &BatchOptions, target| {
+        let mut add = |name, mode, batch: &BatchOptions, truncation, target| {
             let (sender, receiver) = mpsc::channel(batch.buffer.max(1));
             sinks.push(Sink { name, mode, sender });
-            writers.push(AuditWriter { name, receiver, target, batch: batch.clone(), mode, errors: errors.clone() });
+            let (batch, errors) = (batch.clone(), errors.clone());
+            writers.push(AuditWriter { name, receiver, target, batch, truncation, mode, errors });
         };
         if let Some(log) = &options.log {
             let file = LogFile::open(log.clone());
             let file = file.map_err(|source| AuditError::Log { path: log.path.clone(), source })?;
-            let batch = BatchOptions { max_size: usize::MAX, throttle: None, ..options.log_batch.clone() };
-            add("log", options.log_mode, &batch, Target::Log(Some(file)));
+            add("log", options.log_mode, &options.log_batch, options.log_truncation, Target::Log(Some(file)));
         }
         if let Some(webhook) = &options.webhook {
             let remote = Remote::from_kubeconfig(&webhook.config_file)?;
             let target = Target::Webhook(Webhook { remote, initial_backoff: webhook.initial_backoff });
-            add("webhook", webhook.mode, &webhook.batch, target);
+            add("webhook", webhook.mode, &webhook.batch, webhook.truncation, target);
         }
         let sinks = Arc::new(Sinks { sinks, events, errors, refused });
         Ok((Self { inner: Some(Arc::new((policy, sinks))), levels: Some(levels) }, writers))
@@ -174,24 +192,24 @@ impl Sinks {
 
     async fn give(&self, sink: &Sink, event: String) -> bool {
         match sink.mode {
-            Mode::Batch => self.queue(sink, event),
-            Mode::Blocking => {
-                if sink.sender.send(Item { event, written: None }).await.is_err() {
-                    self.errors.inc(&[sink.name]);
-                }
+            Mode::Batch => {
+                self.queue(sink, event);
+                true
             }
-            Mode::BlockingStrict => {
+            Mode::Blocking | Mode::BlockingStrict => {
                 let (sender, written) = oneshot::channel();
                 let sent = sink.sender.send(Item { event, written: Some(sender) }).await.is_ok();
-                return sent && written.await.unwrap_or(false);
+                if !sent {
+                    self.errors.inc(&[sink.name]);
+                }
+                (sent && written.await.unwrap_or(false)) || sink.mode == Mode::Blocking
             }
         }
-        true
     }
 
     fn queue(&self, sink: &Sink, event: String) {
         if sink.sender.try_send(Item { event, written: None }).is_err() {
-            self.errors.inc(&[sink.name]);
+            self.errors.inc(&["buffered"]);
             tracing::warn!(sink = sink.name, "an audit event was dropped: too many are waiting to be written");
         }
     }
@@ -218,7 +236,7 @@ impl AuditWriter {
                     items.push(item);
                 }
             }
-            for batch in split(items, self.batch.max_size) {
+            for batch in self.batches(items) {
                 if let Some(throttle) = throttle.as_mut().filter(|_| running) {
                     throttle.wait().await;
                 }
@@ -232,9 +250,13 @@ impl AuditWriter {
 
     /// Waits for events: in batch mode until there are many or the oldest has waited long enough.
     async fn gather(&mut self, items: &mut Vec<Item>) {
-        let most = self.batch.max_size.min(self.batch.buffer.max(1));
+        let most = match self.mode {
+            Mode::Batch => self.batch.max_size.clamp(1, self.batch.buffer.max(1)),
+            // Whoever waits is waited for no longer than it takes.
+            _ => self.batch.buffer.max(1),
+        };
         self.receiver.recv_many(items, most).await;
-        if self.mode != Mode::Batch || !matches!(self.target, Target::Webhook(_)) {
+        if self.mode != Mode::Batch {
             return;
         }
         let deadline = tokio::time::Instant::now() + self.batch.max_wait;
@@ -248,16 +270,14 @@ impl AuditWriter {
 
     async fn write(&mut self, items: Vec<Item>) {
         let (events, waiting): (Vec<String>, Vec<_>) = items.into_iter().map(|item| (item.event, item.written)).unzip();
-        let (events, written) = match &mut self.target {
+        let count = events.len();
+        let written = match &mut self.target {
             Target::Log(file) => write_log(file, events).await,
-            Target::Webhook(webhook) => {
-                let sent = webhook.send(&events).await;
-                (events, sent)
-            }
+            Target::Webhook(webhook) => webhook.send(&events).await,
         };
         if let Err(error) = &written {
-            self.errors.add(&[self.name], events.len() as u64);
-            tracing::error!(error, events = events.len(), sink = self.name, "audit events could not be written");
+            self.errors.add(&[self.name], count as u64);
+            tracing::error!(error, events = count, sink = self.name, "audit events could not be written");
         }
         for sender in waiting.into_iter().flatten() {
             // The request may have gone meanwhile.
@@ -266,30 +286,79 @@ impl AuditWriter {
     }
 }
 
-/// Writes lines on a thread that may block.
-async fn write_log(slot: &mut Option<LogFile>, events: Vec<String>) -> (Vec<String>, Result<(), String>) {
-    let Some(mut file) = slot.take() else { return (events, Err("the log's writer failed before".into())) };
-    let writing = tokio::task::spawn_blocking(move || {
-        let written = file.write(events.iter().map(String::as_str));
-        (file, events, written)
-    });
-    match writing.await {
-        Ok((file, events, written)) => {
-            *slot = Some(file);
-            (events, written.map_err(|error| error.to_string()))
+impl AuditWriter {
+    /// What is written at once: of events that are not too long, so many and so much as is allowed.
+    fn batches(&self, items: Vec<Item>) -> Vec<Vec<Item>> {
+        let most = match (&self.target, self.mode) {
+            (Target::Webhook(_), Mode::Batch) => self.batch.max_size,
+            _ => usize::MAX,
+        };
+        let Some(limits) = self.truncation else { return split(items, most, usize::MAX) };
+        let mut fitting = Vec::with_capacity(items.len());
+        for Item { event, written } in items {
+            match (limits.cut(event), written) {
+                (Some(event), written) => fitting.push(Item { event, written }),
+                (None, written) => {
+                    self.errors.inc(&["truncate"]);
+                    tracing::error!(
+                        sink = self.name,
+                        "an audit event was dropped: it is too long even without its bodies"
+                    );
+                    if let Some(sender) = written {
+                        // The request may have gone meanwhile.
+                        let _ = sender.send(true);
+                    }
+                }
+            }
         }
-        Err(error) => (Vec::new(), Err(error.to_string())),
+        split(fitting, most, limits.max_batch)
     }
 }
 
-/// Batches of at most `size`.
-fn split(items: Vec<Item>, size: usize) -> Vec<Vec<Item>> {
+/// Writes lines on a thread that may block.
+async fn write_log(slot: &mut Option<LogFile>, events: Vec<String>) -> Result<(), String> {
+    let Some(mut file) = slot.take() else { return Err("the log's writer failed before".into()) };
+    let writing = tokio::task::spawn_blocking(move || {
+        let written = file.write_events(events);
+        (file, written)
+    });
+    let (file, written) = writing.await.map_err(|error| error.to_string())?;
+    *slot = Some(file);
+    written.map_err(|error| error.to_string())
+}
+
+/// Batches of at most `size` events and `bytes` bytes; one event may be longer.
+fn split(items: Vec<Item>, size: usize, bytes: usize) -> Vec<Vec<Item>> {
     let mut batches: Vec<Vec<Item>> = Vec::new();
+    let mut length = 0;
     for item in items {
+        length += item.event.len();
         match batches.last_mut() {
-            Some(last) if last.len() < size => last.push(item),
-            _ => batches.push(vec![item]),
+            Some(last) if last.len() < size && length <= bytes => last.push(item),
+            _ => {
+                length = item.event.len();
+                batches.push(vec![item]);
+            }
         }
     }
     batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_by_events_and_bytes() {
+        let items = |lengths: &[usize]| lengths.iter().map(|n| Item { event: "x".repeat(*n), written: None }).collect();
+        for (lengths, size, bytes, expected) in [
+            (&[1, 1, 1, 1, 1][..], 2, 100, vec![2, 2, 1]),
+            (&[5, 5, 5], 10, 10, vec![2, 1]),
+            (&[20, 5, 5, 5], 10, 10, vec![1, 2, 1]),
+            (&[], 10, 10, vec![]),
+        ] {
+            let found: Vec<usize> = split(items(lengths), size, bytes).iter().map(Vec::len).collect();
+            assert_eq!(found, expected, "{lengths:?}");
+        }
+    }
 }

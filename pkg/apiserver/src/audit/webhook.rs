@@ -27,6 +27,13 @@ impl Default for BatchOptions {
     }
 }
 
+impl BatchOptions {
+    /// Upstream's for a log, where writing costs little: at once.
+    pub fn of_log() -> Self {
+        Self { buffer: 10_000, max_size: 1, max_wait: Duration::ZERO, throttle: None }
+    }
+}
+
 /// The other side.
 pub struct Webhook {
     pub remote: Remote,
