@@ -29,7 +29,7 @@ async fn ask(client: &Client, method: &str, path: &str, body: Value, user: &str)
 }
 
 async fn until(mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(40);
     while !holds().await {
         assert!(tokio::time::Instant::now() < deadline, "not in time");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -113,5 +113,66 @@ async fn levels_follow_their_objects_and_turn_requests_away() {
     ] {
         assert!(text.contains(wanted), "{wanted}");
     }
+    server.stop().await;
+}
+
+/// The value of a level's metric.
+async fn gauge(client: &Client, name: &str, level: &str) -> f64 {
+    let (_, _, text) = ask(client, "GET", "/metrics", Value::Null, "").await;
+    let start = format!("apiserver_flowcontrol_{name}{{priority_level=\"{level}\"");
+    let values = text.lines().filter(|line| line.starts_with(&start));
+    values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_level_borrows_what_others_do_not_use() {
+    let requests = RequestOptions { max_inflight: 100, max_mutating_inflight: 100, ..RequestOptions::default() };
+    let server = TestServer::start_with(|_| Front { requests, ..Front::default() }).await;
+    let admin = server.admin().await;
+    let level = |name: &str, lendable: u8| {
+        json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration", "metadata": {"name": name},
+            "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 20, "lendablePercent": lendable,
+            "limitResponse": {"type": "Reject"}}}})
+    };
+    for (name, lendable) in [("busy", 0), ("idle", 100)] {
+        let (code, _, text) =
+            ask(&admin, "POST", &format!("{GROUP}/prioritylevelconfigurations"), level(name, lendable), "").await;
+        assert_eq!(code, 201, "{text}");
+    }
+    let schema = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": "busy"},
+        "spec": {"priorityLevelConfiguration": {"name": "busy"}, "matchingPrecedence": 50, "rules": [{"subjects": [{"kind": "User",
+        "user": {"name": "busy"}}], "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"],
+        "clusterScope": true}]}]}});
+    let (code, _, text) = ask(&admin, "POST", &format!("{GROUP}/flowschemas"), schema, "").await;
+    assert_eq!(code, 201, "{text}");
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "busy"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "name": "busy", "apiGroup": "rbac.authorization.k8s.io"}]});
+    assert_eq!(ask(&admin, "POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding, "").await.0, 201);
+    until(async || gauge(&admin, "nominal_limit_seats", "busy").await > 0.0).await;
+    let nominal = gauge(&admin, "nominal_limit_seats", "busy").await;
+    // Requests that hold their seat, made again as soon as they are turned away.
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut load = tokio::task::JoinSet::new();
+    for _ in 0..(2 * nominal as usize + 2) {
+        let (mut service, stop) = (server.api.in_process(UserInfo::authenticated("busy", &[])), stop.clone());
+        load.spawn(stop.run_until_cancelled_owned(async move {
+            loop {
+                let endless = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>();
+                let request =
+                    Request::post("/api/v1/namespaces/default/pods").header("content-type", "application/json");
+                let body = http_body_util::StreamBody::new(endless);
+                let _ = service.call(request.body(body).unwrap()).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }));
+    }
+    until(async || gauge(&admin, "current_executing_requests", "busy").await > nominal).await;
+    assert!(gauge(&admin, "current_limit_seats", "busy").await > nominal);
+    assert!(gauge(&admin, "current_limit_seats", "idle").await < gauge(&admin, "nominal_limit_seats", "idle").await);
+    stop.cancel();
+    load.join_all().await;
+    // What was lent comes back.
+    until(async || gauge(&admin, "current_executing_requests", "busy").await == 0.0).await;
     server.stop().await;
 }

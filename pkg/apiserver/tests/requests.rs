@@ -97,3 +97,73 @@ async fn shutdown_says_so_first_and_then_finishes_what_began() {
     drop(client);
     stopping.await.unwrap();
 }
+
+/// Writes objects until the server cannot be reached any more; gives how many were acknowledged and why it ended.
+async fn writes(client: kube::Client, writer: usize) -> (usize, String) {
+    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+    for number in 0.. {
+        let map = json!({"metadata": {"name": format!("w{writer}-{number}")}});
+        let made = maps.create(&Default::default(), &serde_json::from_value(map).unwrap()).await;
+        if let Err(error) = made {
+            let (mut text, mut source) = (error.to_string(), std::error::Error::source(&error));
+            while let Some(inner) = source {
+                (text, source) = (format!("{text}: {inner}"), inner.source());
+            }
+            return (number, text);
+        }
+    }
+    unreachable!("the numbers do not end")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_under_load_loses_no_request() {
+    let requests = RequestOptions { shutdown_delay: Duration::from_millis(300), ..RequestOptions::default() };
+    let server = TestServer::start_with(|_| Front { requests, ..Front::default() }).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..32 {
+        let client = server.admin().await;
+        writers.spawn(async move { (writer, writes(client, writer).await) });
+    }
+    let mut watchers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let maps: Api<ConfigMap> = Api::namespaced(server.admin().await, "default");
+        let mut watch = maps.watch(&WatchParams::default().timeout(290), "0").await.unwrap().boxed();
+        watchers.spawn(async move {
+            let mut told = std::collections::HashSet::new();
+            // It ends without an error.
+            while let Some(event) = watch.next().await {
+                if let WatchEvent::Added(map) = event.unwrap() {
+                    told.insert(map.metadata.name.unwrap());
+                }
+            }
+            told
+        });
+    }
+    let maps: Api<ConfigMap> = Api::namespaced(server.admin().await, "default");
+    while maps.list(&Default::default()).await.unwrap().items.len() < 500 {
+        tokio::task::yield_now().await;
+    }
+    drop(maps);
+    let server = server.restart_when(async || {
+        let mut ended = Vec::new();
+        while let Some(writer) = writers.join_next().await {
+            ended.push(writer.unwrap());
+        }
+        for told in watchers.join_all().await {
+            assert!(told.len() >= 500, "{} events", told.len());
+        }
+        ended
+    });
+    let (server, ended) = server.await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.admin().await, "default");
+    let stored: std::collections::HashSet<String> =
+        maps.list(&Default::default()).await.unwrap().items.into_iter().filter_map(|map| map.metadata.name).collect();
+    for (writer, (count, why)) in ended {
+        assert!(why.contains("client error (Connect)"), "writer {writer} lost a request: {why}");
+        for number in 0..count {
+            assert!(stored.contains(&format!("w{writer}-{number}")), "w{writer}-{number} was acknowledged");
+        }
+        assert!(!stored.contains(&format!("w{writer}-{count}")), "w{writer}-{count} was not acknowledged");
+    }
+    server.stop().await;
+}

@@ -2,7 +2,10 @@
 
 pub mod body;
 pub mod compress;
+mod first;
 pub mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod health;
 pub mod logs;
 pub mod pipeline;

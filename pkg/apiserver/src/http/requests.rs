@@ -22,6 +22,8 @@ pub struct RequestOptions {
     pub shutdown_delay: Duration,
     /// Requests of one HTTP/2 connection at a time.
     pub http2_max_streams: u32,
+    /// A connection is closed when a request's headers do not come within this.
+    pub idle_timeout: Duration,
 }
 
 impl Default for RequestOptions {
@@ -34,6 +36,7 @@ impl Default for RequestOptions {
             goaway_chance: 0.0,
             shutdown_delay: Duration::ZERO,
             http2_max_streams: 1000,
+            idle_timeout: Duration::from_secs(90),
         }
     }
 }

@@ -3,8 +3,10 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -23,13 +25,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::body::RequestBody;
+use super::first::{First, PREFACE};
 use super::requests::RequestOptions;
 use super::respond::Reply;
 use super::timer::ConnectionTimer;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// A connection without requests is closed after this.
-const IDLE: Duration = Duration::from_secs(90);
+/// How long a new connection may take for its first request while the server ends.
+const FIRST: Duration = Duration::from_secs(1);
 /// Bytes of one request's headers.
 const HEADERS_MAX: u32 = 1 << 20;
 
@@ -44,8 +47,13 @@ pub trait Handler: Send + Sync + 'static {
     /// Called for each connection whose handshake failed.
     fn handshake_failed(&self) {}
 
-    /// Whether the client is to be told to make its next requests over another connection.
+    /// Whether the client of an HTTP/2 connection is to be told to make its next requests over another one.
     fn sends_away(&self, _request: &Request<RequestBody>) -> bool {
+        false
+    }
+
+    /// Whether no connection is to be kept for another request, since the server will end soon.
+    fn is_leaving(&self) -> bool {
         false
     }
 
@@ -78,7 +86,7 @@ pub async fn serve<H: Handler>(
     options: &RequestOptions,
     shutdown: CancellationToken,
 ) {
-    let (streams, drain) = (options.http2_max_streams, options.timeout);
+    let (limits, drain) = (Limits { streams: options.http2_max_streams, idle: options.idle_timeout }, options.timeout);
     let acceptor = TlsAcceptor::from(tls);
     let mut connections = JoinSet::new();
     loop {
@@ -87,7 +95,7 @@ pub async fn serve<H: Handler>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
                     let (acceptor, handler, shutdown) = (acceptor.clone(), handler.clone(), shutdown.clone());
-                    connections.spawn(connection(stream, address, acceptor, handler, streams, shutdown));
+                    connections.spawn(connection(stream, address, acceptor, handler, limits, shutdown));
                 }
                 Err(error) => {
                     // Mostly a lack of file descriptors, which passes as connections end.
@@ -109,12 +117,19 @@ pub async fn serve<H: Handler>(
     }
 }
 
+/// What one connection may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    streams: u32,
+    idle: Duration,
+}
+
 async fn connection<H: Handler>(
     stream: TcpStream,
     address: SocketAddr,
     acceptor: TlsAcceptor,
     handler: Arc<H>,
-    streams: u32,
+    limits: Limits,
     shutdown: CancellationToken,
 ) {
     // Small answers must not wait for acknowledgements.
@@ -130,33 +145,67 @@ async fn connection<H: Handler>(
             return tracing::debug!(%address, "TLS handshake took too long");
         }
     };
+    // Finding out by the first bytes would wait for them without end.
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let renew = Arc::new(Notify::new());
     let asked = renew.clone();
+    let begun_once = Arc::new(AtomicBool::new(false));
+    let asked_once = begun_once.clone();
     let client = Arc::new(handler.connected(stream.get_ref().1.peer_certificates().unwrap_or_default(), address));
     let service = service_fn(move |request: Request<Incoming>| {
         let request = request.map(|body| match body.is_end_stream() {
             true => super::body::no_body(),
             false => RequestBody::new(body.map_err(Into::into)),
         });
-        if request.version() == http::Version::HTTP_2 && handler.sends_away(&request) {
+        asked_once.store(true, Ordering::Relaxed);
+        if is_http2 && (handler.sends_away(&request) || handler.is_leaving()) {
             asked.notify_one();
         }
-        let reply = handler.clone().handle(request, client.clone());
-        async move { Ok::<Response<_>, std::convert::Infallible>(reply.await) }
+        let (handler, client) = (handler.clone(), client.clone());
+        async move {
+            let mut reply = handler.clone().handle(request, client).await;
+            if !is_http2 && handler.is_leaving() && reply.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                // Otherwise the connection would be closed while its client sends the next request over it.
+                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<Response<_>, std::convert::Infallible>(reply)
+        }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(ConnectionTimer::default()).header_read_timeout(IDLE);
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
+    builder
+        .http1()
+        .timer(ConnectionTimer::default())
+        .header_read_timeout(limits.idle)
+        .max_buf_size(HEADERS_MAX as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(streams)
+        .max_concurrent_streams(limits.streams)
         .max_header_list_size(HEADERS_MAX)
         .keep_alive_interval(Duration::from_secs(30));
+    let (stream, begun) = First::new(stream);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    let silent = async {
+        if is_http2 {
+            tokio::time::sleep(HANDSHAKE.min(limits.idle)).await;
+        }
+        if !is_http2 || begun.load(Ordering::Relaxed) >= PREFACE {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silent => return tracing::debug!(%address, "the client said nothing"),
         () = async { tokio::select! { () = shutdown.cancelled() => {}, () = renew.notified() => {} } } => {
+            if !begun_once.load(Ordering::Relaxed) {
+                // Its first request is on its way.
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = tokio::time::sleep(FIRST) => {}
+                }
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }

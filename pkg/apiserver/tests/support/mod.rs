@@ -40,6 +40,13 @@ impl TestServer {
         Self::start_in(dir, listener, front).await
     }
 
+    /// Stops the server, waits for `over` and starts another with what it stored, at an address of its own.
+    pub async fn restart_when<T>(self, over: impl AsyncFnOnce() -> T) -> (Self, T) {
+        let (dir, told) = tokio::join!(self.stop(), over());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        (Self::start_in(dir, listener, Front::default()).await, told)
+    }
+
     /// Stops the server and starts another with what it stored, at the same address.
     pub async fn restart(self) -> Self {
         let address = self.address;
