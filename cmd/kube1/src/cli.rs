@@ -1,6 +1,8 @@
 //! The command line. Flag names follow k3s where it has them; each flag is also `KUBE1_…` in the environment and a key
 //! of the configuration file.
 
+mod audit;
+mod flags;
 mod front;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+pub use flags::effective;
 pub use front::FrontArgs;
 
 /// The smallest complete Kubernetes: one binary, one command.
@@ -173,6 +176,9 @@ pub struct ServerArgs {
     pub node: NodeArgs,
     #[command(flatten)]
     pub front: FrontArgs,
+    /// All flags with their values in effect.
+    #[arg(skip)]
+    pub flags: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    version::build().tell();
     kube1_telemetry::start_logging(cli.global.log_format.into(), cli.global.verbose);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

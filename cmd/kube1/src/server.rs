@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ipnet::IpNet;
-use kube1_apiserver::server::{ApiServer, Config};
+use kube1_apiserver::server::{ApiServer, Config, Front};
 use kube1_apiserver::storage::SecretKey;
 use kube1_apiserver::user::UserInfo;
 use kube1_controllers::{ControllerManager, ControllerManagerConfig};
@@ -170,7 +170,7 @@ async fn open_api(
         service_cidr: args.node.service_cidr,
         node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
         cluster_domain: args.node.cluster_domain.clone(),
-        front: args.front.front(),
+        front: Front { flags: args.flags.clone(), ..args.front.front() },
     };
     Ok(ApiServer::new(config).await?)
 }

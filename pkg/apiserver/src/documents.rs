@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use kube1_api::status::Status;
 use kube1_api::{discovery, openapi};
+use kube1_telemetry::Build;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
@@ -23,11 +24,12 @@ pub const GIT_VERSION: &str = concat!("v1.36.2+kube1-", env!("CARGO_PKG_VERSION"
 
 /// `/version`: JSON, whatever the client accepts.
 pub fn version() -> Reply {
+    let build = Build::told();
     let version = json!({
         "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35", "gitVersion": GIT_VERSION,
-        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none",
-        "compiler": "rustc", "platform": concat!("linux/", "amd64"),
+        "minCompatibilityMinor": "35", "gitVersion": GIT_VERSION, "gitCommit": build.git_commit,
+        "gitTreeState": build.git_tree_state, "buildDate": build.date(), "goVersion": build.compiler(),
+        "compiler": "rustc", "platform": kube1_telemetry::platform(),
     });
     respond::bytes(StatusCode::OK, JSON, format!("{version:#}"))
 }

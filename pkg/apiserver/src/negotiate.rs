@@ -71,7 +71,7 @@ impl Format {
         }
     }
 
-    fn parse(media: &str) -> Option<Self> {
+    pub fn parse(media: &str) -> Option<Self> {
         match media {
             "application/json" | "*/*" | "application/*" => Some(Self::Json),
             "application/yaml" => Some(Self::Yaml),
@@ -108,7 +108,7 @@ impl<'a> Clause<'a> {
     }
 
     /// Whether the clause wants another kind than the answer's own.
-    fn converts(&self) -> bool {
+    pub fn converts(&self) -> bool {
         ["as", "g", "v"].iter().any(|key| self.param(key).is_some())
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::error::StoreError;
 use crate::history::{History, Limits};
 use crate::journal::{Journal, Record};
 use crate::model::{Page, Range, Revision, Txn};
-use crate::store::{Observer, Store, Watch};
+use crate::store::{Health, Observer, Store, Watch};
 use crate::table::{self, Rows};
 use crate::view::{Changes, View};
 use crate::writer::{Command, Writer};
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     /// What readers see, replaced at once after each commit.
     pub view: RwLock<View>,
     pub revision: AtomicU64,
+    /// The last commit failed.
+    pub failing: AtomicBool,
 }
 
 /// A store in one directory of one process.
@@ -83,6 +85,7 @@ impl EmbeddedStore {
             cache_bytes: options.cache_bytes,
             view: RwLock::new(View::new(rows, History::new(revision, options.history))),
             revision: AtomicU64::new(revision),
+            failing: AtomicBool::new(false),
         });
         let (commands, receiver) = mpsc::channel(QUEUE);
         let writer = Writer::new(shared.clone(), journal, database, receiver);
@@ -158,6 +161,16 @@ impl Store for EmbeddedStore {
         }
         self.shared.view.write().history.compact(revision);
         Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        let entries = self.shared.path.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+    }
+
+    fn health(&self) -> Health {
+        let open = self.commands.as_ref().is_some_and(|commands| !commands.is_closed());
+        Health { open, writes: !self.shared.failing.load(Ordering::Relaxed) }
     }
 
     async fn snapshot(&self, path: &Path) -> Result<(), StoreError> {

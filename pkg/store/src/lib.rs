@@ -11,8 +11,11 @@ mod table;
 mod view;
 mod writer;
 
+#[cfg(any(test, fuzzing))]
+pub use journal::hostile;
+
 pub use embedded::{EmbeddedStore, Options};
 pub use error::StoreError;
 pub use history::Limits;
 pub use model::{Compare, Event, KeyValue, Origin, Page, Range, Revision, Txn};
-pub use store::{Observer, Store, Watch};
+pub use store::{Health, Observer, Store, Watch};

@@ -18,6 +18,15 @@ pub trait Observer: Send + Sync + 'static {
     fn committed(&self, events: &[Event], revision: Revision);
 }
 
+/// How a store does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// It takes requests.
+    pub open: bool,
+    /// The last change that was to be written could be.
+    pub writes: bool,
+}
+
 /// Changes of a range of keys, in order.
 #[derive(Debug)]
 pub struct Watch {
@@ -54,6 +63,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets the history before `revision`.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+
+    /// Bytes that it takes on disk.
+    fn size(&self) -> u64;
+
+    /// How the store does, as far as it knows without asking the disk.
+    fn health(&self) -> Health;
 
     /// Writes a consistent copy to a new file; a server can be started from it.
     async fn snapshot(&self, path: &Path) -> Result<(), StoreError>;

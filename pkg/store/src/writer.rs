@@ -82,7 +82,9 @@ impl Writer {
             return;
         }
         let (txns, replies): (Vec<Txn>, Vec<Reply<Revision>>) = waiting.into_iter().unzip();
-        let outcomes = match self.write(&txns) {
+        let written = self.write(&txns);
+        self.shared.failing.store(written.is_err(), Ordering::Relaxed);
+        let outcomes = match written {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 tracing::error!(%error, "writing to the datastore failed");

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kube1_store::{EmbeddedStore, Event, Observer, Range, Revision, Store, StoreError, Txn};
+use kube1_store::{EmbeddedStore, Event, Health, Observer, Range, Revision, Store, StoreError, Txn};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -263,4 +263,36 @@ async fn a_kill_loses_no_acknowledged_write() {
             assert!(text(&kv.value).trim().parse::<u64>().unwrap() >= n, "writer {writer}");
         }
     }
+}
+
+/// Not a test: what the next one starts on a disk of its own that is nearly full.
+#[tokio::test]
+async fn child_fills_its_disk() {
+    let Ok(dir) = std::env::var(SMALL_DISK) else { return };
+    let store = EmbeddedStore::open(Path::new(&dir)).unwrap();
+    store.txn(Txn::new().put("a", "1")).await.unwrap();
+    assert_eq!(store.health(), Health { open: true, writes: true });
+    let long = "x".repeat(16 << 20);
+    assert!(matches!(store.txn(Txn::new().put("b", long)).await, Err(StoreError::Write { .. })));
+    assert_eq!(store.health(), Health { open: true, writes: false });
+    store.txn(Txn::new().put("c", "1")).await.unwrap();
+    assert_eq!(store.health(), Health { open: true, writes: true });
+    println!("told");
+}
+
+const SMALL_DISK: &str = "KUBE1_STORE_TEST_SMALL_DISK";
+
+#[test]
+fn a_full_disk_is_told_until_writes_succeed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs -o size=14m none \"$1\" && exec \"$2\" --exact child_fills_its_disk --nocapture";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(dir.path())
+        .arg(std::env::current_exe().unwrap())
+        .env(SMALL_DISK, dir.path().join("store"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.lines().any(|line| line.contains("told")), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const BEFORE: &str = "ApiError: ";
 const STATUS: &str = " (Status { ";
@@ -55,17 +56,25 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
+static BROKEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether the last line of the log could be written.
+pub fn log_works() -> bool {
+    !BROKEN.load(Ordering::Relaxed)
+}
+
 /// Writes lines of the log in plain words.
 pub struct PlainWriter<W>(pub W);
 
 impl<W: Write> Write for PlainWriter<W> {
     /// The log writes whole lines.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match std::str::from_utf8(line).map(plain) {
-            Ok(Cow::Owned(plain)) => self.0.write_all(plain.as_bytes())?,
-            _ => self.0.write_all(line)?,
-        }
-        Ok(line.len())
+        let written = match std::str::from_utf8(line).map(plain) {
+            Ok(Cow::Owned(plain)) => self.0.write_all(plain.as_bytes()),
+            _ => self.0.write_all(line),
+        };
+        BROKEN.store(written.is_err(), Ordering::Relaxed);
+        written.map(|()| line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -78,6 +87,21 @@ mod tests {
     use super::*;
 
     const SHOWN: &str = r#"ApiError: pods "a" is forbidden: no (way): Forbidden (Status { status: Some(Failure), code: 403, message: "pods \"a\" is forbidden: no (way", metadata: Some(ListMeta { self_link: None }), reason: "Forbidden", details: None })"#;
+
+    #[test]
+    fn a_log_that_cannot_be_written_is_told() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(PlainWriter(Full).write(b"line\n").is_err() && !log_works());
+        assert!(PlainWriter(Vec::new()).write(b"line\n").is_ok() && log_works());
+    }
 
     #[test]
     fn refusals_are_told_by_their_message() {

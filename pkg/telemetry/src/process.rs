@@ -1,15 +1,22 @@
 //! This process in Prometheus' text format.
 
+use crate::build::{Build, platform};
+
 /// Which release runs.
 pub fn build_metrics(version: &str) -> String {
     let (name, mut parts) = ("kubernetes_build_info", version.trim_start_matches('v').split('.'));
     let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH.replace("x86_64", "amd64"));
+    let (build, platform) = (Build::told(), platform());
+    let (commit, tree, date, compiler) = (build.git_commit, build.git_tree_state, build.date(), build.compiler());
     format!(
         "# HELP {name} A metric with a constant '1' value that says what runs.\n# TYPE {name} gauge\n\
-         {name}{{compiler=\"rustc\",git_version=\"{version}\",major=\"{major}\",minor=\"{minor}\",platform=\"{platform}\"}} 1\n"
+         {name}{{build_date=\"{date}\",compiler=\"rustc\",git_commit=\"{commit}\",git_tree_state=\"{tree}\",\
+         git_version=\"{version}\",go_version=\"{compiler}\",major=\"{major}\",minor=\"{minor}\",platform=\"{platform}\"}} 1\n"
     )
 }
+
+/// What clients of Prometheus tell where there is no limit.
+const UNLIMITED: f64 = 18446744073709551615.0;
 
 /// What the kernel knows of this process, under the names of Prometheus' own clients.
 pub fn process_metrics() -> String {
@@ -31,6 +38,14 @@ pub fn process_metrics() -> String {
     add("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", field(23));
     let open = std::fs::read_dir("/proc/self/fd").ok().map(|d| d.count() as f64);
     add("process_open_fds", "gauge", "Number of open file descriptors.", open);
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limit = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.split_whitespace().next()?.parse::<f64>().unwrap_or(UNLIMITED))
+    };
+    add("process_max_fds", "gauge", "Maximum number of open file descriptors.", limit("Max open files"));
+    let most = limit("Max address space");
+    add("process_virtual_memory_max_bytes", "gauge", "Maximum amount of virtual memory available in bytes.", most);
     let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let boot = boot.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse::<f64>().ok());
     let start = boot.zip(field(22)).map(|(boot, since)| boot + since / ticks);

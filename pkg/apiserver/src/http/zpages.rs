@@ -1,31 +1,35 @@
-//! `/statusz` and `/flagz`: what runs here, for people who look (KEP-4827, KEP-4828).
+//! `/statusz` and `/flagz`: what runs here, for people as text, for programs as objects (KEP-4827, KEP-4828).
 
 use std::time::Instant;
 
-use http::StatusCode;
+use http::header::{HeaderValue, WARNING};
+use http::{HeaderMap, StatusCode};
+use kube1_api::codec;
+use kube1_api::status::Status;
+use kube1_telemetry::Build;
+use serde_json::{Map, Value, json};
 
-use super::respond::{self, Reply};
+use super::respond::{self, JSON, Reply};
+use crate::documents::GIT_VERSION;
+use crate::negotiate::{self, Clause, Format};
 
-const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility \
+const COMPONENT: &str = "kube-apiserver";
+const GROUP: &str = "config.k8s.io";
+const NOTICE: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility \
     guarantees and is for debugging purposes only.";
 /// Paths worth knowing that are no API.
-const PATHS: [&str; 10] = [
-    "/flagz",
-    "/healthz",
-    "/livez",
-    "/metrics",
-    "/metrics/slis",
-    "/openapi/v2",
-    "/openapi/v3",
-    "/readyz",
-    "/statusz",
-    "/version",
-];
+const PATHS: [&str; 8] = ["/debug", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"];
 
 /// What these pages tell.
 pub struct Pages {
     started: (jiff::Timestamp, Instant),
     flags: Vec<(String, String)>,
+}
+
+/// How a page is to be told.
+enum Form {
+    Text,
+    Object(&'static str, Format),
 }
 
 impl Pages {
@@ -34,51 +38,137 @@ impl Pages {
         Self { started: (jiff::Timestamp::now(), Instant::now()), flags }
     }
 
-    /// Answers a path if it is one of these pages.
-    pub fn answer(&self, path: &str) -> Option<Reply> {
-        let text = match path {
-            "/statusz" => self.status(),
-            "/flagz" => self.flags(),
+    /// Answers a path if it is one of these pages; 406 when it has no form that is accepted.
+    pub fn answer(&self, path: &str, headers: &HeaderMap) -> Option<Result<Reply, Status>> {
+        let kind = match path {
+            "/statusz" => "Statusz",
+            "/flagz" => "Flagz",
             _ => return None,
         };
-        Some(respond::text(StatusCode::OK, text))
+        Some(form(headers, kind).and_then(|form| match (form, kind) {
+            (Form::Text, "Statusz") => Ok(respond::text(StatusCode::OK, self.status())),
+            (Form::Text, _) => Ok(respond::text(StatusCode::OK, self.flags())),
+            (Form::Object(version, format), _) => self.object(kind, version, format),
+        }))
+    }
+
+    fn object(&self, kind: &str, version: &str, format: Format) -> Result<Reply, Status> {
+        let mut object = if kind == "Statusz" { self.status_object() } else { self.flags_object() };
+        object["kind"] = kind.into();
+        object["apiVersion"] = format!("{GROUP}/{version}").into();
+        object["metadata"] = json!({"name": COMPONENT});
+        let mut reply = match format {
+            Format::Yaml => respond::bytes(StatusCode::OK, "application/yaml", codec::encode_yaml(&object)?),
+            _ => respond::bytes(StatusCode::OK, JSON, object.to_string()),
+        };
+        if version == "v1alpha1" {
+            let text = format!(
+                "299 - \"This version of the {} endpoint is deprecated. Please use a newer version.\"",
+                kind.to_lowercase()
+            );
+            let warning = HeaderValue::from_str(&text).map_err(Status::internal)?;
+            reply.headers_mut().insert(WARNING, warning);
+        }
+        Ok(reply)
     }
 
     fn status(&self) -> String {
         let up = self.started.1.elapsed().as_secs();
         let started = self.started.0.strftime("%a %b %e %H:%M:%S UTC %Y");
-        let version = concat!("1.36.2+kube1-", env!("CARGO_PKG_VERSION"));
         format!(
-            "\nkube-apiserver statusz\n{WARNING}\n\nStarted: {started}\nUp: {} hr {:02} min {:02} sec\n\
-             Binary version: {version}\nEmulation version: 1.36\nPaths: {}\n",
+            "\n{COMPONENT} statusz\n{NOTICE}\n\nStarted: {started}\nUp: {} hr {:02} min {:02} sec\nGo version: {}\n\
+             Binary version: {}\nEmulation version: 1.36\nPaths: {}\n",
             up / 3600,
             up / 60 % 60,
             up % 60,
+            Build::told().compiler(),
+            binary_version(),
             PATHS.join(" "),
         )
     }
 
+    fn status_object(&self) -> Value {
+        json!({
+            "startTime": self.started.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "uptimeSeconds": self.started.1.elapsed().as_secs(),
+            "goVersion": Build::told().compiler(),
+            "binaryVersion": binary_version(),
+            "emulationVersion": "1.36",
+            "paths": PATHS,
+        })
+    }
+
     fn flags(&self) -> String {
         let lines = self.flags.iter().map(|(name, value)| format!("{name}={value}\n"));
-        format!("\nkube-apiserver flags\n{WARNING}\n\n{}", lines.collect::<String>())
+        format!("\n{COMPONENT} flagz\n{NOTICE}\n\n{}", lines.collect::<String>())
     }
+
+    fn flags_object(&self) -> Value {
+        let flags = self.flags.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+        json!({"flags": flags.collect::<Map<String, Value>>()})
+    }
+}
+
+fn binary_version() -> &'static str {
+    GIT_VERSION.trim_start_matches('v')
+}
+
+/// The best form that is accepted. Objects must be asked for by group, version and kind.
+fn form(headers: &HeaderMap, kind: &str) -> Result<Form, Status> {
+    let clauses = negotiate::clauses(headers);
+    if clauses.is_empty() {
+        return Ok(Form::Text);
+    }
+    let choose = |clause: &Clause<'_>| match clause.media {
+        "text/plain" | "text/*" | "*/*" if !clause.converts() => Some(Form::Text),
+        media => {
+            let format = Format::parse(media).filter(|format| *format != Format::Protobuf)?;
+            let version = match clause.param("v")? {
+                "v1beta1" => "v1beta1",
+                "v1alpha1" => "v1alpha1",
+                _ => return None,
+            };
+            let meant = clause.param("g") == Some(GROUP) && clause.param("as") == Some(kind);
+            meant.then_some(Form::Object(version, format))
+        }
+    };
+    let offered = ["application/json", "application/yaml", "text/plain"];
+    clauses.iter().find_map(choose).ok_or_else(|| Status::not_acceptable(&offered))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
 
     #[test]
-    fn pages_tell_flags_and_status() {
+    fn pages_are_told_in_the_form_that_is_accepted() {
         let pages = Pages::new(vec![("b".into(), "2".into()), ("a".into(), "1".into())]);
-        let text = |path: &str| {
-            let reply = pages.answer(path)?;
-            String::from_utf8(reply.body().full()?.to_vec()).ok()
+        let ask = |path: &str, accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            if !accept.is_empty() {
+                headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            }
+            pages.answer(path, &headers).unwrap()
         };
-        assert!(text("/flagz").unwrap().ends_with("\n\na=1\nb=2\n"));
-        let status = text("/statusz").unwrap();
+        let text = |reply: &Reply| String::from_utf8(reply.body().full().unwrap().to_vec()).unwrap();
+        let flags = text(&ask("/flagz", "").unwrap());
+        assert!(flags.starts_with("\nkube-apiserver flagz\nWarning: ") && flags.ends_with("\n\na=1\nb=2\n"), "{flags}");
+        let status = text(&ask("/statusz", "application/json, */*").unwrap());
         assert!(status.contains("\nUp: 0 hr 00 min 0") && status.contains("/livez"), "{status}");
-        assert_eq!(text("/version"), None);
+        let reply = ask("/flagz", "application/json;v=v1beta1;g=config.k8s.io;as=Flagz").unwrap();
+        let wanted = json!({"kind": "Flagz", "apiVersion": "config.k8s.io/v1beta1", "metadata": {"name": "kube-apiserver"},
+            "flags": {"a": "1", "b": "2"}});
+        assert_eq!(serde_json::from_str::<Value>(&text(&reply)).unwrap(), wanted);
+        let reply = ask("/statusz", "application/yaml;v=v1alpha1;g=config.k8s.io;as=Statusz").unwrap();
+        assert!(reply.headers().contains_key(WARNING) && text(&reply).contains("kind: Statusz"));
+        for refused in
+            ["application/json", "application/json;v=v1beta1;g=config.k8s.io;as=Statusz", "text/plain;as=Flagz;g=x;v=y"]
+        {
+            assert_eq!(ask("/flagz", refused).err().map(|status| status.code()), Some(406), "{refused}");
+        }
+        assert!(pages.answer("/version", &HeaderMap::new()).is_none());
     }
 }

@@ -9,6 +9,7 @@ use kube1_api::status::Status;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use super::parts::Parts;
 use super::{Server, objects};
 use crate::aggregate;
 use crate::authn::AuthenticationConfigError;
@@ -23,18 +24,19 @@ const PUBLISH: Duration = Duration::from_secs(30);
 const FLOW_GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
 /// Loads what is stored and follows it from then on.
-pub async fn start(server: &Arc<Server>, tasks: &mut JoinSet<()>) -> Result<(), Status> {
+pub(super) async fn start(server: &Arc<Server>, parts: &Parts, tasks: &mut JoinSet<()>) -> Result<(), Status> {
     load_flow(server)?;
     for plural in ["flowschemas", "prioritylevelconfigurations"] {
         let collection = server.storage.collection(&*row(server, FLOW_GROUP, plural)?);
         let owner = server.clone();
-        tasks.spawn(follow(server.clone(), collection, server.storage.revision(), move |_| {
+        let following = follow(server.clone(), collection, server.storage.revision(), move |_| {
             if let Err(error) = load_flow(&owner) {
                 tracing::error!(%error, "cannot load the flow schemas");
             }
-        }));
+        });
+        tasks.spawn(parts.flow_config.run(following));
     }
-    run_flow(server, tasks)
+    run_flow(server, parts, tasks)
 }
 
 fn row(server: &Server, group: &str, plural: &str) -> Result<Arc<Resource>, Status> {
@@ -52,13 +54,13 @@ fn load_flow(server: &Server) -> Result<(), Status> {
 }
 
 /// Runs flow control, and keeps telling FlowSchemas whether their level exists.
-fn run_flow(server: &Arc<Server>, tasks: &mut JoinSet<()>) -> Result<(), Status> {
+fn run_flow(server: &Arc<Server>, parts: &Parts, tasks: &mut JoinSet<()>) -> Result<(), Status> {
     let owner = server.clone();
-    tasks.spawn(async move { owner.flow.run(owner.shutdown.clone()).await });
+    tasks.spawn(parts.flow.run(async move { owner.flow.run(owner.shutdown.clone()).await }));
     let schemas = server.storage.collection(&*row(server, FLOW_GROUP, "flowschemas")?);
     let levels = server.storage.collection(&*row(server, FLOW_GROUP, "prioritylevelconfigurations")?);
     let server = server.clone();
-    tasks.spawn(async move {
+    let telling = async move {
         let mut tick = tokio::time::interval(PAUSE);
         let mut seen = (u64::MAX, u64::MAX);
         while server.shutdown.run_until_cancelled(tick.tick()).await.is_some() {
@@ -71,7 +73,8 @@ fn run_flow(server: &Arc<Server>, tasks: &mut JoinSet<()>) -> Result<(), Status>
                 Err(error) => tracing::debug!(%error, "the status of a FlowSchema is late"),
             }
         }
-    });
+    };
+    tasks.spawn(parts.flow_status.run(telling));
     Ok(())
 }
 
@@ -121,9 +124,9 @@ pub async fn follow(
 }
 
 /// Keeps an APIService for every group version that is served here, as definitions of custom resources come and go.
-pub fn keep_api_services(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
-    let server = server.clone();
-    tasks.spawn(async move {
+pub(super) fn keep_api_services(server: &Arc<Server>, parts: &Parts, tasks: &mut JoinSet<()>) {
+    let (server, registered) = (server.clone(), parts.registered.clone());
+    let keeping = async move {
         let mut known: Option<Arc<ResourceTable>> = None;
         let mut tick = tokio::time::interval(PAUSE);
         loop {
@@ -137,24 +140,29 @@ pub fn keep_api_services(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
                 continue;
             }
             match aggregate::sync_local(&server.storage, &table).await {
-                Ok(()) => known = Some(table),
+                Ok(()) => {
+                    known = Some(table);
+                    registered.begun();
+                }
                 Err(error) => tracing::warn!(%error, "the APIServices of this server are late"),
             }
         }
-    });
+    };
+    tasks.spawn(parts.api_services.run(keeping));
 }
 
 /// Makes the objects by which the cluster finds this server again when somebody removed them.
-pub fn keep_published(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
+pub(super) fn keep_published(server: &Arc<Server>, parts: &Parts, tasks: &mut JoinSet<()>) {
     let server = server.clone();
-    tasks.spawn(async move {
+    let keeping = async move {
         let mut tick = tokio::time::interval(PUBLISH);
         while server.shutdown.run_until_cancelled(tick.tick()).await.is_some() {
             if let Err(error) = objects::publish(&server).await {
                 tracing::warn!(%error, "the Service kubernetes is not as it should be");
             }
         }
-    });
+    };
+    tasks.spawn(parts.published.run(keeping));
 }
 
 /// Takes changed files of configuration over while the server runs.
