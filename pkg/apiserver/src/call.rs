@@ -1,6 +1,7 @@
 //! One request on its way through the server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::USER_AGENT;
@@ -32,6 +33,8 @@ pub struct Call {
     pub trail: Trail,
     /// How flow control sorted it.
     pub sorted: Option<Sorted>,
+    /// How long it waited for its turn.
+    pub waited: Duration,
     /// Kept until the answer is over; streams that outlive the handler keep a clone.
     pub lasting: Lasting,
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Counters, Gauges, Registrar};
@@ -15,6 +16,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct ReloadMetrics {
     reloads: Counters,
     last: Gauges,
+    server: String,
 }
 
 impl ReloadMetrics {
@@ -22,17 +24,24 @@ impl ReloadMetrics {
     pub fn new(kind: &str, metrics: &mut Registrar) -> Self {
         let name = format!("apiserver_{kind}_config_controller_automatic_reload");
         let help = format!("Automatic reloads of the {kind} configuration split by status");
-        let reloads = metrics.counters(&format!("{name}s"), &help, &["status"]);
+        let reloads = metrics.counters(&format!("{name}s"), &help, &["status", "apiserver_id_hash"]);
         let help = format!("Timestamp of the last automatic reload of the {kind} configuration split by status");
-        let last = metrics.gauges(&format!("{name}_last_timestamp_seconds"), &help, &["status"]);
-        Self { reloads, last }
+        let last = metrics.gauges(&format!("{name}_last_timestamp_seconds"), &help, &["status", "apiserver_id_hash"]);
+        Self { reloads, last, server: server_hash() }
     }
 
     fn note(&self, fine: bool) {
         let status = if fine { "success" } else { "failure" };
-        self.reloads.inc(&[status]);
-        self.last.set(&[status], kube1_pki::clock::unix_now() as f64);
+        self.reloads.inc(&[status, &self.server]);
+        self.last.set(&[status, &self.server], kube1_pki::clock::unix_now() as f64);
     }
+}
+
+/// Tells the servers of a cluster apart.
+fn server_hash() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let digest = Sha256::digest(host.as_bytes());
+    digest.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Those of all files that are followed.

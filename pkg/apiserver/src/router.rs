@@ -126,8 +126,8 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     if let Some(rest) = path.strip_prefix("/logs").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
         return crate::http::logs::answer(&crate::query::decode(rest)).await;
     }
-    if let Some(page) = server.pages.answer(&path) {
-        return Ok(page);
+    if let Some(page) = server.pages.answer(&path, call.headers()) {
+        return page;
     }
     if let Some(what) = path.strip_prefix("/debug/api_priority_and_fairness/") {
         let table = server.flow.dump(what, &call.query);
@@ -156,8 +156,11 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
 /// alike for every client.
 fn metrics(server: &Server) -> Result<Reply, Status> {
     for row in server.table.load().iter().filter(|row| row.is_stored() && row.is_storage_version()) {
-        server.metrics.stored(&row.group, &row.plural, server.storage.collection(row).len());
+        let (count, size, _) = server.storage.collection(row).stats();
+        server.metrics.stored(&row.group, &row.plural, count, count * size);
     }
+    server.storage.show_metrics();
+    server.metrics.store_size(server.storage.store().size());
     Ok(respond::bytes(StatusCode::OK, CLASSIC, server.metrics.render()?))
 }
 

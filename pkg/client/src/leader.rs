@@ -10,6 +10,8 @@ use kube::{Api, Client};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics;
+
 const NAMESPACE: &str = "kube-system";
 /// A leader that did not renew for so long may be succeeded.
 const LEASE: Duration = Duration::from_secs(15);
@@ -51,12 +53,14 @@ impl LeaderElection {
         Fut: Future<Output = Result<(), E>>,
         E: From<LostLead>,
     {
+        metrics::leads(&self.name, false);
         if shutdown.run_until_cancelled(self.acquire()).await.is_none() {
             // The Lease may have been won in the very moment of the end.
             self.release().await;
             return Ok(());
         }
         tracing::info!(lease = self.name, identity = self.identity, "leading");
+        let _leads = Leads::new(&self.name);
         let stop = shutdown.child_token();
         let mut working = std::pin::pin!(work(stop.clone()));
         let kept = tokio::select! {
@@ -164,6 +168,22 @@ impl LeaderElection {
         if let Err(error) = self.api.replace(&self.name, &PostParams::default(), &lease).await {
             tracing::debug!(lease = self.name, %error, "cannot give the lease up; it runs out");
         }
+    }
+}
+
+/// Tells that this process leads, until it is dropped.
+struct Leads<'a>(&'a str);
+
+impl<'a> Leads<'a> {
+    fn new(lease: &'a str) -> Self {
+        metrics::leads(lease, true);
+        Self(lease)
+    }
+}
+
+impl Drop for Leads<'_> {
+    fn drop(&mut self) {
+        metrics::leads(self.0, false);
     }
 }
 

@@ -7,6 +7,8 @@ mod cache;
 mod informer;
 mod keep;
 mod leader;
+mod metered;
+mod metrics;
 pub mod node_match;
 mod pool;
 mod raw;

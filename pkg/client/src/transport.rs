@@ -4,9 +4,14 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use kube::client::Body;
+use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use tower::{BoxError, Service};
+use tower::{BoxError, Layer, Service};
+
+use crate::metered::Metered;
+
+/// What metrics of requests inside the process have for the host.
+const IN_PROCESS: &str = "in-process";
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +42,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    kube::Client::new(service, "default")
+    kube::Client::new(Metered::new(IN_PROCESS).layer(service), "default")
 }
 
 /// A client that speaks HTTPS as the current context of the kubeconfig at `path`.
@@ -48,7 +53,9 @@ pub async fn from_kubeconfig(path: &Path) -> Result<kube::Client, ClientError> {
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(kubeconfig_error)?;
-    kube::Client::try_from(config).map_err(|source| ClientError::Build { path: shown(), source: Box::new(source) })
+    let build = |source| ClientError::Build { path: shown(), source: Box::new(source) };
+    let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
+    Ok(ClientBuilder::try_from(config).map_err(build)?.with_layer(&Metered::new(&host)).build())
 }
 
 #[cfg(test)]

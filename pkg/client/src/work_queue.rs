@@ -7,11 +7,14 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube1_telemetry::metrics::look_when_read;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::metrics::QueueMeters;
 
 /// First retry delay; doubles with every failure.
 const RETRY_MIN: Duration = Duration::from_millis(5);
@@ -49,15 +52,18 @@ struct Inner<T> {
 }
 
 struct State<T> {
-    queue: VecDeque<T>,
+    /// With the time of its adding.
+    queue: VecDeque<(T, Instant)>,
     queued: HashSet<T>,
-    running: HashSet<T>,
+    /// With the time at which its work began.
+    running: HashMap<T, Instant>,
     /// Added again while running: queued when the run ends.
     dirty: HashSet<T>,
     delayed: BTreeMap<(Instant, u64), T>,
     due: HashMap<T, (Instant, u64)>,
     failures: HashMap<T, u32>,
     sequence: u64,
+    meters: Option<QueueMeters>,
 }
 
 impl<T: Clone + Eq + Hash> Default for WorkQueue<T> {
@@ -71,12 +77,13 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         let state = State {
             queue: VecDeque::new(),
             queued: HashSet::new(),
-            running: HashSet::new(),
+            running: HashMap::new(),
             dirty: HashSet::new(),
             delayed: BTreeMap::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
             sequence: 0,
+            meters: None,
         };
         let inner = Inner { state: Mutex::new(state), ready: Notify::new(), delayed_changed: Notify::new() };
         Self { inner: Arc::new(inner) }
@@ -105,6 +112,9 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             let failures = state.failures.entry(key.clone()).or_insert(0);
             let delay = RETRY_MIN.saturating_mul(1 << (*failures).min(16)).min(RETRY_MAX);
             *failures = failures.saturating_add(1);
+            state.meter(|meters| {
+                let _ = meters.retries.inc();
+            });
             delay
         };
         self.add_after(key, delay);
@@ -118,6 +128,31 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     /// Failures of the key since it was last forgotten.
     pub fn failures(&self, key: &T) -> u32 {
         self.inner.state.lock().failures.get(key).copied().unwrap_or(0)
+    }
+
+    /// Shows the queue in the metrics under a name. The first one counts; a queue made anew follows the one before it.
+    pub fn metered(&self, name: &str)
+    where
+        T: Send + 'static,
+    {
+        let meters = QueueMeters::of(name);
+        let mut state = self.inner.state.lock();
+        if state.meters.is_some() {
+            return;
+        }
+        meters.depth.set(state.queue.len() as f64);
+        meters.adds.inc_by(state.queue.len() as u64);
+        let (unfinished, longest) = (meters.unfinished.clone(), meters.longest.clone());
+        state.meters = Some(meters);
+        drop(state);
+        let queue = Arc::downgrade(&self.inner);
+        look_when_read(move || {
+            let Some(queue) = queue.upgrade() else { return false };
+            let running: Vec<f64> = queue.state.lock().running.values().map(|at| at.elapsed().as_secs_f64()).collect();
+            unfinished.set(running.iter().sum());
+            longest.set(running.iter().copied().fold(0.0, f64::max));
+            true
+        });
     }
 
     /// Keys that wait for a worker; delayed ones are not counted.
@@ -164,7 +199,9 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     pub fn done(&self, key: &T) {
         let again = {
             let mut state = self.inner.state.lock();
-            state.running.remove(key);
+            if let Some(since) = state.running.remove(key) {
+                state.meter(|meters| meters.worked.observe(since.elapsed().as_secs_f64()));
+            }
             match state.dirty.take(key) {
                 Some(key) => state.add(key),
                 None => false,
@@ -182,14 +219,22 @@ impl<T: Clone + Eq + Hash> State<T> {
         if let Some(at) = self.due.remove(&key) {
             self.delayed.remove(&at);
         }
-        if self.running.contains(&key) {
-            self.dirty.insert(key);
+        if self.running.contains_key(&key) {
+            if self.dirty.insert(key) {
+                self.meter(|meters| {
+                    let _ = meters.adds.inc();
+                });
+            }
             return false;
         }
         if !self.queued.insert(key.clone()) {
             return false;
         }
-        self.queue.push_back(key);
+        self.queue.push_back((key, Instant::now()));
+        self.meter(|meters| {
+            meters.adds.inc();
+            meters.depth.inc();
+        });
         true
     }
 
@@ -218,10 +263,20 @@ impl<T: Clone + Eq + Hash> State<T> {
     }
 
     fn take(&mut self) -> Option<T> {
-        let key = self.queue.pop_front()?;
+        let (key, since) = self.queue.pop_front()?;
         self.queued.remove(&key);
-        self.running.insert(key.clone());
+        self.running.insert(key.clone(), Instant::now());
+        self.meter(|meters| {
+            meters.depth.dec();
+            meters.waited.observe(since.elapsed().as_secs_f64());
+        });
         Some(key)
+    }
+
+    fn meter(&self, note: impl FnOnce(&QueueMeters)) {
+        if let Some(meters) = &self.meters {
+            note(meters);
+        }
     }
 }
 
@@ -241,6 +296,7 @@ pub async fn reconcile_all<T, F, Fut, E>(
     Fut: Future<Output = Result<Outcome, E>> + Send + 'static,
     E: std::error::Error + Send + 'static,
 {
+    queue.metered(name);
     let mut running: JoinSet<(T, Result<Outcome, E>)> = JoinSet::new();
     loop {
         tokio::select! {
@@ -323,6 +379,30 @@ mod tests {
         let key = queue.get().await;
         queue.done(&key);
         assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_is_shown_in_the_metrics() {
+        let queue = WorkQueue::new();
+        queue.add("a");
+        queue.metered("shown");
+        queue.add("b");
+        let key = queue.get().await;
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let shown = |name: &str| {
+            let text = kube1_telemetry::metrics::render_shared().unwrap();
+            let start = format!("workqueue_{name}{{name=\"shown\"}} ");
+            text.lines().find_map(|l| l.strip_prefix(&start)?.parse::<f64>().ok())
+        };
+        assert_eq!((shown("depth"), shown("adds_total")), (Some(1.0), Some(2.0)));
+        assert_eq!(
+            (shown("longest_running_processor_seconds"), shown("unfinished_work_seconds")),
+            (Some(3.0), Some(3.0))
+        );
+        queue.add_rate_limited("a");
+        queue.done(&key);
+        assert_eq!((shown("retries_total"), shown("work_duration_seconds_count")), (Some(1.0), Some(1.0)));
+        assert_eq!((shown("unfinished_work_seconds"), shown("queue_duration_seconds_count")), (Some(0.0), Some(1.0)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::manager::ControllerManagerConfig;
+use crate::metrics;
 
 /// Why an object could not be brought to its desired state; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,7 @@ impl Controller {
                 }
             }
         };
+        queue.metered(metrics::queue_name(self.name));
         reconcile_all(self.name, queue, workers, &self.stop, sync).await;
     }
 

@@ -20,6 +20,7 @@ mod garbage;
 mod history;
 mod job;
 mod manager;
+mod metrics;
 mod namespace;
 mod node;
 mod owner;

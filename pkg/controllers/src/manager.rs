@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::Controller;
+use crate::metrics;
 use crate::registry::CONTROLLERS;
 
 /// The component and its Lease.
@@ -129,6 +130,22 @@ async fn keep_running(
     }
 }
 
+/// Tells that a controller runs, until it is dropped.
+struct Running(&'static str);
+
+impl Running {
+    fn new(name: &'static str) -> Self {
+        metrics::running(name, true);
+        Self(name)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        metrics::running(self.0, false);
+    }
+}
+
 /// Returns why the controller ended.
 async fn run_once(
     entry: &'static Entry,
@@ -137,6 +154,7 @@ async fn run_once(
     stop: CancellationToken,
 ) -> String {
     let _guard = stop.clone().drop_guard();
+    let _running = Running::new(entry.name);
     let client = (config.clients)(entry.account);
     let (recorder, write_events) = EventRecorder::new(client.clone(), entry.account, None, stop.clone());
     let controller = Controller {

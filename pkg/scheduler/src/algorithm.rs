@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand::seq::IndexedRandom;
+use tokio::time::Instant;
 
 use crate::cache::Snapshot;
 use crate::framework::{Diagnosis, Filter, MAX_SCORE, Plugin, Rejection};
+use crate::metrics;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::queue::Events;
@@ -37,12 +39,21 @@ impl Algorithm {
 
     /// The best node for a pod, or why there is none.
     pub fn schedule(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Result<Arc<str>, Box<Diagnosis>> {
-        let filters = self.filters(pod, snapshot)?;
-        let feasible = self.feasible(pod, &filters, snapshot)?;
+        let started = Instant::now();
+        let filters = self.filters(pod, snapshot);
+        metrics::point("PreFilter", filters.is_ok(), started);
+        let filters = filters?;
+        let started = Instant::now();
+        let feasible = self.feasible(pod, &filters, snapshot);
+        metrics::point("Filter", feasible.is_ok(), started);
+        let feasible = feasible?;
         if let [only] = feasible[..] {
             return Ok(Arc::clone(&only.name));
         }
-        Ok(self.best(pod, snapshot, &feasible))
+        let started = Instant::now();
+        let best = self.best(pod, snapshot, &feasible);
+        metrics::point("Score", true, started);
+        Ok(best)
     }
 
     /// Prepares the filters of a pod.

@@ -8,6 +8,7 @@ mod bind;
 mod cache;
 mod framework;
 mod labels;
+mod metrics;
 mod node_info;
 mod owners;
 mod plugins;

@@ -10,8 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::metrics;
 use crate::pod_info::PodInfo;
 
+/// What metrics call the return of a pod that was tried in vain.
+const ATTEMPT_FAILED: &str = "ScheduleAttemptFailure";
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A pod is tried again after this long even if nothing seems to have changed.
@@ -33,6 +36,21 @@ impl Events {
     pub const POD_GONE: Self = Self(1 << 5);
     pub const VOLUMES: Self = Self(1 << 6);
     pub const NAMESPACES: Self = Self(1 << 7);
+
+    /// Upstream's name of the event; of several the first's.
+    fn name(self) -> &'static str {
+        const NAMES: [&str; 8] = [
+            "NodeAdd",
+            "NodeLabelUpdate",
+            "NodeTaintUpdate",
+            "NodeAllocatableUpdate",
+            "AssignedPodAdd",
+            "AssignedPodDelete",
+            "PersistentVolumeClaimUpdate",
+            "NamespaceUpdate",
+        ];
+        NAMES.get(self.0.trailing_zeros() as usize).copied().unwrap_or("Unknown")
+    }
 
     pub fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -61,6 +79,8 @@ struct Entry {
     pod: Arc<PodInfo>,
     place: Place,
     attempts: u32,
+    /// When it was first queued.
+    since: Instant,
     /// What may make it schedulable.
     wanted: Events,
     /// Whether its back-off must be waited for, because the last attempt ended in an error.
@@ -105,6 +125,23 @@ impl Queue {
         self.state.lock().entries.get(uid).map(|e| Arc::clone(&e.pod))
     }
 
+    /// When a pod was first queued, and how often it was tried since.
+    pub fn history(&self, uid: &str) -> Option<(Instant, u32)> {
+        self.state.lock().entries.get(uid).map(|entry| (entry.since, entry.attempts))
+    }
+
+    /// How many pods are in each part, by upstream's names of the parts; those in flight are in none.
+    pub fn counts(&self) -> [(&'static str, usize); 4] {
+        let state = self.state.lock();
+        let gated = state.entries.values().filter(|entry| entry.place == Place::Gated).count();
+        [
+            ("active", state.active.len()),
+            ("backoff", state.backoff.len()),
+            ("unschedulable", state.unschedulable.len()),
+            ("gated", gated),
+        ]
+    }
+
     /// Takes the pod to schedule next; it stays known as in flight. Cancel-safe.
     pub async fn pop(&self) -> Arc<PodInfo> {
         loop {
@@ -140,8 +177,9 @@ impl Queue {
             (entry.wanted, entry.failed) = (wanted, false);
         }
         if missed {
-            state.back_off(uid);
+            state.back_off(uid, ATTEMPT_FAILED);
         } else {
+            metrics::incoming("unschedulable", ATTEMPT_FAILED);
             state.put(uid, Place::Unschedulable(Instant::now() + UNSCHEDULABLE_MAX));
         }
         drop(state);
@@ -153,7 +191,7 @@ impl Queue {
         let mut state = self.state.lock();
         if let Some(entry) = state.entries.get_mut(uid) {
             entry.failed = true;
-            state.back_off(uid);
+            state.back_off(uid, ATTEMPT_FAILED);
         }
         drop(state);
         self.wake.notify_one();
@@ -173,7 +211,7 @@ impl Queue {
             .cloned()
             .collect();
         for uid in &woken {
-            state.back_off(uid);
+            state.back_off(uid, events.name());
         }
         drop(state);
         if !woken.is_empty() {
@@ -188,10 +226,13 @@ impl State {
         let gated = pod.is_gated();
         let Some(entry) = self.entries.get_mut(&uid) else {
             let place = Place::Gated;
-            self.entries
-                .insert(Arc::clone(&uid), Entry { pod, place, attempts: 0, wanted: Events::NONE, failed: false });
-            if !gated {
-                self.activate(&uid);
+            let since = Instant::now();
+            let entry = Entry { pod, place, attempts: 0, since, wanted: Events::NONE, failed: false };
+            self.entries.insert(Arc::clone(&uid), entry);
+            if gated {
+                metrics::incoming("gated", "PodAdd");
+            } else {
+                self.activate(&uid, "PodAdd");
             }
             return !gated;
         };
@@ -199,8 +240,8 @@ impl State {
         let place = entry.place;
         entry.pod = pod;
         match place {
-            Place::Gated if !gated => self.activate(&uid),
-            Place::Unschedulable(_) if changed => self.back_off(&uid),
+            Place::Gated if !gated => self.activate(&uid, "PodUpdate"),
+            Place::Unschedulable(_) if changed => self.back_off(&uid, "PodUpdate"),
             _ => return false,
         }
         true
@@ -240,13 +281,15 @@ impl State {
         }
     }
 
-    fn activate(&mut self, uid: &str) {
+    fn activate(&mut self, uid: &str, event: &str) {
+        metrics::incoming("active", event);
         self.sequence += 1;
         self.put(uid, Place::Active(self.sequence));
     }
 
-    fn back_off(&mut self, uid: &str) {
+    fn back_off(&mut self, uid: &str, event: &str) {
         let Some(entry) = self.entries.get(uid) else { return };
+        metrics::incoming("backoff", event);
         let delay = BACKOFF_MIN.saturating_mul(1 << entry.attempts.saturating_sub(1).min(8)).min(BACKOFF_MAX);
         self.put(uid, Place::Backoff(Instant::now() + delay));
     }
@@ -254,10 +297,10 @@ impl State {
     /// Activates pods whose wait is over.
     fn promote(&mut self, now: Instant) {
         while let Some((_, uid)) = self.backoff.first().filter(|(at, _)| *at <= now).cloned() {
-            self.activate(&uid);
+            self.activate(&uid, "BackoffComplete");
         }
         while let Some((_, uid)) = self.unschedulable.first().filter(|(at, _)| *at <= now).cloned() {
-            self.activate(&uid);
+            self.activate(&uid, "UnschedulableTimeout");
         }
     }
 
@@ -302,6 +345,7 @@ mod tests {
             names.push(queue.pop().await.key.name.clone());
         }
         assert_eq!(names, ["high", "old", "new"]);
+        assert_eq!(queue.counts(), [("active", 0), ("backoff", 0), ("unschedulable", 0), ("gated", 1)]);
         queue.set(pod_with("gated", "1", json!({}), json!({"priority": 9})));
         assert_eq!(queue.pop().await.key.name, "gated");
     }

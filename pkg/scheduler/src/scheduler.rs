@@ -9,12 +9,14 @@ use kube::Client;
 use kube1_client::{EventRecorder, EventType, Informer, Informers, LeaderElection, Selection};
 use kube1_supervisor::{BoxError, Component, Context};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::algorithm::Algorithm;
 use crate::bind;
 use crate::cache::Snapshot;
 use crate::framework::Diagnosis;
+use crate::metrics::{self, Outcome};
 use crate::owners::ClusterOwners;
 use crate::pod_info::PodInfo;
 use crate::preemption::{self, Preemption};
@@ -22,7 +24,7 @@ use crate::volume_binding::{Binding, ClusterVolumes, VolumeError};
 use crate::watch::{State, follow};
 
 /// Name by which pods ask for this scheduler.
-const NAME: &str = "default-scheduler";
+pub const NAME: &str = "default-scheduler";
 /// The component and its Lease.
 const COMPONENT: &str = "kube-scheduler";
 /// Bindings and reports that may be under way at once.
@@ -96,6 +98,7 @@ struct Run {
 impl Run {
     async fn start(informers: &Informers, recorder: EventRecorder) -> Self {
         let state = Arc::new(State::default());
+        metrics::watch_queue(&state, |state| &state.queue);
         let unfinished =
             Selection { field_selector: "status.phase!=Succeeded,status.phase!=Failed".into(), ..Selection::default() };
         let (nodes, pods) = (informers.all::<Node>(), informers.select::<PodInfo>(unfinished));
@@ -117,14 +120,20 @@ impl Run {
     }
 
     fn schedule(&self, pod: &Arc<PodInfo>, tasks: &mut JoinSet<()>) {
+        let started = Instant::now();
         let snapshot = self.state.cache.lock().snapshot();
-        match self.algorithm.schedule(pod, &snapshot) {
-            Ok(node) => self.place(pod, &node, &snapshot, tasks),
-            Err(diagnosis) => self.reject(pod, *diagnosis, &snapshot, tasks),
+        let found = self.algorithm.schedule(pod, &snapshot);
+        metrics::algorithm(started.elapsed());
+        match found {
+            Ok(node) => self.place(pod, &node, &snapshot, started, tasks),
+            Err(diagnosis) => {
+                self.reject(pod, *diagnosis, &snapshot, tasks);
+                metrics::attempted(Outcome::Unschedulable, started.elapsed());
+            }
         }
     }
 
-    fn place(&self, pod: &Arc<PodInfo>, node: &str, snapshot: &Snapshot, tasks: &mut JoinSet<()>) {
+    fn place(&self, pod: &Arc<PodInfo>, node: &str, snapshot: &Snapshot, started: Instant, tasks: &mut JoinSet<()>) {
         let info = snapshot.nodes.iter().find(|n| *n.name == *node);
         let volumes = info.map(|info| self.volumes.plan(pod, info)).unwrap_or_default();
         self.state.cache.lock().assume(Arc::clone(pod), node);
@@ -136,6 +145,8 @@ impl Run {
             pod: Arc::clone(pod),
             node: node.to_owned(),
             volumes,
+            started,
+            history: self.state.queue.history(&pod.uid),
         };
         tasks.spawn(binding.finish());
     }
@@ -178,7 +189,11 @@ impl Run {
     ) -> Result<Preemption, preemption::NoPreemption> {
         // Preparing succeeded a moment ago over the same snapshot; volumes may have changed since.
         let filters = self.algorithm.filters(pod, snapshot).unwrap_or_default();
-        preemption::find(pod, &filters, snapshot, diagnosis, &self.budgets.list())
+        let started = Instant::now();
+        let found = preemption::find(pod, &filters, snapshot, diagnosis, &self.budgets.list());
+        metrics::point("PostFilter", found.is_ok(), started);
+        metrics::preempted(found.as_ref().ok().map(|preemption| preemption.victims.len()));
+        found
     }
 
     /// Evicts the victims; the pod is tried again when they are gone.
@@ -223,6 +238,9 @@ struct Placing {
     pod: Arc<PodInfo>,
     node: String,
     volumes: Vec<Binding>,
+    started: Instant,
+    /// Since when the pod is queued, and the attempts with this one.
+    history: Option<(Instant, u32)>,
 }
 
 /// Why a placed pod was not bound.
@@ -237,18 +255,26 @@ enum PlaceError {
 impl Placing {
     async fn bind(&self) -> Result<(), PlaceError> {
         self.cluster.bind(&self.volumes, &self.node).await?;
-        Ok(bind::bind(&self.client, &self.pod, &self.node).await?)
+        let started = Instant::now();
+        let bound = bind::bind(&self.client, &self.pod, &self.node).await;
+        metrics::point("Bind", bound.is_ok(), started);
+        Ok(bound?)
     }
 
     async fn finish(self) {
         let key = &self.pod.key;
         match self.bind().await {
             Ok(()) => {
+                metrics::attempted(Outcome::Scheduled, self.started.elapsed());
+                if let Some((since, attempts)) = self.history {
+                    metrics::scheduled(since, attempts);
+                }
                 self.state.queue.remove(&self.pod.uid);
                 let message = format!("Successfully assigned {key} to {}", self.node);
                 self.recorder.event_for(self.pod.reference(), EventType::Normal, "Scheduled", message);
             }
             Err(error) => {
+                metrics::attempted(Outcome::Error, self.started.elapsed());
                 tracing::debug!(pod = %key, node = self.node, %error, "cannot bind the pod");
                 self.state.cache.lock().forget(&self.pod.uid);
                 let waits = self.state.queue.get(&self.pod.uid).is_some();

@@ -1,14 +1,17 @@
 //! What a process tells of itself: tracing set-up (what is logged, in which form), and its own metrics.
 
+mod build;
 mod meters;
+pub mod metrics;
 mod plain;
 mod process;
 
 pub use meters::{Counters, Histogram, Histograms, SECONDS, write_histograms};
-pub use plain::{PlainWriter, plain};
+pub use plain::{PlainWriter, log_works, plain};
 
 use std::io::IsTerminal;
 
+pub use build::{Build, platform};
 pub use process::{build_metrics, process_metrics};
 use tracing_subscriber::EnvFilter;
 

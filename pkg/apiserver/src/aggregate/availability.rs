@@ -1,11 +1,12 @@
 //! Whether extension API servers answer: the condition Available of their APIServices.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube1_api::resource::ResourceTable;
+use kube1_telemetry::metrics::{Counters, Gauges, shared};
 use rustls::client::ResolvesClientCert;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,22 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// Pause while one of them does not answer.
 const PERIOD_FAILING: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+static UNAVAILABLE: LazyLock<(Gauges, Counters)> = LazyLock::new(|| {
+    let name = "aggregator_unavailable_apiservice";
+    let help = "Gauge of APIServices which are marked as unavailable broken down by APIService name";
+    let counted = "Counter of APIServices which are marked as unavailable broken down by APIService name and reason";
+    shared(|r| (r.gauges(name, help, &["name"]), r.counters(name, counted, &["name", "reason"])))
+});
+
+fn unavailable(service: &str, reason: Option<&str>) {
+    let (now, before) = &*UNAVAILABLE;
+    let was = now.at(&[service]).get() > 0.0;
+    now.set(&[service], f64::from(u8::from(reason.is_some())));
+    if let Some(reason) = reason.filter(|_| !was) {
+        before.inc(&[service, reason]);
+    }
+}
 
 /// Keeps the condition of every remote APIService.
 pub struct AvailabilityController {
@@ -109,6 +126,7 @@ impl AvailabilityController {
     }
 
     async fn record(&self, object: &Object, mut value: Value, outcome: Result<(), (&'static str, String)>) {
+        unavailable(object.name(), outcome.as_ref().err().map(|(reason, _)| *reason));
         let condition = match &outcome {
             Ok(()) => Condition::new("Available", true, "Passed", "all checks passed"),
             Err((reason, message)) => Condition::new("Available", false, reason, message),

@@ -69,6 +69,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// How long the certificate can still be used; none without one.
+    pub fn lifetime(&self) -> Option<std::time::Duration> {
+        let left = self.not_after.saturating_sub(clock::unix_now());
+        self.has_certificate().then(|| std::time::Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+    }
+
     /// Whether the client showed any certificate.
     pub fn has_certificate(&self) -> bool {
         self.user.is_some() || self.proxy.is_some() || self.rejected

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::Histogram;
+use kube1_telemetry::metrics::{Counter, Histogram};
 
 use super::demand::Share;
 use super::work::Work;

@@ -84,6 +84,7 @@ impl Server {
             trail: Trail::default(),
             sorted: None,
             lasting: lasting.clone(),
+            waited: Duration::ZERO,
         };
         let server = self.clone();
         let processed = AssertUnwindSafe(server.process(&mut call, origin)).catch_unwind().await;
@@ -105,7 +106,7 @@ impl Server {
         };
         let (code, took) = (reply.status().as_u16(), started.elapsed());
         tracing::debug!(verb = call.info.verb, path, code, ?took, "request");
-        self.metrics.request(&seen, code, took);
+        self.metrics.request(&seen, code, took, call.waited);
         if let Some(sorted) = &call.sorted {
             sorted.label(reply.headers_mut());
         }
@@ -213,7 +214,9 @@ impl Server {
         let (user, info) = (&call.user, &call.info);
         let patience = self.config.front.requests.timeout / 4;
         let work = |seats: u32| flow::estimate(info, &call.query, || self.stats(info), seats);
+        let asked = Instant::now();
         let (sorted, seat) = self.flow.admit(user, info, patience, work).await;
+        call.waited = asked.elapsed();
         call.sorted = Some(sorted);
         let Some(seat) = seat else { return Ok(flow::turned_away()) };
         self.allowed(call).await?;

@@ -1,16 +1,16 @@
 //! The server's own metrics, under upstream's names.
 
 mod admission;
-mod family;
-mod text;
+pub mod policy;
+mod watch;
 
 use std::time::Duration;
 
 use kube1_api::status::Status;
-use prometheus_client::registry::Registry;
 
 pub use admission::{AdmissionMetrics, WebhookCall};
-pub use family::{Counters, Gauge, Gauges, Held, Histograms, Names, Registrar};
+pub use kube1_telemetry::metrics::{Counters, Gauge, Gauges, Held, Histograms, Names, Registrar};
+pub use watch::WatchMeters;
 
 use crate::documents::GIT_VERSION;
 use crate::request_info::RequestInfo;
@@ -20,6 +20,11 @@ const DURATIONS: &[f64] = &[
     45.0, 60.0,
 ];
 const SIZES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+/// From half an hour to a year.
+const LIFETIMES: &[f64] = &[
+    0.0, 1800.0, 3600.0, 7200.0, 21600.0, 43200.0, 86400.0, 172800.0, 345600.0, 604800.0, 2592000.0, 7776000.0,
+    15552000.0, 31104000.0,
+];
 const ATTEMPTS: &[f64] =
     &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
 /// Labels that tell what a request was for.
@@ -27,9 +32,10 @@ const TARGET: Names = &["verb", "group", "version", "resource", "subresource", "
 
 /// Counters of the HTTP front.
 pub struct Metrics {
-    registry: Registry,
+    registrar: Registrar,
     requests: Counters,
     durations: Histograms,
+    slis: Histograms,
     sizes: Histograms,
     inflight: Gauges,
     long_running: Gauges,
@@ -37,6 +43,9 @@ pub struct Metrics {
     deprecated: Gauges,
     objects: Gauges,
     resource_objects: Gauges,
+    resource_sizes: Gauges,
+    storage_size: Gauges,
+    client_certificates: Histograms,
     checks: Gauges,
     checked: Counters,
     authenticated: Counters,
@@ -132,7 +141,17 @@ fn non_resource(path: &str) -> String {
 impl Metrics {
     /// Registers them beside those of other parts of the server.
     pub fn new(mut registrar: Registrar) -> Self {
+        policy::show();
         let r = &mut registrar;
+        for (name, help) in
+            [("disabled_metrics", "The count of disabled metrics"), ("hidden_metrics", "The count of hidden metrics")]
+        {
+            r.counters(name, help, &[]);
+        }
+        let version: Names = &["component", "binary", "emulation", "min_compat"];
+        let versions =
+            r.gauges("version_info", "The binary version and the versions whose behaviour is shown", version);
+        versions.set(&["kube", "1.36", "1.36", "1.35"], 1.0);
         let with = |names: Names, more: &'static [&'static str]| -> Names { [names, more].concat().leak() };
         Self {
             requests: r.counters(
@@ -144,6 +163,12 @@ impl Metrics {
                 "apiserver_request_duration_seconds",
                 "Response latency in seconds, long-running requests left out",
                 with(TARGET, &["dry_run"]),
+                DURATIONS,
+            ),
+            slis: r.histograms(
+                "apiserver_request_sli_duration_seconds",
+                "Response latency in seconds without the time in queues, long-running requests left out",
+                TARGET,
                 DURATIONS,
             ),
             sizes: r.histograms("apiserver_response_sizes", "Response size in bytes", TARGET, SIZES),
@@ -161,6 +186,22 @@ impl Metrics {
             ),
             objects: r.gauges("apiserver_storage_objects", "Stored objects by kind", &["resource"]),
             resource_objects: r.gauges("apiserver_resource_objects", "Stored objects by kind", &["group", "resource"]),
+            resource_sizes: r.gauges(
+                "apiserver_resource_size_estimate_bytes",
+                "Estimated size of stored objects, split by kind",
+                &["group", "resource"],
+            ),
+            storage_size: r.gauges(
+                "apiserver_storage_size_bytes",
+                "Size of the storage database file physically allocated in bytes",
+                &["storage_cluster_id"],
+            ),
+            client_certificates: r.histograms(
+                "apiserver_client_certificate_expiration_seconds",
+                "Remaining lifetime on the certificate used to authenticate a connection",
+                &[],
+                LIFETIMES,
+            ),
             checks: r.gauges("kubernetes_healthcheck", "The result of a single health check", &["name", "type"]),
             checked: r.counters(
                 "kubernetes_healthchecks",
@@ -191,18 +232,19 @@ impl Metrics {
                 "Connections dropped for a TLS handshake error",
                 &[],
             ),
-            registry: registrar.finish(),
+            registrar,
         }
     }
 
-    /// Counts an answered request.
-    pub fn request(&self, seen: &Seen, code: u16, took: Duration) {
+    /// Counts an answered request; of the time that it took it waited for its turn for `waited`.
+    pub fn request(&self, seen: &Seen, code: u16, took: Duration, waited: Duration) {
         let mut seen = seen.clone();
         if !seen.long_running && code < 500 {
             let [verb, group, version, resource, subresource, scope, component] = seen.target();
             if code < 400 {
                 let labels = [verb, group, version, resource, subresource, scope, component, seen.dry_run];
                 self.durations.observe(&labels, took.as_secs_f64());
+                self.slis.observe(&seen.target(), took.saturating_sub(waited).as_secs_f64());
             }
         }
         if code == 404 {
@@ -263,8 +305,19 @@ impl Metrics {
         self.authorization_times.observe(&[result], took.as_secs_f64());
     }
 
-    /// Notes how many objects of a resource there are.
-    pub fn stored(&self, group: &str, resource: &str, count: usize) {
+    /// Notes for how long a certificate can be used that a client showed.
+    pub fn client_certificate(&self, left: Duration) {
+        self.client_certificates.observe(&[], left.as_secs_f64());
+    }
+
+    /// Notes what the datastore takes on disk.
+    pub fn store_size(&self, bytes: u64) {
+        self.storage_size.set(&["etcd-0"], bytes as f64);
+    }
+
+    /// Notes how many objects of a resource there are, and about how many bytes they have.
+    pub fn stored(&self, group: &str, resource: &str, count: u64, bytes: u64) {
+        self.resource_sizes.set(&[group, resource], bytes as f64);
         let full = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
         self.objects.set(&[&full], count as f64);
         self.resource_objects.set(&[group, resource], count as f64);
@@ -278,11 +331,8 @@ impl Metrics {
 
     /// The text that Prometheus reads, in its classic format.
     pub fn render(&self) -> Result<String, Status> {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).map_err(Status::internal)?;
-        // Metrics that have no labels.
-        let text = text.replace("{} ", " ");
-        let mut classic = text::classic(&text);
+        let mut classic = self.registrar.render().map_err(Status::internal)?;
+        classic.push_str(&kube1_telemetry::metrics::render_shared().map_err(Status::internal)?);
         classic.push_str(&kube1_telemetry::build_metrics(GIT_VERSION));
         classic.push_str(&kube1_telemetry::process_metrics());
         Ok(classic)
@@ -316,7 +366,7 @@ mod tests {
         };
         let seen = Seen::new(&info, false, false, false);
         let guard = metrics.enter(&seen);
-        metrics.request(&seen, 201, Duration::from_millis(1));
+        metrics.request(&seen, 201, Duration::from_millis(1), Duration::ZERO);
         metrics.size(&seen, 100);
         let text = metrics.render().unwrap();
         for line in [

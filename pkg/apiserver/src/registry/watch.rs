@@ -15,8 +15,10 @@ use crate::encode::Encoder;
 use crate::http::body::{BoxError, ResponseBody};
 use crate::http::respond::{self, JSON, Reply};
 use crate::http::websocket::Wish;
+use crate::metrics::WatchMeters;
 use crate::negotiate::Answer;
 use crate::options::ListOptions;
+use crate::request_info::RequestInfo;
 use crate::storage::{Round, Told, WatchEvent, WatchKind, WatchStream};
 
 /// Frames shorter than this are sent together with what else is ready.
@@ -44,7 +46,11 @@ impl Endpoint {
             Ok((events, selection)) => {
                 // A token of its own, as all those who poll the same one wait for each other.
                 let shutdown = self.server.shutdown.child_token();
-                let state = State { events, encoder, endpoint: self.clone(), selection, first: true, over: false };
+                let RequestInfo { group, version, resource, .. } = &call.info;
+                let scope = if self.scope().is_some() { "namespace" } else { "cluster" };
+                let meters = WatchMeters::of(group, version, resource, scope);
+                let state =
+                    State { events, encoder, endpoint: self.clone(), selection, meters, first: true, over: false };
                 ResponseBody::stream(frames(state).take_until(shutdown.cancelled_owned()))
             }
             // Clients learn from the stream that their version is too old, and list again.
@@ -68,6 +74,7 @@ struct State {
     encoder: Encoder,
     endpoint: Endpoint,
     selection: Option<Selection>,
+    meters: WatchMeters,
     first: bool,
     over: bool,
 }
@@ -117,7 +124,10 @@ impl State {
         match told {
             Told::Event(event) => self.frame(event).await,
             Told::Round(round) => match self.encoder.round(round) {
-                Some(bytes) => Some(bytes),
+                Some(bytes) => {
+                    self.meters.sent_together(round.events().len(), bytes.len());
+                    Some(bytes)
+                }
                 None => self.frames(round).await,
             },
         }
@@ -142,10 +152,14 @@ impl State {
         } else {
             self.encoder.event(event, &mut self.first).map(Some)
         };
-        frame.unwrap_or_else(|status| {
+        let frame = frame.unwrap_or_else(|status| {
             self.over = true;
             Some(self.encoder.frame("ERROR", &status.to_json()).unwrap_or_default())
-        })
+        });
+        if let Some(frame) = &frame {
+            self.meters.sent(frame.len(), event.ends_initial());
+        }
+        frame
     }
 
     async fn converted(&mut self, event: &WatchEvent) -> Result<Option<Bytes>, Status> {

@@ -3,6 +3,7 @@
 mod front;
 mod in_process;
 mod objects;
+mod parts;
 mod sync;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 pub use front::{EncryptionOptions, Front};
 pub use in_process::InProcess;
+use parts::Parts;
 
 use crate::admission::{self, Admission, Configured, RbacEscalation};
 use crate::aggregate::AvailabilityController;
@@ -186,8 +188,10 @@ impl ApiServer {
         for writer in writers {
             tasks.spawn(writer.run(server.drained.clone()));
         }
+        let parts = Parts::new(&server.health);
+        parts.admission.begun();
         let (storage, cancel) = (server.storage.clone(), server.shutdown.clone());
-        tasks.spawn(async move { storage.run(cancel).await });
+        tasks.spawn(parts.stored.run(async move { storage.run(cancel).await }));
         let table = server.table.load_full();
         let writer = bootstrap::StorageWriter::new(&server.storage, &table);
         let mut start = bootstrap::objects();
@@ -195,31 +199,37 @@ impl ApiServer {
         let request_header_ca = pki.request_header_ca.certificate_pem();
         start.push(bootstrap::authentication_config(pki.ca.certificate_pem(), request_header_ca));
         bootstrap::reconcile(&writer, start).await.map_err(ServerError::Bootstrap)?;
+        parts.start_objects.begun();
         objects::publish(server).await.map_err(ServerError::Bootstrap)?;
-        sync::start(server, &mut tasks).await.map_err(ServerError::Bootstrap)?;
-        sync::keep_api_services(server, &mut tasks);
-        sync::keep_published(server, &mut tasks);
+        sync::start(server, &parts, &mut tasks).await.map_err(ServerError::Bootstrap)?;
+        sync::keep_api_services(server, &parts, &mut tasks);
+        sync::keep_published(server, &parts, &mut tasks);
         sync::follow_files(server, &mut tasks);
         let identity = server.config.pki.proxy_client.clone();
         if let Some(availability) = AvailabilityController::new(&server.storage, &table, identity) {
             let cancel = server.shutdown.clone();
-            tasks.spawn(async move { availability.run(cancel).await });
+            tasks.spawn(parts.availability.run(async move { availability.run(cancel).await }));
         }
         let (allocator, cancel) = (server.allocator.clone(), server.shutdown.clone());
-        tasks.spawn(async move { allocator.run(cancel).await });
+        tasks.spawn(parts.addresses.run(async move { allocator.run(cancel).await }));
         let (storage, cancel) = (server.storage.clone(), server.shutdown.clone());
         let keys = pki.service_account_keys.clone();
         let tokens = authn::TokenSecrets::new(&storage, &table, keys, pki.ca.certificate_pem());
-        tasks.spawn({
+        tasks.spawn(parts.token_secrets.run({
             let cancel = cancel.clone();
             async move { tokens.run(cancel).await }
-        });
-        tasks.spawn(async move { bootstrap::keep_aggregated(&storage, &table, &cancel).await });
+        }));
+        tasks.spawn(parts.roles.run(async move { bootstrap::keep_aggregated(&storage, &table, &cancel).await }));
         if let Some(definitions) = DefinitionController::new(server.storage.clone(), server.table.clone()) {
             definitions.load();
             let cancel = server.shutdown.clone();
-            tasks.spawn(async move { definitions.run(cancel).await });
+            tasks.spawn(parts.definitions.run(async move { definitions.run(cancel).await }));
         }
+        let stopping = server.stopping.clone();
+        server.health.add("shutdown", false, move || match stopping.is_cancelled() {
+            true => Err("process is shutting down".into()),
+            false => Ok(()),
+        });
         Ok(())
     }
 }
@@ -275,14 +285,8 @@ impl Server {
         let ranges =
             AllocatorConfig { service_cidrs: vec![config.service_cidr], node_ports: config.node_ports.clone() };
         let allocator = ServiceAllocator::new(&storage, &table.load(), ranges);
-        let health = Health::default();
-        health.add("ping", true, || Ok(()));
         let stopping = CancellationToken::new();
-        let begun = stopping.clone();
-        health.add("shutdown", false, move || match begun.is_cancelled() {
-            true => Err("process is shutting down".into()),
-            false => Ok(()),
-        });
+        let health = parts::checks(config.store.clone(), stopping.clone());
         let requests = &config.front.requests;
         let seats = requests.max_inflight.saturating_add(requests.max_mutating_inflight);
         Ok(Self {
@@ -318,7 +322,11 @@ impl Handler for Server {
     type Client = Client;
 
     fn connected(&self, certificates: &[CertificateDer<'_>], address: SocketAddr) -> Client {
-        Client { peer: self.authenticator.peer(certificates), address }
+        let peer = self.authenticator.peer(certificates);
+        if let Some(left) = peer.lifetime() {
+            self.metrics.client_certificate(left);
+        }
+        Client { peer, address }
     }
 
     fn handshake_failed(&self) {
@@ -328,6 +336,10 @@ impl Handler for Server {
     fn sends_away(&self, _request: &Request<RequestBody>) -> bool {
         let chance = self.config.front.requests.goaway_chance;
         chance > 0.0 && rand::random_bool(chance.min(1.0))
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.stopping.is_cancelled()
     }
 
     async fn handle(self: Arc<Self>, request: Request<RequestBody>, client: Arc<Client>) -> Reply {

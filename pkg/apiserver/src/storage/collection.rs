@@ -15,6 +15,7 @@ use super::error::StorageError;
 use super::expiry::Expiry;
 use super::hub::{Clock, Write, origin};
 use super::map::{Key, ObjectMap};
+use super::meters::Meters;
 use super::object::{Draft, Layout, Object};
 use super::pacer::Pacer;
 use super::watchers::Watchers;
@@ -132,6 +133,7 @@ pub struct Collection {
     pub(super) clock: Arc<Clock>,
     pacer: Arc<Pacer>,
     pub(super) state: RwLock<State>,
+    pub(super) meters: Meters,
 }
 
 impl Collection {
@@ -152,6 +154,7 @@ impl Collection {
         let floor = clock.published();
         Self {
             layout: Arc::new(Layout::new(&identity.api_version, &identity.kind, &selectable)),
+            meters: Meters::new(&prefix),
             prefix,
             identity,
             indexed,
@@ -187,6 +190,11 @@ impl Collection {
         (state.objects.len() as u64, bytes / count.max(1), state.watchers.len() as u64)
     }
 
+    pub(super) fn show_metrics(&self) {
+        let revision = self.state.read().revision;
+        self.meters.show(revision);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.state.read().objects.is_empty()
     }
@@ -195,7 +203,7 @@ impl Collection {
     pub async fn create(self: &Arc<Self>, value: Value) -> Result<Arc<Object>, StorageError> {
         let (key, write, bytes) = self.prepare(value)?;
         let txn = Txn::new().if_absent(key.clone()).put(key, bytes);
-        match self.commit(txn, &write).await {
+        match self.commit("create", txn, &write).await {
             Err(StorageError::Store(StoreError::Compare { .. })) => Err(StorageError::AlreadyExists),
             other => other,
         }
@@ -206,7 +214,7 @@ impl Collection {
         let (key, write, bytes) = self.prepare(value)?;
         let mark = mark_of(&bytes);
         let txn = Txn::new().if_modified_at(key.clone(), expected).put(key.clone(), bytes);
-        let written = self.commit(txn, &write).await.map_err(conflict)?;
+        let written = self.commit("update", txn, &write).await.map_err(conflict)?;
         if let Some(sealing) = &self.sealing {
             sealing.note(&key, mark);
         }
@@ -228,7 +236,7 @@ impl Collection {
         let key = self.key(namespace, name);
         let write = Arc::new(Write { collection: self.clone(), draft: None, result: Default::default() });
         let txn = Txn::new().if_modified_at(key.clone(), expected).delete(key.clone());
-        let gone = self.commit(txn, &write).await.map_err(conflict)?;
+        let gone = self.commit("delete", txn, &write).await.map_err(conflict)?;
         if let Some(sealing) = &self.sealing {
             sealing.marks.lock().remove(&key);
         }
@@ -247,8 +255,12 @@ impl Collection {
         Ok((key, Arc::new(write), bytes))
     }
 
-    async fn commit(&self, txn: Txn, write: &Arc<Write>) -> Result<Arc<Object>, StorageError> {
-        self.store.txn(txn.origin(origin(write))).await?;
+    async fn commit(&self, operation: &str, txn: Txn, write: &Arc<Write>) -> Result<Arc<Object>, StorageError> {
+        let started = Instant::now();
+        let done = self.store.txn(txn.origin(origin(write))).await;
+        let failed = done.as_ref().is_err_and(|error| !matches!(error, StoreError::Compare { .. }));
+        self.meters.requested(operation, failed, started.elapsed());
+        done?;
         write.result.get().cloned().ok_or(StorageError::NotFound)
     }
 
@@ -266,6 +278,7 @@ impl Collection {
         }
         self.index(&mut state, None, Some(&object));
         state.objects.insert(object);
+        self.meters.loaded();
         Ok(())
     }
 
@@ -307,6 +320,7 @@ impl Collection {
         }
         let change = Arc::new(Change { object: object.clone(), previous, deleted, at: Instant::now() });
         state.revision = revision;
+        self.meters.changed();
         state.watchers.send(&change, self.indexed, &self.pacer);
         state.past_bytes += change.size();
         state.changes.push_back(change);

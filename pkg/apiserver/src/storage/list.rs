@@ -124,6 +124,8 @@ impl Collection {
                 self.at(revision).ok_or_else(|| expired(token.as_ref()))?
             }
         };
+        let index = self.indexed.filter(|field| options.fields.exact(field).is_some()).unwrap_or_default();
+        self.meters.listed(index, view.objects.len());
         Ok((view, token))
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod fuzzing;
 mod hub;
 mod list;
 mod map;
+mod meters;
 mod object;
 mod pacer;
 mod scan;
@@ -85,6 +86,11 @@ impl Storage {
     /// The objects of a resource, whichever of its versions the row is.
     pub fn collection(&self, resource: &Resource) -> Arc<Collection> {
         self.hub.collection(&resource.storage_group, &resource.storage_plural, || identity(resource))
+    }
+
+    /// Brings metrics up to date that are shown when they are read.
+    pub fn show_metrics(&self) {
+        self.hub.all().iter().for_each(|collection| collection.show_metrics());
     }
 
     /// The newest revision that reads show.

@@ -80,6 +80,12 @@ impl WatchEvent {
         Self { kind, object, shared: Some(Arc::default()) }
     }
 
+    /// Whether it is the bookmark after which no initial events come.
+    pub fn ends_initial(&self) -> bool {
+        self.kind == WatchKind::Bookmark
+            && std::str::from_utf8(self.object.json()).is_ok_and(|text| text.contains(INITIAL_END))
+    }
+
     /// The event in the storage version's wire form, encoded by the first watcher that asks and shared with the
     /// others. Every caller must pass the same function for the same encoding.
     pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce() -> Bytes) -> Bytes {

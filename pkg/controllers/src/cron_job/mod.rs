@@ -19,6 +19,7 @@ use crate::controller::{
     unless_gone,
 };
 use crate::job::plan::condition;
+use crate::metrics;
 use crate::owner::{self, BY_CONTROLLER, controller_key, reference};
 use crate::pod_control::reason;
 use schedule::{Schedule, ScheduleError};
@@ -213,6 +214,7 @@ impl Starter {
         let api = namespaced::<Job>(&self.controller.client, namespace);
         match api.create(&PostParams::default(), &build(cron, spec, schedule, due)).await {
             Ok(job) => {
+                metrics::job_created(Duration::try_from(Timestamp::now().duration_since(due)).unwrap_or_default());
                 let message = format!("Created job {}", job.metadata.name.as_deref().unwrap_or_default());
                 recorder.event(cron, EventType::Normal, "SuccessfulCreate", message);
                 status.active.get_or_insert_default().push(job_ref(&job));

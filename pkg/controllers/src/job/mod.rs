@@ -15,12 +15,14 @@ use kube::core::Selector;
 use kube1_client::{Event, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::cached_pod::CachedPod;
 use crate::controller::{
     Controller, SyncError, SyncResult, is_namespace_terminating, namespaced, replace_status, unless_gone,
 };
 use crate::expectations::Expectations;
+use crate::metrics::{self, JobAction};
 use crate::owner::{self, BY_CONTROLLER, claim, concerned, controller_key, reference, selector, selects};
 use crate::pod_control::PodControl;
 use crate::pods;
@@ -120,30 +122,44 @@ impl Keeper {
             self.control.expectations.forget(&key);
             return Ok(Outcome::Done);
         };
-        let (Some(spec), Some(selector)) = (&job.spec, selector_of(&job)) else { return Ok(Outcome::Done) };
+        let (started, mut action) = (Instant::now(), JobAction::Reconciling);
+        let synced = self.sync_job(key, &job, &mut action).await;
+        metrics::job_synced(completion_mode(&job), synced.is_ok(), action, started.elapsed());
+        synced
+    }
+
+    /// `action` tells afterwards what was done.
+    async fn sync_job(&self, key: ObjectKey, job: &Arc<Job>, action: &mut JobAction) -> SyncResult {
+        let (Some(spec), Some(selector)) = (&job.spec, selector_of(job)) else { return Ok(Outcome::Done) };
         if spec.managed_by.as_deref().is_some_and(|by| by != "kubernetes.io/job-controller") {
             return Ok(Outcome::Done);
         }
-        let pods = claim(&self.control.client, &*job, &selector, &self.pods).await?;
+        let pods = claim(&self.control.client, &**job, &selector, &self.pods).await?;
         for adopted in pods.iter().filter(|p| p.owner.is_none()) {
             self.hold(adopted).await?;
         }
-        if is_finished(&job) || job.metadata.deletion_timestamp.is_some() {
+        if is_finished(job) || job.metadata.deletion_timestamp.is_some() {
+            *action = JobAction::Tracking;
             let held: Vec<_> = pods.into_iter().filter(|p| p.is_tracked()).collect();
             return self.release(&held).await.map(|()| Outcome::Done);
         }
         let may_act = self.control.expectations.satisfied(&key);
-        let mut plan = Plan::new(&job, spec, &pods);
+        let mut plan = Plan::new(job, spec, &pods);
         let mut active = plan.active;
         let acted = if may_act {
-            let made = self.act(&job, spec, &plan).await;
+            *action = match (plan.create.is_empty(), plan.delete.is_empty() && plan.discard.is_empty()) {
+                (false, _) => JobAction::PodsCreated,
+                (true, false) => JobAction::PodsDeleted,
+                (true, true) => JobAction::Reconciling,
+            };
+            let made = self.act(job, spec, &plan).await;
             active += made.as_ref().copied().unwrap_or(0);
             made.map(drop)
         } else {
             Ok(())
         };
         plan.status.active = i32::try_from(active).ok().filter(|n| *n != 0);
-        self.report(&job, &plan).await?;
+        self.report(job, &plan).await?;
         self.release(&plan.release).await?;
         acted?;
         Ok(plan.requeue.map_or(Outcome::Done, Outcome::RequeueAfter))
@@ -196,12 +212,20 @@ impl Keeper {
         }
         let changed = Job { status: Some(plan.status.clone()), ..job.clone() };
         let api = namespaced(&self.control.client, job.metadata.namespace.as_deref().unwrap_or_default());
-        unless_gone(replace_status(&api, changed).await)?;
+        let replaced = replace_status(&api, changed).await;
+        if replaced.is_ok() {
+            metrics::job_reported(completion_mode(job), job.status.as_ref(), &plan.status);
+        }
+        unless_gone(replaced)?;
         for (kind, reason, message) in &plan.events {
             self.control.recorder.event(job, *kind, reason, message.clone());
         }
         Ok(())
     }
+}
+
+fn completion_mode(job: &Job) -> &str {
+    job.spec.as_ref().and_then(|spec| spec.completion_mode.as_deref()).unwrap_or("NonIndexed")
 }
 
 /// A pod of the Job; for an index with its number in name, annotation, label and environment.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use kube::Client;
 use kube::api::{Patch, PatchParams};
 use kube1_client::{Event, EventRecorder, EventType, Informer, Keep, ObjectKey, Outcome, Selection, WorkQueue};
@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::taint::{status_of, wanted};
+use super::taint::{self, status_of, wanted};
 use crate::cached_pod::CachedPod;
 use crate::clock;
 use crate::controller::{Controller, SyncError, SyncResult, cluster, namespaced, unless_gone};
+use crate::metrics;
 use crate::pods;
 
 /// A node that is silent for longer is not trusted any more.
@@ -78,6 +79,16 @@ pub fn index(pods: &Informer<CachedPod>) {
     });
 }
 
+/// Region and zone of a node, as upstream writes both in one label.
+fn zone(node: &Node) -> String {
+    let label =
+        |name: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map_or("", String::as_str);
+    match (label("topology.kubernetes.io/region"), label("topology.kubernetes.io/zone")) {
+        ("", "") => String::new(),
+        (region, zone) => format!("{region}:\0:{zone}"),
+    }
+}
+
 fn is_ready(node: &Node) -> bool {
     status_of(node, "Ready") == Some("True")
 }
@@ -116,6 +127,10 @@ impl Watcher {
                 "spec": {"taints": taints}});
             let patched =
                 cluster::<Node>(&self.client).patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            let driven_out = |taint: &Taint| taint.effect == "NoExecute" && !taint::taints(&node).contains(taint);
+            if patched.is_ok() && taints.iter().any(driven_out) {
+                metrics::node_evicted(&zone(&node));
+            }
             unless_gone(patched)?;
         }
         if !is_ready(&node) {

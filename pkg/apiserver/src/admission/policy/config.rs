@@ -5,6 +5,7 @@ use kube1_api::expression::Expression;
 use kube1_api::selector::LabelSelector;
 use serde_json::Value;
 
+use crate::metrics::policy as metrics;
 use crate::webhook::{FailurePolicy, Rules};
 
 use super::super::subject::View;
@@ -125,7 +126,10 @@ impl Policy {
         let mut env = env.with_authorizer();
         let mut variables = Composed::default();
         for variable in items("variables") {
-            let (name, compiled) = (text(&variable["name"]), Expression::compile(words(&variable["expression"]), &env));
+            let (name, compiled) = (
+                text(&variable["name"]),
+                metrics::compiled(|| Expression::compile(words(&variable["expression"]), &env)),
+            );
             env.compose(&name, compiled.as_ref().map_or(Type::Dyn, |c| c.output().clone()));
             variables.programs.push((name, compiled.map(Expression::into_program)));
         }
@@ -167,7 +171,7 @@ fn validation(validation: &Value, env: &Env, messages: &Env) -> Validation {
         _ => 422,
     };
     Validation {
-        expression: Expression::condition(words(&validation["expression"]), env),
+        expression: metrics::compiled(|| Expression::condition(words(&validation["expression"]), env)),
         text: text(&validation["expression"]).trim().to_owned(),
         message: text(&validation["message"]).trim().to_owned(),
         message_expression: validation["messageExpression"]

@@ -1,6 +1,7 @@
 //! ValidatingAdmissionPolicy.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kube1_api::cel::{Activation, BUDGET, MESSAGE_MAX, Value as Cel};
@@ -12,6 +13,7 @@ use super::config::{Binding, Policy, Validation};
 use super::{Policies, evaluate, facts, params};
 use crate::admission::subject::{View, all_hold, is_exempt};
 use crate::admission::{Attributes, Configured, Plugin};
+use crate::metrics::policy as metrics;
 
 const KIND: &str = "ValidatingAdmissionPolicy";
 const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
@@ -166,7 +168,10 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn judge(&self, attributes: &Attributes, findings: &mut Findings, annotations: &mut Annotations) {
-        match self.evaluated() {
+        let started = Instant::now();
+        let evaluated = self.evaluated();
+        self.note(&evaluated, started.elapsed());
+        match evaluated {
             Ok(None) => {}
             Ok(Some((denials, made))) => {
                 for denial in denials {
@@ -188,6 +193,25 @@ impl Run<'_> {
                 findings.deny(attributes, self.policy, self.binding, &denial);
             }
             Err(_) => {}
+        }
+    }
+
+    /// Counts the evaluation, once for each action that it leads to.
+    fn note(&self, evaluated: &Result<Option<Evaluated>, String>, took: Duration) {
+        metrics::evaluated(took);
+        let (error, failed) = match evaluated {
+            Ok(None) => return,
+            Ok(Some((denials, _))) => ("no_error", !denials.is_empty()),
+            Err(_) => ("invalid_error", self.policy.fails()),
+        };
+        let count = |action| metrics::checked(&self.policy.name, &self.binding.name, error, action, took);
+        if !failed {
+            return count("allow");
+        }
+        for (name, action) in [("Deny", "deny"), ("Warn", "warn"), ("Audit", "audit")] {
+            if self.binding.acts(name) {
+                count(action);
+            }
         }
     }
 

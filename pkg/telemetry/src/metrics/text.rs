@@ -6,7 +6,7 @@ const PLAIN: [&str; 2] = ["apiserver_admission_webhook_rejection_count", "apiser
 const PLAIN_USERS: [&str; 2] = ["authenticated_user_requests", "authentication_attempts"];
 
 /// OpenMetrics text in the classic format: counters are named with their ending, and there is no end mark.
-pub fn classic(open: &str) -> String {
+pub(super) fn classic(open: &str) -> String {
     let mut out = String::with_capacity(open.len());
     let mut counter = "";
     for line in open.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {

@@ -15,12 +15,14 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Metric, Registry};
 
+use super::text::classic;
+
 /// A number that goes up and down.
 pub type Gauge = gauge::Gauge<f64, AtomicU64>;
 /// Names of labels.
 pub type Names = &'static [&'static str];
 
-/// Takes metrics in before the first request.
+/// Takes metrics in. What has no labels is told from then on, the rest once it was counted.
 #[derive(Default)]
 pub struct Registrar {
     registry: Registry,
@@ -34,24 +36,37 @@ impl Registrar {
     /// A counter; `name` is without the ending `_total`, which it gets.
     pub fn counters(&mut self, name: &str, help: &str, names: Names) -> Counters {
         let counters = Counters(Family::new(names, Counter::default));
+        if names.is_empty() {
+            counters.at(&[]);
+        }
         self.register(name, help, counters.0.clone());
         counters
     }
 
     pub fn gauges(&mut self, name: &str, help: &str, names: Names) -> Gauges {
         let gauges = Gauges(Family::new(names, Gauge::default));
+        if names.is_empty() {
+            gauges.at(&[]);
+        }
         self.register(name, help, gauges.0.clone());
         gauges
     }
 
     pub fn histograms(&mut self, name: &str, help: &str, names: Names, buckets: &'static [f64]) -> Histograms {
         let family = Family::new(names, move || Histogram::new(buckets.iter().copied()));
+        if names.is_empty() {
+            family.with(&[], |_| ());
+        }
         self.register(name, help, family.clone());
         Histograms(family)
     }
 
-    pub fn finish(self) -> Registry {
-        self.registry
+    /// The text that Prometheus reads, in its classic format.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        // Metrics that have no labels.
+        Ok(classic(&text.replace("{} ", " ")))
     }
 }
 
@@ -232,8 +247,7 @@ mod tests {
         assert_eq!(gauges.at(&[]).get(), 3.0);
         drop(held);
         gauges.remove(&[]);
-        let mut text = String::new();
-        assert!(prometheus_client::encoding::text::encode(&mut text, &registrar.finish()).is_ok());
+        let text = registrar.render().unwrap_or_default();
         assert!(
             text.contains("x_total{a=\"12\",b=\"3\"} 1\n") && text.contains("x_total{a=\"1\",b=\"23\"} 2\n"),
             "{text}"
