@@ -178,6 +178,8 @@ struct Draft<'a> {
     view: &'a View,
     rows: &'a Rows,
     changed: Changes,
+    /// What was looked at last: a transaction asks for a key to compare it, and again to change it.
+    seen: Option<(Bytes, Option<KeyValue>)>,
     events: Vec<Event>,
     revision: Revision,
 }
@@ -186,7 +188,7 @@ type Drafted = (Vec<Outcome>, Vec<Event>, Revision);
 
 impl<'a> Draft<'a> {
     fn new(view: &'a View, rows: &'a Rows, revision: Revision) -> Self {
-        Self { view, rows, changed: Changes::new(), events: Vec::new(), revision }
+        Self { view, rows, changed: Changes::new(), seen: None, events: Vec::new(), revision }
     }
 
     fn take(mut self, txns: &[Txn]) -> Result<Drafted, redb::Error> {
@@ -203,15 +205,20 @@ impl<'a> Draft<'a> {
         Ok((outcomes, self.events, self.revision))
     }
 
-    fn get(&self, key: &Bytes) -> Result<Option<KeyValue>, redb::Error> {
-        match self.changed.get(key).or_else(|| self.view.changed(key)) {
-            Some(item) => Ok(item.clone()),
-            None => self.rows.get(key),
+    fn get(&mut self, key: &Bytes) -> Result<Option<KeyValue>, redb::Error> {
+        if let Some((_, item)) = self.seen.as_ref().filter(|(seen, _)| seen == key) {
+            return Ok(item.clone());
         }
+        let item = match self.changed.get(key).or_else(|| self.view.changed(key)) {
+            Some(item) => item.clone(),
+            None => self.rows.get(key)?,
+        };
+        self.seen = Some((key.clone(), item.clone()));
+        Ok(item)
     }
 
     /// The first compare that does not hold.
-    fn check(&self, compares: &[Compare]) -> Result<Option<StoreError>, redb::Error> {
+    fn check(&mut self, compares: &[Compare]) -> Result<Option<StoreError>, redb::Error> {
         for (index, compare) in compares.iter().enumerate() {
             let (key, expected) = match compare {
                 Compare::Absent(key) => (key, 0),
@@ -258,6 +265,7 @@ impl<'a> Draft<'a> {
         revision: Revision,
         key: &Bytes,
     ) {
+        self.seen = Some((key.clone(), value.clone()));
         self.changed.insert(key.clone(), value.clone());
         self.events.push(Event { key: key.clone(), value, previous, revision, origin: txn.origin.clone() });
     }
