@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service,
@@ -131,6 +132,27 @@ async fn wait<Fut: Future<Output = bool>>(test: impl Fn() -> Fut) {
         assert!(tokio::time::Instant::now() < deadline, "not reached");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_told_what_their_expressions_get_wrong() {
+    let cluster = started(0).await;
+    let api: Api<ValidatingAdmissionPolicy> = Api::all(cluster.client.clone());
+    let rules =
+        json!([{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["deployments"]}]);
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": rules},
+        "validations": [{"expression": "object.spec.replicas > 1 && object.spec.template.spec.containers.all(c, c.image != '')"},
+            {"expression": "object.spec.nope == 1"}]}});
+    api.create(&PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
+    let status = async || json!(api.get("p").await.unwrap().status);
+    wait(async || status().await["observedGeneration"] == 1).await;
+    let warning = "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'nope'\n | object.spec.nope == 1\n | ...........^\n";
+    let expected = json!({"expressionWarnings": [{"fieldRef": "spec.validations[1].expression", "warning": warning}]});
+    assert_eq!(status().await["typeChecking"], expected);
+    let right = json!({"spec": {"validations": [{"expression": "object.spec.replicas > 1"}]}});
+    api.patch("p", &PatchParams::default(), &Patch::Merge(right)).await.unwrap();
+    wait(async || status().await["observedGeneration"] == 2).await;
+    assert_eq!(status().await["typeChecking"], json!({}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
