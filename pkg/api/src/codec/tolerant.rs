@@ -33,6 +33,9 @@ pub(super) fn finish(
     if is_deeper(&value, DEPTH_MAX) {
         return Err(too_deep());
     }
+    if resource.is_custom() {
+        plain_numbers(&mut value);
+    }
     let mut walk = Walk::default();
     let checked = match (resource.ty, value.get_mut("metadata")) {
         (None, Some(metadata)) => walk.below("metadata", |walk| walk.value(object_meta(), metadata)),
@@ -93,6 +96,22 @@ fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), Status> {
         members.insert(key.into(), expected.into());
     }
     Ok(())
+}
+
+/// Writes numbers of free form as upstream's codec does, so that typed clients can read them: whole ones without a
+/// fraction or exponent, and those beyond 64 bits with a sign as the nearest that a double can hold.
+pub fn plain_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if !number.is_i64() => {
+            let Some(float) = number.as_f64().filter(|float| float.fract() == 0.0) else { return };
+            let digits = float.to_string();
+            let whole = digits.parse::<i64>().map(Value::from).or_else(|_| digits.parse::<u64>().map(Value::from));
+            *value = whole.unwrap_or_else(|_| float.into());
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain_numbers),
+        Value::Object(members) => members.values_mut().for_each(plain_numbers),
+        _ => {}
+    }
 }
 
 /// Levels of the deepest object that is taken. What readers parse has a few more around it, and they give up at 128.
@@ -269,6 +288,23 @@ mod tests {
             let (mut value, mut walk) = (given.clone(), Walk::default());
             walk.value(ty.shape(), &mut value).unwrap();
             assert_eq!(value, expected, "{kind} {given}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_have_no_fraction() {
+        for (given, expected) in [
+            ("1.0", "1"),
+            ("-0", "0"),
+            ("1e3", "1000"),
+            ("1.5", "1.5"),
+            ("9223372036854775807", "9223372036854775807"),
+            ("9223372036854775808", "9223372036854776000"),
+            ("18446744073709551616", "1.8446744073709552e+19"),
+        ] {
+            let mut value = json!({"a": [serde_json::from_str::<Value>(given).unwrap_or_default()]});
+            plain_numbers(&mut value);
+            assert_eq!(value["a"][0].to_string(), expected, "{given}");
         }
     }
 }

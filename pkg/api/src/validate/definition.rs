@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::at::{At, same};
 use super::extension::client_config;
-use super::{Errors, format};
+use super::{Errors, format, selectable};
 use crate::custom::CustomSchema;
 use crate::field::{FieldError, FieldPath};
 
@@ -92,10 +92,7 @@ fn versions(spec: &At, old: Option<&Value>, errors: &mut Errors) {
                 column.get(field).need(errors);
             }
         }
-        let selectable = version.get("selectableFields");
-        if selectable.list().len() > 8 {
-            errors.push(FieldError::too_many(&selectable.path(), selectable.list().len(), 8));
-        }
+        selectable::fields(&version, old, errors);
     }
 }
 

@@ -22,6 +22,7 @@ mod rbac;
 mod records;
 mod schedule;
 mod schema;
+mod selectable;
 mod selector;
 mod service;
 mod storage;

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use jiff::Timestamp;
-use kube1_api::codec::{FieldValidation, check_value, parse_json, parse_yaml};
+use kube1_api::codec::{FieldValidation, check_value, parse_json, parse_yaml, plain_numbers};
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::name::GroupKind;
 use kube1_api::patch::{json_patch, merge_patch, strategic_merge_patch};
@@ -192,6 +192,9 @@ impl Endpoint {
         }
         if !config["metadata"]["managedFields"].as_array().is_none_or(Vec::is_empty) {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        if self.row.is_custom() {
+            plain_numbers(config);
         }
         if metadata::text(config, "name").is_empty() {
             metadata::metadata(config).insert("name".into(), self.name.clone().into());
