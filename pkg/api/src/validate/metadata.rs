@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::at::{At, same};
 use super::{Errors, format};
+use crate::field::FieldError;
 use crate::resource::{NameRule, Resource};
 
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
@@ -113,18 +114,22 @@ pub(super) fn annotations(annotations: &At, errors: &mut Errors) {
 fn owners(owners: &At, errors: &mut Errors) {
     let mut controller: Option<&str> = None;
     for owner in owners.items() {
-        let version = owner.get("apiVersion");
-        if version.text().rsplit('/').next().is_none_or(str::is_empty) {
-            version.invalid(errors, "version must not be empty");
+        // Upstream's paths do not say which reference it is.
+        let path = owners.path();
+        let mut wrong =
+            |field: &str, why: &str| errors.push(FieldError::invalid(&path.child(field), owner.str(field), why));
+        let (version, kind) = (owner.str("apiVersion"), owner.str("kind"));
+        if version.rsplit('/').next().is_none_or(str::is_empty) || version.matches('/').count() > 1 {
+            wrong("apiVersion", "version must not be empty");
         }
         for field in ["kind", "name", "uid"] {
-            let field = owner.get(field);
-            if field.is_empty() {
-                field.invalid_value(errors, "", "must not be empty");
+            if owner.str(field).is_empty() {
+                wrong(field, "must not be empty");
             }
         }
-        if owner.str("kind") == "Event" && matches!(version.text(), "v1" | "events.k8s.io/v1") {
-            owner.invalid(errors, format!("{} is disallowed from being an owner", version.text()));
+        if (version, kind) == ("v1", "Event") {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid(&path, owner.value.clone(), why));
         }
         if owner.get("controller").is_true() {
             if let Some(first) = controller {
@@ -170,5 +175,33 @@ fn no_new_finalizers(finalizers: &At, old: &[Value], errors: &mut Errors) {
             new.join(", ")
         );
         finalizers.forbidden(errors, detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn owners_are_named_whole() {
+        for (member, value, expected) in [
+            ("uid", "u", ""),
+            ("apiVersion", "", "metadata.ownerReferences.apiVersion: Invalid value: \"\": version must not be empty"),
+            (
+                "apiVersion",
+                "a/b/c",
+                "metadata.ownerReferences.apiVersion: Invalid value: \"a/b/c\": version must not be empty",
+            ),
+            ("name", "", "metadata.ownerReferences.name: Invalid value: \"\": must not be empty"),
+        ] {
+            let mut owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"});
+            owner[member] = value.into();
+            let object = json!({"metadata": {"ownerReferences": [owner]}});
+            let mut errors = Vec::new();
+            owners(&At::root(&object).get("metadata").get("ownerReferences"), &mut errors);
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "), expected);
+        }
     }
 }
