@@ -35,6 +35,20 @@ impl CustomSchema {
         pruned.found()
     }
 
+    /// Drops what the schema does not know.
+    pub fn prune(&self, object: &mut Value) {
+        self.schema.prune(object, &mut Trail::default());
+    }
+
+    /// As [`Self::admit`], for what was stored when the schema may have been another. Metadata of embedded resources that
+    /// cannot be read is left as it is.
+    pub fn admit_stored(&self, object: &mut Value) {
+        self.prune(object);
+        // Whoever writes the object next is told.
+        let _ = crate::codec::check_embedded(&self.schema, object, &mut Trail::default());
+        self.schema.apply_defaults(object);
+    }
+
     /// Everything that is wrong with an object. Rules are only asked when its structure is right. Errors that `old`
     /// already had are tolerated where the value at their field is unchanged.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -43,13 +57,26 @@ impl CustomSchema {
             let before = self.schema.validate(old);
             errors.retain(|error| !(before.contains(error) && is_unchanged(error, object, old)));
         }
-        if errors.is_empty()
-            && let Some(rules) = &self.rules
-        {
-            errors = rules.validate(object, old);
+        errors.extend(self.schema.embedded_errors(object));
+        // Lists that the schema did not fit before need not fit it now.
+        if old.is_none_or(|old| self.schema.duplicates(old).is_empty()) {
+            errors.extend(self.schema.duplicates(object));
+        }
+        let Some(rules) = &self.rules else { return errors };
+        if errors.iter().any(|error| blocks_rules(error.kind)) {
+            let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            errors.push(FieldError::invalid(&FieldPath::new("<nil>"), Value::Null, detail));
+        } else {
+            errors.extend(rules.validate(object, old));
         }
         errors
     }
+}
+
+/// Whether an object with such an error is not what rules are written for.
+fn blocks_rules(kind: FieldErrorKind) -> bool {
+    use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    matches!(kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
 }
 
 /// Whether what an error complains of is as it was. What misses a member is the object that should have it.
@@ -79,7 +106,7 @@ mod tests {
         for (change, refused) in [
             (json!({"b": "y"}), None),
             (json!({"a": "longer"}), Some("spec.a")),
-            (json!({"map": {"k.io/l": "longer"}}), Some("spec.map[k.io/l]")),
+            (json!({"map": {"k.io/l": "longer"}}), Some("spec.map.k.io/l")),
             (json!({"map": {"k.io/m": "m"}}), None),
             (json!({"part": {"y": 2}}), Some("spec.part.x")),
         ] {
@@ -88,5 +115,50 @@ mod tests {
             let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
             assert_eq!(fields, Vec::from_iter(refused), "{change}");
         }
+    }
+
+    #[test]
+    fn lists_that_did_not_fit_before_need_not_fit_now() {
+        let list = |keys: &[&str]| {
+            let (text, keys) = (json!({"type": "string", "default": ""}), json!(keys));
+            json!({"type": "object", "properties": {"l": {"type": "array", "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": keys, "items": {"type": "object", "properties": {"a": text, "b": text}}}}})
+        };
+        let compile =
+            |keys: &[&str]| CustomSchema::compile(&list(keys), &FieldPath::new("schema")).unwrap();
+        let old = json!({"l": [{"a": "1", "b": "1"}, {"a": "1", "b": "2"}]});
+        let new = json!({"l": [{"a": "1", "b": "1"}, {"a": "1", "b": "1"}]});
+        assert_eq!(compile(&["a", "b"]).validate(&new, Some(&old)).len(), 1);
+        assert_eq!(compile(&["a"]).validate(&new, Some(&old)), []);
+    }
+
+    #[test]
+    fn rules_wait_until_the_structure_is_right() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "string", "maxLength": 2}, "b": {"type": "integer", "maximum": 1}},
+            "x-kubernetes-validations": [{"rule": "self.b < 3", "message": "too much"}]});
+        let schema = CustomSchema::compile(&schema, &FieldPath::new("schema")).unwrap();
+        let errors =
+            |object: Value| -> Vec<String> { schema.validate(&object, None).iter().map(ToString::to_string).collect() };
+        let found = errors(json!({"a": "long", "b": 5}));
+        assert!(
+            found.len() == 3 && found[2].starts_with("<nil>: Invalid value: null: some validation rules"),
+            "{found:?}"
+        );
+        assert_eq!(errors(json!({"b": 5})).len(), 2, "a number too high is a number");
+    }
+
+    #[test]
+    fn embedded_resources_are_resources() {
+        let schema = json!({"type": "object", "properties": {"t": {"type": "object", "x-kubernetes-embedded-resource": true,
+            "x-kubernetes-preserve-unknown-fields": true}}});
+        let schema = CustomSchema::compile(&schema, &FieldPath::new("schema")).unwrap();
+        let object =
+            json!({"t": {"apiVersion": "a/b/c", "kind": "x y", "metadata": {"name": "a/b", "labels": {"-": "v"}}}});
+        let fields: Vec<String> = schema.validate(&object, None).into_iter().map(|e| e.field).collect();
+        assert_eq!(fields, ["t.apiVersion", "t.kind", "t.metadata.name", "t.metadata.labels"]);
+        let mut stored =
+            json!({"t": {"apiVersion": "v1", "kind": "X", "metadata": {"name": "a", "unknown": 1}, "other": 1}});
+        schema.admit_stored(&mut stored);
+        assert_eq!(stored["t"], json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "a"}, "other": 1}));
     }
 }

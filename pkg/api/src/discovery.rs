@@ -1,7 +1,7 @@
 //! What the server offers, as the documents clients discover it by.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -34,9 +34,9 @@ pub fn api_group(table: &ResourceTable, group: &str) -> Option<Value> {
 
 /// `/api/v1` and `/apis/GROUP/VERSION`; `None` when nothing is served there.
 pub fn api_resource_list(table: &ResourceTable, group: &str, version: &str) -> Option<Value> {
-    let mut rows = table.iter().filter(|r| r.group == group && r.version == version).peekable();
-    rows.peek()?;
-    let resources: Vec<Value> = rows.flat_map(|row| api_resources(row)).collect();
+    let rows: Vec<_> = told(table).filter(|r| r.group == group && r.version == version).collect();
+    rows.first()?;
+    let resources: Vec<Value> = rows.into_iter().flat_map(|row| api_resources(row)).collect();
     Some(json!({
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -82,6 +82,13 @@ fn parse_version(version: &str) -> Option<(u8, u64, u64)> {
     }
 }
 
+/// The rows that are told: of the server's own group versions only its own.
+fn told(table: &ResourceTable) -> impl Iterator<Item = &Arc<Resource>> {
+    let of = |row: &Resource| (row.group.clone(), row.version.clone());
+    let own: BTreeSet<_> = table.iter().filter(|row| !row.is_custom()).map(|row| of(row)).collect();
+    table.iter().filter(move |row| !row.is_custom() || !own.contains(&of(row)))
+}
+
 struct Group<'a> {
     name: &'a str,
     priority: i64,
@@ -92,7 +99,7 @@ struct Group<'a> {
 /// Groups in the order they are listed in.
 fn groups(table: &ResourceTable) -> Vec<Group<'_>> {
     let mut by_name: BTreeMap<&str, BTreeMap<&str, Vec<&Arc<Resource>>>> = BTreeMap::new();
-    for row in table.iter() {
+    for row in told(table) {
         by_name.entry(&row.group).or_default().entry(&row.version).or_default().push(row);
     }
     let mut groups: Vec<Group> = by_name
@@ -138,7 +145,7 @@ fn api_resources(row: &Resource) -> Vec<Value> {
     resource.insert("singularName".into(), row.singular.as_str().into());
     resource.insert("namespaced".into(), row.namespaced.into());
     resource.insert("kind".into(), row.kind.as_str().into());
-    resource.insert("verbs".into(), row.verbs.clone().into());
+    resource.insert("verbs".into(), row.offered_verbs().into());
     insert_names(&mut resource, row);
     if !row.storage_hash.is_empty() {
         resource.insert("storageVersionHash".into(), row.storage_hash.as_str().into());
@@ -178,7 +185,7 @@ fn resource_discovery(row: &Resource) -> Value {
     resource.insert("responseKind".into(), response_kind("", "", &row.kind));
     resource.insert("scope".into(), if row.namespaced { "Namespaced" } else { "Cluster" }.into());
     resource.insert("singularResource".into(), row.singular.as_str().into());
-    resource.insert("verbs".into(), row.verbs.clone().into());
+    resource.insert("verbs".into(), row.offered_verbs().into());
     insert_names(&mut resource, row);
     if !row.subresources.is_empty() {
         let subresources = row.subresources.iter().map(|s| {
@@ -258,5 +265,31 @@ mod tests {
         let eviction = api_resource_list(&table, "", "v1").unwrap();
         let eviction = eviction["resources"].as_array().unwrap().iter().find(|r| r["name"] == "pods/eviction").unwrap();
         assert_eq!((&eviction["group"], &eviction["version"]), (&json!("policy"), &json!("v1")));
+    }
+
+    #[test]
+    fn definitions_do_not_add_to_the_servers_own_groups() {
+        let row = |group: &str, version: &str| -> Resource {
+            let (group, version) = (group.to_owned(), version.to_owned());
+            let names = ("foos".to_owned(), "Foo".to_owned());
+            let custom = crate::resource::CustomResource {
+                group,
+                version,
+                plural: names.0,
+                kind: names.1,
+                ..Default::default()
+            };
+            custom.into()
+        };
+        let mut table = ResourceTable::builtin();
+        table.insert(row("networking.k8s.io", "v1"));
+        table.insert(row("example.com", "v1"));
+        let names = |group: &str| {
+            let list = api_resource_list(&table, group, "v1").unwrap_or_default();
+            list["resources"].as_array().into_iter().flatten().any(|r| r["name"] == "foos")
+        };
+        assert!(names("example.com") && !names("networking.k8s.io"));
+        let aggregated = aggregated_v2(&table, false).to_string();
+        assert_eq!(aggregated.matches("\"foos\"").count(), 1);
     }
 }

@@ -168,6 +168,11 @@ impl FieldError {
         Self::new(FieldErrorKind::Internal, path, Value::Null, detail)
     }
 
+    /// A value of another type than the field's.
+    pub fn type_invalid(path: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorKind::TypeInvalid, path, value.into(), detail)
+    }
+
     pub fn forbidden(path: &FieldPath, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorKind::Forbidden, path, Value::Null, detail)
     }

@@ -9,7 +9,7 @@ mod yaml;
 
 pub use json::{decode_json, encode_canonical, parse_json};
 pub use normal::{normalize, zero};
-pub(crate) use tolerant::{DEPTH_MAX, is_deeper};
+pub(crate) use tolerant::{DEPTH_MAX, check_embedded, is_deeper};
 pub use tolerant::{check_value, plain_numbers};
 pub use yaml::{decode_yaml, encode_yaml, parse_yaml};
 

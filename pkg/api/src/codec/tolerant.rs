@@ -6,9 +6,12 @@ use serde_json::Value;
 
 use super::trail::Trail;
 use super::{Decoded, FieldValidation};
+use crate::field::{FieldError, FieldPath};
+use crate::name::GroupKind;
 use crate::resource::Resource;
 use crate::schema::{Scalar, Shape, Type};
 use crate::status::Status;
+use crate::structural::Schema;
 
 /// Checks an object of the resource that was not decoded from bytes, such as a patched one.
 pub fn check_value(resource: &Resource, value: Value, validation: FieldValidation) -> Result<Decoded, Status> {
@@ -41,29 +44,49 @@ pub(super) fn finish(
         (None, Some(metadata)) => walk.below("metadata", |walk| walk.value(object_meta(), metadata)),
         _ => walk.value(resource.shape(), &mut value),
     };
-    checked.map_err(|problem| {
-        Status::bad_request(format!(
-            "{} in version \"{}\" cannot be handled as a {}: {problem}",
-            resource.kind, resource.version, resource.kind
-        ))
-    })?;
+    checked.map_err(|problem| unhandled(resource, &problem))?;
     if let Some(custom) = &resource.custom_schema {
         custom.schema().prune(&mut value, &mut walk.0);
+        check_embedded(custom.schema(), &mut value, &mut walk.0).map_err(|problem| unhandled(resource, &problem))?;
     }
     let mut warnings = early;
     warnings.extend(walk.0.found().into_iter().map(|path| format!("unknown field \"{path}\"")));
     warnings.extend(late);
     match validation {
-        FieldValidation::Strict if !warnings.is_empty() => Err(Status::bad_request(format!(
-            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
-            resource.kind,
-            resource.version,
-            resource.kind,
-            warnings.join(", ")
-        ))),
+        FieldValidation::Strict if !warnings.is_empty() => {
+            Err(unhandled(resource, &format!("strict decoding error: {}", warnings.join(", "))))
+        }
         FieldValidation::Warn => Ok(Decoded { value, warnings }),
         _ => Ok(Decoded { value, warnings: Vec::new() }),
     }
+}
+
+fn unhandled(resource: &Resource, problem: &str) -> Status {
+    let (kind, version) = (&resource.kind, &resource.version);
+    Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {problem}"))
+}
+
+/// Checks kind and metadata of the resources embedded in a custom object, whose unknown members are dropped and noted.
+///
+/// # Errors
+/// The first that has another type than it must.
+pub(crate) fn check_embedded(schema: &Schema, object: &mut Value, trail: &mut Trail) -> Result<(), String> {
+    schema.each_embedded(object, trail, &mut |embedded, trail| {
+        for name in ["apiVersion", "kind"] {
+            if let Some(other) = embedded.get(name).filter(|v| !v.is_string()) {
+                return Err(format!("{}.{name}: Invalid value: {other}: must be a string", trail.path()));
+            }
+        }
+        let Some(metadata) = embedded.get_mut("metadata") else { return Ok(()) };
+        let given = metadata.clone();
+        let mut walk = Walk(std::mem::take(trail));
+        let checked = walk.below("metadata", |walk| {
+            walk.value(object_meta(), metadata)
+                .map_err(|problem| format!("{}: Invalid value: {given}: {problem}", walk.0.path()))
+        });
+        *trail = walk.0;
+        checked
+    })
 }
 
 /// What is known of every custom resource.
@@ -71,16 +94,37 @@ fn object_meta() -> Shape {
     crate::schema::find("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").map_or(Shape::Any, Type::shape)
 }
 
-/// The body must be of the endpoint's kind; a body that does not say is taken to be.
+/// The body must be of the endpoint's kind; a body that does not say is taken to be, but for custom resources.
 fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), Status> {
     let api_version = resource.api_version();
     let Some(members) = value.as_object_mut() else {
         return Err(Status::bad_request("the body of the request is not a JSON object"));
     };
+    if resource.is_custom() && resource.ty.is_none() {
+        let text = |member: &str| members.get(member).and_then(Value::as_str).unwrap_or_default();
+        let (kind, version) = (text("kind"), text("apiVersion"));
+        if kind.is_empty() {
+            return Err(Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing",
+                resource.kind
+            )));
+        }
+        if version.is_empty() {
+            return Err(Status::bad_request(format!(
+                "the API version in the data () does not match the expected API version ({api_version})"
+            )));
+        }
+        if version == api_version && kind != resource.kind {
+            let error = FieldError::invalid(&FieldPath::new("kind"), kind, format!("must be {}", resource.kind));
+            let name = members.get("metadata").and_then(|m| m["name"].as_str()).unwrap_or_default();
+            return Err(Status::invalid(&GroupKind::new(&resource.group, kind), name, vec![error]));
+        }
+    }
     for (key, expected) in [("apiVersion", api_version.as_str()), ("kind", resource.kind.as_str())] {
         match members.get(key) {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.is_empty() || text == expected => {}
+            Some(Value::String(text)) if key == "apiVersion" && resource.is_also(text) => {}
             Some(Value::String(text)) if key == "apiVersion" => {
                 return Err(Status::bad_request(format!(
                     "the API version in the data ({text}) does not match the expected API version ({api_version})"
@@ -305,6 +349,29 @@ mod tests {
             let mut value = json!({"a": [serde_json::from_str::<Value>(given).unwrap_or_default()]});
             plain_numbers(&mut value);
             assert_eq!(value["a"][0].to_string(), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn custom_objects_say_what_they_are() {
+        let row: Resource = crate::resource::CustomResource {
+            group: "g.example.com".into(),
+            version: "v1".into(),
+            storage_version: "v1".into(),
+            plural: "widgets".into(),
+            kind: "Widget".into(),
+            ..Default::default()
+        }
+        .into();
+        for (body, code) in [
+            (json!({"apiVersion": "g.example.com/v1", "kind": "Widget"}), 200),
+            (json!({"apiVersion": "g.example.com/v1"}), 400),
+            (json!({"kind": "Widget"}), 400),
+            (json!({"apiVersion": "g.example.com/v1", "kind": "Gadget"}), 422),
+            (json!({"apiVersion": "g.example.com/v2", "kind": "Widget"}), 400),
+        ] {
+            let found = check_value(&row, body.clone(), FieldValidation::Warn).map_or_else(|e| e.code(), |_| 200);
+            assert_eq!(found, code, "{body}");
         }
     }
 }

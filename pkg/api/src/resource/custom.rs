@@ -81,6 +81,8 @@ impl From<CustomResource> for Resource {
             schema: custom.schema,
             scale: custom.scale,
             custom_schema: None,
+            version_schemas: Arc::default(),
+            terminating: false,
             conversion: None,
             deprecation_warning: None,
             custom: true,

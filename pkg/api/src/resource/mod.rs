@@ -7,6 +7,7 @@ mod table;
 pub use custom::CustomResource;
 pub use table::ResourceTable;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -99,6 +100,10 @@ pub struct Resource {
     pub scale: Option<ScalePaths>,
     /// What objects of a custom resource are pruned, defaulted and checked by.
     pub custom_schema: Option<Arc<CustomSchema>>,
+    /// The same of all versions of a custom resource, by version: what is stored in one is read by it.
+    pub version_schemas: Arc<BTreeMap<String, Arc<CustomSchema>>>,
+    /// A custom resource whose definition is being deleted takes no new objects.
+    pub terminating: bool,
     /// The webhook by which objects of a custom resource are converted between versions.
     pub conversion: Option<Arc<Value>>,
     /// Shown with every use of a deprecated version.
@@ -149,6 +154,17 @@ impl Resource {
         self.ty.map_or(Shape::Any, Type::shape)
     }
 
+    /// Whether bodies of the kind may also say this version, in which they are the same.
+    pub fn is_also(&self, api_version: &str) -> bool {
+        self.kind == "Eviction" && self.group == "policy" && api_version == "policy/v1beta1"
+    }
+
+    /// The verbs that discovery tells.
+    pub fn offered_verbs(&self) -> Vec<&str> {
+        let offered = |verb: &&str| !self.terminating || !matches!(*verb, "create" | "patch" | "update");
+        self.verbs.iter().map(String::as_str).filter(offered).collect()
+    }
+
     /// Whether objects are kept in this row's own version.
     pub fn is_storage_version(&self) -> bool {
         self.group == self.storage_group && self.version == self.storage_version
@@ -184,6 +200,8 @@ impl Resource {
             schema: None,
             scale: None,
             custom_schema: None,
+            version_schemas: Arc::default(),
+            terminating: false,
             conversion: None,
             deprecation_warning: rules::deprecation(&row.group, &row.plural).map(str::to_owned),
             group: row.group,

@@ -65,9 +65,10 @@ impl ResourceTable {
         self.rows.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values)
     }
 
-    pub fn insert(&mut self, resource: Resource) {
+    pub fn insert(&mut self, resource: impl Into<Arc<Resource>>) {
+        let resource = resource.into();
         let group = self.rows.entry(resource.group.clone()).or_default();
-        group.entry(resource.version.clone()).or_default().insert(resource.plural.clone(), Arc::new(resource));
+        group.entry(resource.version.clone()).or_default().insert(resource.plural.clone(), resource);
     }
 
     pub fn remove(&mut self, group: &str, version: &str, plural: &str) {

@@ -2,12 +2,16 @@
 //! default and validate objects.
 
 mod defaulting;
+mod embedded;
 mod format;
+mod invariants;
+mod lists;
 mod parse;
 mod prune;
 mod rules;
 mod validate;
 
+pub(crate) use invariants::{check, check_defaults};
 pub use parse::parse;
 pub use rules::RuleSet;
 pub(crate) use rules::lookup;
@@ -120,6 +124,8 @@ pub struct Schema {
     pub int_or_string: bool,
     pub preserve_unknown: bool,
     pub embedded_resource: bool,
+    /// It or something below it is an embedded resource.
+    pub may_embed: bool,
     pub properties: BTreeMap<String, Schema>,
     pub additional: Additional,
     pub items: Option<Box<Schema>>,
@@ -136,6 +142,11 @@ impl Schema {
             Additional::Schema(schema) => Some(schema),
             _ => None,
         })
+    }
+
+    /// Whether a null here stands for nothing.
+    fn drops_null(&self) -> bool {
+        !self.nullable && self.default.is_none()
     }
 
     /// Whether a member without a schema is kept.
@@ -218,10 +229,6 @@ mod tests {
             ),
             (json!({"name": "a", "kind": "c"}), "spec.kind: Unsupported value: \"c\": supported values: \"a\", \"b\""),
             (
-                json!({"name": "a", "ports": [{"name": "x"}, {"name": "x"}]}),
-                "spec.ports[1]: Duplicate value: {\"name\":\"x\"}",
-            ),
-            (
                 json!({"name": "a", "when": "soon"}),
                 "spec.when: Invalid value: \"soon\": spec.when in body must be of type date-time: \"soon\"",
             ),
@@ -232,6 +239,23 @@ mod tests {
         assert!(
             errors(json!({"name": "a", "either": {}}))[0].contains("must validate one and only one schema (oneOf)")
         );
+    }
+
+    #[test]
+    fn an_item_that_comes_often_is_told_once() {
+        let object = json!({"spec": {"ports": [{"name": "x"}, {"name": "y"}, {"name": "x"}, {"name": "x"}]}});
+        let found: Vec<String> = schema().duplicates(&object).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["spec.ports[2]: Duplicate value: {\"name\":\"x\"}"]);
+    }
+
+    #[test]
+    fn a_null_that_means_nothing_goes() {
+        let mut object = json!({"spec": {"name": null, "replicas": null, "when": null, "labels": {"a": null}}});
+        let mut trail = Trail::default();
+        schema().prune(&mut object, &mut trail);
+        schema().apply_defaults(&mut object);
+        assert_eq!(object, json!({"spec": {"replicas": 2, "when": null, "labels": {}}}));
+        assert_eq!(trail.found(), [""; 0]);
     }
 
     #[test]

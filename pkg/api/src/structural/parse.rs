@@ -30,7 +30,8 @@ const FORBIDDEN_IN_BRANCH: [&str; 5] = ["description", "default", "additionalPro
 /// Everything that makes it not structural, with paths below `path`.
 pub fn parse(value: &Value, path: &FieldPath) -> Result<Schema, Vec<FieldError>> {
     let mut parser = Parser { errors: Vec::new() };
-    let schema = parser.node(value, path, 0, Place::Root);
+    let mut schema = parser.node(value, path, 0, Place::Root);
+    schema.note_embedding();
     if parser.errors.is_empty() { Ok(schema) } else { Err(parser.errors) }
 }
 
@@ -89,7 +90,13 @@ impl Parser {
         for name in FORBIDDEN.iter().chain(branch) {
             let present = map.get(*name).is_some_and(|v| !v.is_null() && v != &Value::Bool(false) && v != "");
             if present {
-                self.errors.push(FieldError::forbidden(&path.child(name), "must not be set"));
+                let detail = match *name {
+                    "default" | "additionalProperties" => "must be undefined to be structural".to_owned(),
+                    "nullable" => "must be false to be structural".to_owned(),
+                    "description" | "title" => "must be empty to be structural".to_owned(),
+                    _ => format!("{name} is not supported"),
+                };
+                self.errors.push(FieldError::forbidden(&path.child(name), detail));
             }
         }
         if map.get("uniqueItems") == Some(&Value::Bool(true)) {
@@ -136,10 +143,7 @@ impl Parser {
                     .push(FieldError::forbidden(&path, "additionalProperties and properties are mutual exclusive"));
                 Additional::None
             }
-            Some(Value::Bool(false)) => {
-                self.errors.push(FieldError::forbidden(&path, "must not be false"));
-                Additional::None
-            }
+            Some(Value::Bool(false)) => Additional::None,
             Some(Value::Bool(true)) => Additional::Any,
             Some(schema) => Additional::Schema(Box::new(self.node(schema, &path, depth + 1, inner))),
         }
@@ -153,11 +157,11 @@ impl Parser {
             self.errors.push(FieldError::required(&keys_path, detail));
         }
         let Some(items) = &schema.items else { return };
-        for (index, key) in keys.iter().enumerate() {
+        for key in keys {
             match items.properties.get(key) {
                 None => {
                     let detail = "entries must all be names of item properties";
-                    self.errors.push(FieldError::invalid(&keys_path.index(index), key.as_str(), detail));
+                    self.errors.push(FieldError::invalid(&keys_path, keys.clone(), detail));
                 }
                 Some(property) if property.default.is_none() && !items.checks.required.contains(key) => {
                     let path = path.child("items").child("properties").key(key).child("default");

@@ -7,11 +7,17 @@ use crate::codec::trail::Trail;
 
 impl Schema {
     /// Drops unknown members of a custom object, in depth, and notes their paths (for strict field validation and
-    /// warnings). apiVersion, kind and metadata of the object and of embedded resources are kept.
+    /// warnings). apiVersion, kind and metadata of the object and of embedded resources are kept. A null that the
+    /// schema neither allows nor replaces by a default is an absent member.
     pub(crate) fn prune(&self, object: &mut Value, pruned: &mut Trail) {
         if let Value::Object(map) = object {
             self.prune_object(map, true, pruned);
         }
+    }
+
+    /// As [`Self::prune`], for a value inside of an object.
+    pub(super) fn prune_part(&self, value: &mut Value, pruned: &mut Trail) {
+        self.prune_value(value, pruned);
     }
 
     fn prune_value(&self, value: &mut Value, pruned: &mut Trail) {
@@ -36,6 +42,9 @@ impl Schema {
                 return true;
             }
             let known = self.member(name);
+            if value.is_null() && known.is_some_and(Schema::drops_null) {
+                return false;
+            }
             if known.is_none() && keeps {
                 return true;
             }

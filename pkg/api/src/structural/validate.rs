@@ -1,17 +1,16 @@
 //! Checking objects against their schema. Messages have the form that clients of upstream know.
 
-use std::collections::HashSet;
-
 use serde_json::Value;
 
-use super::{Checks, JsonType, ListType, Schema, format};
+use super::{Checks, JsonType, Schema, format};
 use crate::field::{FieldError, FieldPath};
 
 /// Errors of one object that are told: an object may have as many as it has values.
-const ERRORS_MAX: usize = 100;
+pub(super) const ERRORS_MAX: usize = 100;
 
 impl Schema {
-    /// Everything that is wrong with a custom object; CEL rules are not evaluated here.
+    /// What JSON Schema finds wrong with a custom object. Embedded resources, items of lists that come twice and CEL rules
+    /// are looked at elsewhere.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         for (name, schema) in &self.properties {
@@ -30,6 +29,13 @@ impl Schema {
         errors
     }
 
+    /// What is wrong with a value of this node.
+    pub(super) fn errors_of(&self, value: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        self.check(value, &FieldPath::default(), &mut errors);
+        errors
+    }
+
     fn check(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
         if (value.is_null() && self.nullable) || errors.len() >= ERRORS_MAX {
             return;
@@ -43,13 +49,8 @@ impl Schema {
                 for (name, member) in map {
                     let known = self.embedded_resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
                     if let Some(schema) = self.member(name).filter(|_| !known) {
-                        let named = self.properties.contains_key(name);
-                        let path = if named { path.child(name) } else { path.key(name) };
-                        schema.check(member, &path, errors);
+                        schema.check(member, &path.child(name), errors);
                     }
-                }
-                if self.embedded_resource {
-                    check_embedded(value, path, errors);
                 }
             }
             Value::Array(items) => {
@@ -58,7 +59,6 @@ impl Schema {
                         schema.check(item, &path.index(index), errors);
                     }
                 }
-                self.check_list(items, path, errors);
             }
             _ => {}
         }
@@ -77,31 +77,9 @@ impl Schema {
         if !fits {
             let found = type_name(value);
             let detail = format!("{path} in body must be of type {expected}: \"{found}\"");
-            errors.push(FieldError::invalid(path, found, detail));
+            errors.push(FieldError::type_invalid(path, found, detail));
         }
         fits
-    }
-
-    fn check_list(&self, items: &[Value], path: &FieldPath, errors: &mut Vec<FieldError>) {
-        let identity = |item: &Value| match &self.list_type {
-            ListType::Atomic => None,
-            ListType::Set => Some(item.clone()),
-            ListType::Map(keys) => {
-                let keys = keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
-                Some(Value::Object(keys.collect()))
-            }
-        };
-        let mut seen = HashSet::new();
-        for (index, item) in items.iter().enumerate() {
-            if errors.len() >= ERRORS_MAX {
-                return;
-            }
-            if let Some(identity) = identity(item)
-                && !seen.insert(identity.to_string())
-            {
-                errors.push(FieldError::duplicate(&path.index(index), identity));
-            }
-        }
     }
 }
 
@@ -117,17 +95,6 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-fn check_embedded(value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    for name in ["apiVersion", "kind"] {
-        if value[name].as_str().is_none_or(str::is_empty) {
-            errors.push(FieldError::required(&path.child(name), "must not be empty"));
-        }
-    }
-    if !value["metadata"].is_null() && !value["metadata"].is_object() {
-        errors.push(FieldError::invalid(&path.child("metadata"), value["metadata"].clone(), "must be an object"));
-    }
-}
-
 impl Checks {
     fn check(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
         match value {
@@ -137,7 +104,7 @@ impl Checks {
                 }
                 let count = map.len() as u64;
                 if let Some(min) = self.min_properties.filter(|min| count < *min) {
-                    errors.push(in_body(path, value, &format!("should have at least {min} properties")));
+                    errors.push(in_body(path, &count.into(), &format!("should have at least {min} properties")));
                 }
                 if let Some(max) = self.max_properties.filter(|max| count > *max) {
                     errors.push(FieldError::too_many(path, map.len(), max as usize));
@@ -145,7 +112,7 @@ impl Checks {
             }
             Value::Array(items) => {
                 if let Some(min) = self.min_items.filter(|min| (items.len() as u64) < *min) {
-                    errors.push(in_body(path, value, &format!("should have at least {min} items")));
+                    errors.push(in_body(path, &items.len().into(), &format!("should have at least {min} items")));
                 }
                 if let Some(max) = self.max_items.filter(|max| items.len() as u64 > *max) {
                     errors.push(FieldError::too_many(path, items.len(), max as usize));

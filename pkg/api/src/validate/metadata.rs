@@ -32,6 +32,38 @@ pub(super) fn on_create(resource: &Resource, object: &At, errors: &mut Errors) {
     contents(resource, &meta, None, errors);
 }
 
+/// Kind and metadata of a resource inside of another. It need not have a name.
+pub(super) fn embedded(object: &At, errors: &mut Errors) {
+    for name in ["apiVersion", "kind"] {
+        let field = object.get(name);
+        match field.text() {
+            _ if !field.is_set() => field.required(errors, ""),
+            "" => field.invalid(errors, "must not be empty"),
+            text if name == "apiVersion" && text.matches('/').count() > 1 => {
+                field.invalid(errors, format!("unexpected GroupVersion string: {text}"));
+            }
+            text if name == "kind" => {
+                let problems = format::dns1035_label(&text.to_lowercase());
+                let problems = problems.iter().map(|p| format!("may have mixed case, but should otherwise match: {p}"));
+                field.check(errors, problems.collect());
+            }
+            _ => {}
+        }
+    }
+    let meta = object.get("metadata");
+    for name in ["name", "generateName"].map(|name| meta.get(name)).iter().filter(|n| !n.is_empty()) {
+        name.check(errors, format::path_segment(name.text()));
+    }
+    let namespace = meta.get("namespace");
+    if !namespace.is_empty() {
+        namespace.check(errors, format::dns_label(namespace.text()));
+    }
+    meta.get("generation").not_negative(errors);
+    labels(&meta.get("labels"), errors);
+    annotations(&meta.get("annotations"), errors);
+    owners(&meta.get("ownerReferences"), errors);
+}
+
 /// Metadata of a changed object.
 pub(super) fn on_update(resource: &Resource, object: &At, old: &At, errors: &mut Errors) {
     let (meta, old_meta) = (object.get("metadata"), old.get("metadata"));

@@ -31,7 +31,7 @@ mod workload;
 
 use serde_json::Value;
 
-use crate::field::FieldError;
+use crate::field::{FieldError, FieldPath};
 use crate::resource::Resource;
 use at::{At, same};
 
@@ -185,6 +185,16 @@ fn contents_changed(new: &Value, old: &Value) -> bool {
     let (new, old) = (At::root(new), At::root(old));
     keys.filter(|key| !matches!(key.as_str(), "metadata" | "status" | "kind" | "apiVersion"))
         .any(|key| !same(new.key(key).value, old.key(key).value))
+}
+
+/// What is wrong with kind and metadata of a resource that is part of a custom object, at `path`.
+pub(crate) fn embedded(resource: &Value, path: &FieldPath) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    metadata::embedded(&At::root(resource), &mut errors);
+    for error in &mut errors {
+        error.field = format!("{path}.{}", error.field);
+    }
+    errors
 }
 
 fn rule(resource: &Resource) -> Option<Rule> {

@@ -1,5 +1,6 @@
 //! Keeps the resource table in step with the CustomResourceDefinitions, and their status and objects with them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +8,13 @@ use arc_swap::ArcSwap;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube1_api::resource::{Resource, ResourceTable};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::condition::{self, Condition};
-use super::{CLEANUP_FINALIZER, is_established, rows, status};
+use super::{
+    CLEANUP_FINALIZER, Termination, is_established, is_terminating, rows, set_terminating, status, stored_row,
+};
 use crate::options::ListOptions;
 use crate::storage::{Collection, Object, Storage, StorageError};
 use crate::strategy::time_text;
@@ -25,6 +28,36 @@ pub struct DefinitionController {
     definitions: Arc<Collection>,
     builtin: ResourceTable,
     table: Arc<ArcSwap<ResourceTable>>,
+    /// What is served, by the definition's name.
+    served: Mutex<HashMap<String, Served>>,
+}
+
+/// The rows of a definition, and what they were made of.
+struct Served {
+    uid: String,
+    spec: Value,
+    names: Value,
+    terminating: bool,
+    rows: Vec<Arc<Resource>>,
+}
+
+impl Served {
+    fn new(object: &Object, definition: &Value) -> Self {
+        Self {
+            uid: object.uid().to_owned(),
+            spec: definition["spec"].clone(),
+            names: definition["status"]["acceptedNames"].clone(),
+            terminating: is_terminating(definition),
+            rows: rows(definition).into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    /// Whether objects look as before.
+    fn shows(&self, object: &Object, definition: &Value) -> bool {
+        self.uid == object.uid()
+            && self.spec == definition["spec"]
+            && self.names == definition["status"]["acceptedNames"]
+    }
 }
 
 impl DefinitionController {
@@ -32,7 +65,7 @@ impl DefinitionController {
     pub fn new(storage: Storage, table: Arc<ArcSwap<ResourceTable>>) -> Option<Self> {
         let builtin = ResourceTable::clone(&table.load());
         let definitions = storage.collection(&*builtin.stored("apiextensions.k8s.io", "customresourcedefinitions")?);
-        Some(Self { storage, definitions, builtin, table })
+        Some(Self { storage, definitions, builtin, table, served: Mutex::default() })
     }
 
     /// Serves what was established before: to be called once before the first request is answered.
@@ -92,16 +125,37 @@ impl DefinitionController {
         settled
     }
 
-    /// Puts the rows of all established definitions in place.
+    /// Puts the rows of all established definitions in place, and ends the watches of those that changed.
     fn serve(&self, definitions: &[(Arc<Object>, Value)]) {
+        let mut served = self.served.lock();
+        let mut before = std::mem::take(&mut *served);
         let mut table = self.builtin.clone();
-        for row in definitions.iter().map(|(_, d)| d).filter(|d| is_established(d)).flat_map(rows) {
-            // A group version of the server itself cannot be taken over.
-            if self.builtin.get(&row.group, &row.version, &row.plural).is_none() {
-                table.insert(row);
+        let mut changed = Vec::new();
+        for (object, definition) in definitions.iter().filter(|(_, d)| is_established(d)) {
+            let old = before.remove(object.name());
+            let same = old.as_ref().is_some_and(|old| old.shows(object, definition));
+            let current = match old {
+                Some(old) if same && old.terminating == is_terminating(definition) => old,
+                old => {
+                    if !same {
+                        changed.extend(old);
+                    }
+                    Served::new(object, definition)
+                }
+            };
+            for row in &current.rows {
+                // A group version of the server itself cannot be taken over.
+                if self.builtin.get(&row.group, &row.version, &row.plural).is_none() {
+                    table.insert(row.clone());
+                }
             }
+            served.insert(object.name().to_owned(), current);
         }
         self.table.store(Arc::new(table));
+        changed.extend(before.into_values());
+        for row in changed.iter().filter_map(|old| old.rows.first()) {
+            self.storage.collection(row).end_watches();
+        }
     }
 
     async fn write(&self, object: &Object, value: Value) -> bool {
@@ -121,27 +175,33 @@ impl DefinitionController {
         if !finalizers.iter().any(|f| f == CLEANUP_FINALIZER) {
             return true;
         }
-        let left = match rows(definition).first() {
-            Some(row) => self.delete_objects(row).await,
-            None => 0,
-        };
         let mut changed = definition.clone();
-        if left == 0 {
-            let rest: Vec<Value> = finalizers.into_iter().filter(|f| f != CLEANUP_FINALIZER).collect();
-            if rest.is_empty() && definition["metadata"]["finalizers"].is_array() {
-                return self.remove(object).await;
+        let state = self.termination(definition).await;
+        set_terminating(&mut changed, &state, &now());
+        if state == Termination::InProgress {
+            // Objects with finalizers go when their owners let them: looked at again after the pause.
+            if changed != *definition {
+                self.write(object, changed).await;
             }
-            changed["metadata"]["finalizers"] = rest.into();
-        } else {
-            let generation = definition["metadata"]["generation"].as_i64();
-            let mut conditions = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let text = "CustomResource deletion is in progress";
-            let terminating = Condition::new("Terminating", true, "InstanceDeletionInProgress", text);
-            condition::set(&mut conditions, &terminating, generation, &now());
-            changed["status"]["conditions"] = conditions.into();
+            return false;
         }
-        // Objects with finalizers go when their owners let them: looked at again after the pause.
-        (changed == *definition || self.write(object, changed).await) && left == 0
+        let rest: Vec<Value> = finalizers.into_iter().filter(|f| f != CLEANUP_FINALIZER).collect();
+        if rest.is_empty() {
+            return self.remove(object).await;
+        }
+        changed["metadata"]["finalizers"] = rest.into();
+        self.write(object, changed).await
+    }
+
+    /// Deletes the objects of a definition as far as they can be.
+    async fn termination(&self, definition: &Value) -> Termination {
+        let Some(row) = stored_row(definition).filter(|_| is_established(definition)) else {
+            return Termination::NeverEstablished;
+        };
+        if self.builtin.iter().any(|builtin| builtin.group == row.group && builtin.plural == row.plural) {
+            return Termination::OverlappingBuiltIn;
+        }
+        if self.delete_objects(&row).await == 0 { Termination::Completed } else { Termination::InProgress }
     }
 
     async fn remove(&self, object: &Object) -> bool {

@@ -8,7 +8,7 @@ mod rows;
 pub use condition::{Condition, find as find_condition, set as set_condition};
 pub use controller::DefinitionController;
 pub use names::NamesVerdict;
-pub use rows::rows;
+pub use rows::{rows, stored_row};
 
 use std::collections::BTreeSet;
 
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 /// Keeps a definition until its objects are gone.
 pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
+const TERMINATING: &str = "Terminating";
 const APPROVED: &str = "api-approved.kubernetes.io";
 
 /// The status that a definition should have, given all others.
@@ -62,6 +63,42 @@ pub fn status(definition: &Value, others: &[&Value], now: &str) -> Value {
         status["storedVersions"] = storage_version(definition).into_iter().collect();
     }
     status
+}
+
+/// How far the deletion of a definition's objects is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Termination {
+    Pending,
+    InProgress,
+    Completed,
+    NeverEstablished,
+    OverlappingBuiltIn,
+}
+
+/// Tells it in the definition's status.
+pub fn set_terminating(definition: &mut Value, state: &Termination, now: &str) {
+    let (status, reason, message) = match state {
+        Termination::Pending => (
+            true,
+            "InstanceDeletionPending",
+            "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        ),
+        Termination::InProgress => (true, "InstanceDeletionInProgress", "CustomResource deletion is in progress"),
+        Termination::Completed => (false, "InstanceDeletionCompleted", "removed all instances"),
+        Termination::NeverEstablished => (false, "NeverEstablished", "resource was never established"),
+        Termination::OverlappingBuiltIn => {
+            (false, "OverlappingBuiltInResource", "instances overlap with built-in resources in storage")
+        }
+    };
+    let generation = definition["metadata"]["generation"].as_i64();
+    let mut conditions = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    condition::set(&mut conditions, &Condition::new(TERMINATING, status, reason, message), generation, now);
+    definition["status"]["conditions"] = conditions.into();
+}
+
+/// Whether the definition is on its way out and takes no new objects.
+pub fn is_terminating(definition: &Value) -> bool {
+    condition::is_true(&definition["status"], TERMINATING)
 }
 
 /// Whether the definition is served: its names are accepted and stay so while it is being deleted.

@@ -34,7 +34,10 @@ fn a_new_definition_is_established_and_makes_a_row_per_served_version() {
         ("gIwvi5rymmg=", "gIwvi5rymmg="),
         "of the stored version in each"
     );
-    assert_eq!(rows[1].deprecation_warning.as_deref(), Some("example.com/v0 Widget is deprecated"));
+    assert_eq!(
+        rows[1].deprecation_warning.as_deref(),
+        Some("example.com/v0 Widget is deprecated; use example.com/v1 Widget")
+    );
     let again = status(&widgets, &[], "2027-01-01T00:00:00Z");
     assert_eq!(again, widgets["status"], "nothing changes without a reason");
 }
@@ -102,8 +105,13 @@ async fn a_definition_is_served_while_it_exists_and_its_objects_go_with_it() {
     wait("served", Box::new(move || served.load().get("example.com", "v1", "widgets").is_some())).await;
 
     let row = table.load().get("example.com", "v1", "widgets").unwrap();
-    let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a", "namespace": "n"}});
-    storage.collection(&row).create(widget).await.unwrap();
+    let widgets = storage.collection(&row);
+    let mut watch = widgets.watch(None, &crate::options::ListOptions::default()).await.unwrap();
+    for (name, finalizers) in [("a", json!([])), ("held", json!(["example.com/f"]))] {
+        let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget",
+            "metadata": {"name": name, "namespace": "n", "finalizers": finalizers}});
+        widgets.create(widget).await.unwrap();
+    }
     // Its status is written until it stands still.
     loop {
         let stored = definitions.get("", "widgets.example.com").unwrap();
@@ -114,11 +122,53 @@ async fn a_definition_is_served_while_it_exists_and_its_objects_go_with_it() {
             break;
         }
     }
+    let held = definitions.clone();
+    let told = move || is_terminating(&held.get("", "widgets.example.com").unwrap().value());
+    wait("told that objects are left", Box::new(told)).await;
+    let served = table.clone();
+    let closing = move || served.load().get("example.com", "v1", "widgets").is_some_and(|row| row.terminating);
+    wait("takes no more", Box::new(closing)).await;
+    let left = widgets.clone();
+    wait("deleted as far as it may be", Box::new(move || left.len() == 1)).await;
+    let mut object = widgets.get("n", "held").unwrap();
+    while !object.is_deleting() {
+        tokio::task::yield_now().await;
+        object = widgets.get("n", "held").unwrap();
+    }
+    widgets.delete("n", "held", object.revision()).await.unwrap();
     let gone = definitions.clone();
     wait("removed", Box::new(move || gone.is_empty())).await;
     assert!(storage.collection(&row).is_empty());
     let served = table.clone();
     wait("no longer served", Box::new(move || served.load().get("example.com", "v1", "widgets").is_none())).await;
+    use futures::StreamExt;
+    while watch.next().await.is_some() {}
     cancel.cancel();
     running.await.unwrap();
+}
+
+#[test]
+fn what_is_stored_is_read_by_the_schema_of_its_version() {
+    let schema = |properties: Value| json!({"openAPIV3Schema": {"type": "object", "properties": properties}});
+    let text = json!({"type": "string"});
+    let mut widgets = definition("widgets", "Widget", "1");
+    widgets["spec"]["versions"] = json!([
+        {"name": "v1", "served": true, "storage": true,
+            "schema": schema(json!({"a": text, "d": {"type": "string", "default": "x"}, "e": text}))},
+        {"name": "v2", "served": true, "storage": false,
+            "schema": schema(json!({"a": text, "f": {"type": "string", "default": "y"}}))}]);
+    widgets["status"] = status(&widgets, &[], "t");
+    let rows = rows(&widgets);
+    let shown = |row: usize, version: &str| {
+        let mut object =
+            json!({"apiVersion": format!("example.com/{version}"), "kind": "Widget", "a": "1", "e": "2", "z": 1});
+        crate::convert::shown(&rows[row], &mut object);
+        object
+    };
+    let widget = |version: &str, rest: Value| {
+        kube1_api::patch::merge_patch(&json!({"apiVersion": format!("example.com/{version}"), "kind": "Widget"}), &rest)
+    };
+    assert_eq!(shown(0, "v1"), widget("v1", json!({"a": "1", "d": "x", "e": "2"})));
+    assert_eq!(shown(1, "v1"), widget("v2", json!({"a": "1", "d": "x", "e": "2"})), "changed in name only");
+    assert_eq!(shown(1, "v2"), widget("v2", json!({"a": "1"})), "through the version that is stored");
 }

@@ -29,6 +29,17 @@ pub struct ListHead {
 
 impl ListHead {
     pub(super) fn to_json(&self) -> Value {
+        self.to_map().into()
+    }
+
+    /// Lists of custom resources say also that there is no more.
+    fn of_custom(&self) -> Value {
+        let mut meta = self.to_map();
+        meta.entry("continue").or_insert_with(|| "".into());
+        meta.into()
+    }
+
+    fn to_map(&self) -> Map<String, Value> {
         let mut meta = Map::new();
         // What is not stored has no revision.
         if self.revision > 0 {
@@ -40,7 +51,7 @@ impl ListHead {
         if let Some(remaining) = self.remaining {
             meta.insert("remainingItemCount".into(), remaining.into());
         }
-        meta.into()
+        meta
     }
 }
 
@@ -77,7 +88,8 @@ impl Encoder {
                         item.remove("kind");
                     }
                 }
-                json!({"kind": self.row.list_kind, "apiVersion": self.row.api_version(), "metadata": head.to_json(), "items": items})
+                let head = if self.row.is_custom() { head.of_custom() } else { head.to_json() };
+                json!({"kind": self.row.list_kind, "apiVersion": self.row.api_version(), "metadata": head, "items": items})
             }
         };
         Ok(respond::bytes(StatusCode::OK, self.accepted.format.media_type(), self.write(&list)?))

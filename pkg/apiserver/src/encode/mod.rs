@@ -65,7 +65,7 @@ impl Encoder {
     /// A stored object as the row shows it.
     pub fn shown(&self, stored: &[u8]) -> Result<Value, Status> {
         let mut value: Value = serde_json::from_slice(stored).map_err(Status::internal)?;
-        convert::from_storage(&self.row, &mut value);
+        convert::shown(&self.row, &mut value);
         Ok(value)
     }
 

@@ -40,7 +40,8 @@ pub fn protobuf_event(kind: &str, object: &Value) -> Result<Bytes, Status> {
 /// Reads an object of the resource from an enveloped protobuf body.
 pub fn decode_protobuf(row: &Resource, bytes: &[u8]) -> Result<Value, Status> {
     let decoded = protobuf::decode_object(bytes)?;
-    if decoded.api_version != row.api_version() || decoded.kind != row.kind {
+    let versioned = decoded.api_version == row.api_version() || row.is_also(&decoded.api_version);
+    if !versioned || decoded.kind != row.kind {
         return Err(Status::bad_request(format!(
             "the API version in the data ({}, {}) does not match the expected API version ({}, {})",
             decoded.api_version,

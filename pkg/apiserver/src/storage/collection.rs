@@ -351,6 +351,11 @@ impl Collection {
         Some(Key { namespace, name })
     }
 
+    /// Ends all watches, so that the watchers come back and see the objects in their new form.
+    pub fn end_watches(&self) {
+        self.state.read().watchers.end();
+    }
+
     /// Forgets changes that grew old without new ones coming.
     pub(super) fn trim(&self) {
         self.state.write().trim();

@@ -167,6 +167,24 @@ impl Feed {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Ends all readers, once they have read what there is.
+    pub fn end(&self) {
+        let mut inner = self.inner.lock();
+        inner.close();
+        let (first, end) = (inner.first, inner.end());
+        let Inner { rounds, readers, .. } = &mut *inner;
+        let mut wakers: SmallVec<[Waker; 4]> = SmallVec::new();
+        for place in readers.values_mut().filter(|place| place.rest.is_none()) {
+            let unread = rounds.range((place.next - first) as usize..);
+            place.rest = Some(unread.map(|unread| unread.round.clone()).collect());
+            wakers.extend(place.waker.take());
+        }
+        rounds.clear();
+        (inner.first, inner.told, inner.live, inner.untold) = (end, end, 0, 0);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// When the next round may begin.
     pub fn due(&self) -> Instant {
         self.inner.lock().next

@@ -45,6 +45,11 @@ impl Watchers {
         self.count
     }
 
+    /// Ends all watches.
+    pub fn end(&self) {
+        self.by_target.values().flat_map(HashMap::values).for_each(|feed| feed.end());
+    }
+
     /// Hands a change to everyone it concerns.
     pub fn send(&self, change: &Change, indexed: Option<&str>, pacer: &Pacer) {
         if self.by_target.is_empty() {

@@ -7,6 +7,7 @@ use kube1_api::status::Status;
 use serde_json::{Value, json};
 
 use super::{set, time_text};
+use crate::custom;
 use crate::options::{DeleteOptions, Propagation};
 
 const ORPHAN: &str = "orphan";
@@ -50,6 +51,9 @@ pub fn delete_plan(resource: &Resource, object: &Value, options: &DeleteOptions,
     {
         return plan;
     }
+    if let Some(marked) = definition_plan(resource, object, now) {
+        return DeletePlan::Mark(marked);
+    }
     let mut marked = object.clone();
     let grace = match pod_grace(resource, &mut marked, options, now) {
         Grace::Pending => return DeletePlan::Pending,
@@ -91,6 +95,24 @@ fn namespace_plan(resource: &Resource, object: &Value, options: &DeleteOptions, 
     set(&mut marked, &["status", "phase"], "Terminating".into());
     set_finalizers(resource, &mut marked, options);
     Some(if is_released(resource, &marked) { DeletePlan::Remove } else { DeletePlan::Mark(marked) })
+}
+
+/// A definition is first held until its objects are gone.
+fn definition_plan(resource: &Resource, object: &Value, now: Timestamp) -> Option<Value> {
+    let is_definition = resource.group == "apiextensions.k8s.io" && resource.plural == "customresourcedefinitions";
+    if !is_definition || !object["metadata"]["deletionTimestamp"].is_null() {
+        return None;
+    }
+    let mut marked = object.clone();
+    let now = time_text(now);
+    let mut finalizers = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    if !finalizers.iter().any(|f| f == custom::CLEANUP_FINALIZER) {
+        finalizers.push(custom::CLEANUP_FINALIZER.into());
+    }
+    marked["metadata"]["finalizers"] = finalizers.into();
+    marked["metadata"]["deletionTimestamp"] = now.as_str().into();
+    custom::set_terminating(&mut marked, &custom::Termination::Pending, &now);
+    Some(marked)
 }
 
 enum Grace {

@@ -222,3 +222,16 @@ fn preconditions_and_names() {
     );
     assert_eq!(warned.len(), 2);
 }
+
+#[test]
+fn a_definition_waits_for_its_objects() {
+    let row = row("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    let definition = json!({"metadata": {"name": "a.example.com", "finalizers": ["x/y"]}});
+    let DeletePlan::Mark(marked) = delete_plan(&row, &definition, &DeleteOptions::default(), at(NOW)) else {
+        panic!("it is not gone at once")
+    };
+    assert_eq!(marked["metadata"]["finalizers"], json!(["x/y", crate::custom::CLEANUP_FINALIZER]));
+    assert_eq!(marked["metadata"]["deletionTimestamp"], NOW);
+    assert!(crate::custom::is_terminating(&marked));
+    assert_eq!(marked["status"]["conditions"][0]["reason"], "InstanceDeletionPending");
+}

@@ -80,6 +80,14 @@ fn has_rules(schema: &Value) -> bool {
     }
 }
 
+/// Bytes of the path's first step: the longest member that it begins with, for names of members may have dots.
+fn step(value: &Value, path: &str) -> usize {
+    let ends = |end: usize| path[end..].is_empty() || path[end..].starts_with(['.', '[']);
+    let members = value.as_object().into_iter().flatten().map(|(name, _)| name);
+    let fitting = members.filter(|name| path.starts_with(name.as_str()) && ends(name.len())).map(String::len);
+    fitting.max().unwrap_or_else(|| path.find(['.', '[']).unwrap_or(path.len()))
+}
+
 /// The value at a path such as `spec.ports[0].name` or `spec.limits[example.com/a]`.
 pub(crate) fn lookup<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     let mut value = object;
@@ -89,7 +97,7 @@ pub(crate) fn lookup<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
             Some(inner) => inner.split_once(']')?,
             None => {
                 let rest = rest.strip_prefix('.').unwrap_or(rest);
-                rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()))
+                rest.split_at(step(value, rest))
             }
         };
         value = match value {

@@ -55,7 +55,7 @@ pub(super) fn find(
     }
     let shown = found.iter().map(|object| {
         let mut value = object.value();
-        convert::from_storage(row, &mut value);
+        convert::shown(row, &mut value);
         value
     });
     Ok(shown.collect())
