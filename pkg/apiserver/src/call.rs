@@ -1,7 +1,7 @@
 //! One request on its way through the server.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use http::header::USER_AGENT;
@@ -31,6 +31,8 @@ pub struct Call {
     pub audit_id: String,
     /// What auditing notes of this request.
     pub trail: Trail,
+    /// When the client gives up; none for what may go on without end.
+    pub deadline: Option<Instant>,
     /// How flow control sorted it.
     pub sorted: Option<Sorted>,
     /// How long it waited for its turn.

@@ -173,7 +173,7 @@ impl WriteOptions {
             FieldValidation::Strict => "Strict",
         };
         options["fieldValidation"] = validation.into();
-        if let Some(force) = self.force {
+        if let Some(force) = self.force.filter(|_| kind == "PatchOptions") {
             options["force"] = force.into();
         }
         options

@@ -64,6 +64,9 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
     let collection = info.is_collection();
     let name = if collection { String::new() } else { info.name.clone() };
     if row.namespaced && namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch") {
+        if row.is_custom() {
+            return Ok(respond::page_not_found());
+        }
         return Err(not_allowed(&row, &info.verb));
     }
     if name.is_empty() && matches!(info.verb.as_str(), "get" | "update" | "patch" | "delete") {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use kube1_api::codec::FieldValidation;
 use kube1_api::resource::{METRICS_GROUP, Resource};
 use kube1_api::status::Status;
 
@@ -26,9 +25,11 @@ async fn create(server: &Arc<Server>, row: &Arc<Resource>, call: &mut Call) -> R
         return Err(router::not_allowed(row, &call.info.verb));
     }
     if (row.group.as_str(), row.plural.as_str()) == ("", "bindings") {
-        return subresource::legacy_binding(server, call).await;
+        return subresource::legacy_binding(server, row, call).await;
     }
-    let body = registry::decode(call, row, FieldValidation::Warn).await?;
+    let options = registry::write_options(call, "CreateOptions")?;
+    let body = registry::decode(call, row, options.field_validation).await?;
+    let body = registry::admitted(server, call, row, body, &options).await?;
     let (context, user) = (&server.reviews, &call.user);
     let answer = match row.plural.as_str() {
         "tokenreviews" => review::token_review(context, user, &body).await,

@@ -116,3 +116,33 @@ async fn patches_may_not_say_a_field_twice() {
     assert_eq!(patch("Warn").await.unwrap()["data"]["key"], "3");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_at_once_all_get_through() {
+    let server = TestServer::start().await;
+    let api: Api<ConfigMap> = Api::namespaced(server.admin().await, "default");
+    api.create(&PostParams::default(), &config_map("many", "1")).await.unwrap();
+    let patches = (0..60).map(|n| {
+        let api = api.clone();
+        async move {
+            let patch = Patch::Merge(json!({"data": {format!("k{n}"): "v"}}));
+            api.patch("many", &PatchParams::default(), &patch).await.map(drop)
+        }
+    });
+    futures::future::try_join_all(patches).await.unwrap();
+    assert_eq!(api.get("many").await.unwrap().data.unwrap().len(), 61);
+    // A version that is named is a condition, and an identity cannot be patched.
+    for (metadata, code) in [(json!({"resourceVersion": "1"}), 409), (json!({"uid": "other"}), 422)] {
+        let error = api.patch("many", &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata}))).await;
+        assert!(matches!(error, Err(kube::Error::Api(e)) if e.code == code), "{metadata}");
+    }
+    // Whoever wants no record of owners empties it.
+    let emptied = Patch::Merge(json!({"metadata": {"managedFields": []}}));
+    api.patch("many", &PatchParams::default(), &emptied).await.unwrap();
+    let after = api.patch("many", &PatchParams::default(), &Patch::Merge(json!({"data": {"k": "v"}}))).await.unwrap();
+    assert_eq!(after.metadata.managed_fields, None);
+    // An identity that is named cannot be made.
+    let absent = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "absent", "uid": "u"}});
+    let error = api.patch("absent", &PatchParams::apply("me"), &Patch::Apply(absent)).await.unwrap_err();
+    assert!(matches!(error, kube::Error::Api(e) if e.code == 409));
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use kube1_api::name::GroupResource;
 use kube1_api::resource::Resource;
@@ -50,6 +51,8 @@ pub struct Attributes {
     /// CreateOptions, UpdateOptions or DeleteOptions, with their kind.
     pub options: Option<Value>,
     pub dry_run: bool,
+    /// When the request's client gives up.
+    pub deadline: Option<Instant>,
     /// Returned to the client, however the request ends.
     pub warnings: Vec<String>,
     pub audit_annotations: BTreeMap<String, String>,
@@ -74,6 +77,7 @@ impl Attributes {
             old: None,
             options: None,
             dry_run: false,
+            deadline: None,
             warnings: Vec::new(),
             audit_annotations: BTreeMap::new(),
         }

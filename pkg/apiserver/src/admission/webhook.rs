@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -89,7 +89,11 @@ impl Configured {
             operation: attributes.operation.as_str(),
         };
         let (started, body) = (Instant::now(), review.to_json().to_string());
-        let answer = match self.post(hook, body).await.and_then(|body| review.answer(&body)) {
+        let answer = match self
+            .post(hook, patience(hook.timeout, attributes.deadline), body)
+            .await
+            .and_then(|body| review.answer(&body))
+        {
             Ok(answer) => answer,
             Err(error) => {
                 let outcome = failed(hook, &error);
@@ -122,9 +126,9 @@ impl Configured {
         Ok(Some(asked))
     }
 
-    async fn post(&self, hook: &Hook, body: String) -> Result<bytes::Bytes, String> {
+    async fn post(&self, hook: &Hook, timeout: Duration, body: String) -> Result<bytes::Bytes, String> {
         let trust = Trust::bundle(hook.ca_bundle.clone());
-        let seconds = hook.timeout.as_secs();
+        let seconds = timeout.as_millis().div_ceil(1000);
         let (target, path, url) = match &hook.client {
             ClientConfig::Service { namespace, name, path, port } => {
                 let address = self.resolver.endpoint(namespace, name, &port.to_string()).map_err(|e| e.to_string())?;
@@ -140,7 +144,7 @@ impl Configured {
             }
         };
         let path = format!("{path}?timeout={seconds}s");
-        let answered = dial::post(&target, &path, body.into(), hook.timeout).await;
+        let answered = dial::post(&target, &path, body.into(), timeout).await;
         let failed = |why: String| format!("failed to call webhook: Post \"{url}?timeout={seconds}s\": {why}");
         let response = answered.map_err(|error| failed(error.with_cause()))?;
         if !response.status.is_success() {
@@ -148,6 +152,11 @@ impl Configured {
         }
         Ok(response.body)
     }
+}
+
+/// A webhook has no more time than the request that waits for it.
+fn patience(timeout: Duration, deadline: Option<Instant>) -> Duration {
+    deadline.map_or(timeout, |deadline| timeout.min(deadline.saturating_duration_since(Instant::now())))
 }
 
 fn rooted(path: &str) -> String {
@@ -269,5 +278,20 @@ impl Plugin for ValidatingWebhooks {
             }
         }
         refused.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_webhook_waits_no_longer_than_the_request() {
+        let (long, short) = (Duration::from_secs(20), Duration::from_secs(5));
+        let deadline = Some(Instant::now() + Duration::from_secs(10));
+        assert_eq!(patience(long, None), long);
+        assert_eq!(patience(short, deadline), short);
+        let left = patience(long, deadline);
+        assert!(left <= Duration::from_secs(10) && left.as_millis().div_ceil(1000) == 10, "{left:?}");
     }
 }

@@ -8,9 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use kube1_pki::AnyServer;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
@@ -21,10 +19,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::idle::{self, Key, Open};
 use super::listed::BundleVerifier;
-
-/// Largest answer that is read, in bytes.
-const ANSWER_MAX: usize = 16 << 20;
 
 /// Which certificates of the other side are believed.
 #[derive(Clone, Debug)]
@@ -117,52 +113,53 @@ pub async fn connect(target: &Target) -> Result<TlsStream<TcpStream>, DialError>
     connector.connect(name, stream).await.map_err(DialError::Tls)
 }
 
-/// Sends a JSON body over a connection of its own and reads the answer, all within `timeout`.
+/// Sends a JSON body and reads the answer, all within `timeout`.
 pub async fn post(target: &Target, path: &str, body: Bytes, timeout: Duration) -> Result<Response, DialError> {
     let exchange = exchange(target, Method::POST, path, body);
     tokio::time::timeout(timeout, exchange).await.map_err(|_| DialError::Deadline)?
 }
 
-/// Reads a path over a connection of its own, all within `timeout`.
+/// Reads a path, all within `timeout`.
 pub async fn get(target: &Target, path: &str, timeout: Duration) -> Result<Response, DialError> {
     let exchange = exchange(target, Method::GET, path, Bytes::new());
     tokio::time::timeout(timeout, exchange).await.map_err(|_| DialError::Deadline)?
 }
 
+/// One request, over a connection that an earlier one left open if there is any.
 async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> Result<Response, DialError> {
-    let stream = connect(target).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, &target.server_name)
-        .header(CONTENT_TYPE, "application/json")
-        .header(http::header::ACCEPT, "application/json")
-        .body(Full::new(body))?;
-    send(stream, request).await
+    let request = || {
+        Request::builder()
+            .method(method.clone())
+            .uri(path)
+            .header(HOST, &target.server_name)
+            .header(CONTENT_TYPE, "application/json")
+            .header(http::header::ACCEPT, "application/json")
+            .body(Full::new(body.clone()))
+    };
+    let key = Key::of(target);
+    while let Some(mut open) = idle::take(&key) {
+        match open.send(request()?).await {
+            // The other side had closed it, or does so now.
+            Err(DialError::Exchange(_)) => {}
+            Ok(answer) => {
+                idle::keep(key, open);
+                return Ok(answer);
+            }
+            error => return error,
+        }
+    }
+    let mut open = Open::over(connect(target).await?).await?;
+    let answer = open.send(request()?).await?;
+    idle::keep(key, open);
+    Ok(answer)
 }
 
-/// Sends one request over a connection and reads the whole answer.
+/// Sends one request over a connection of its own and reads the whole answer.
 pub(super) async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response, DialError>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(DialError::Exchange)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(DialError::Exchange)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let body = body.map_err(|error| DialError::Answer(error.to_string()))?.to_bytes();
-        Ok(Response { status, body })
-    };
-    tokio::pin!(answer);
-    // The connection is driven right here, so it ends with the exchange.
-    tokio::select! {
-        answer = &mut answer => answer,
-        driven = connection => match driven {
-            Ok(()) => answer.await,
-            Err(error) => Err(DialError::Exchange(error)),
-        },
-    }
+    Open::over(stream).await?.send(request).await
 }
 
 pub(super) fn tls_config(target: &Target) -> Result<ClientConfig, DialError> {

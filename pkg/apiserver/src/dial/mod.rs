@@ -1,6 +1,7 @@
 //! Connections from the API server to what runs in the cluster: admission webhooks, extension API servers, Services.
 
 mod connect;
+mod idle;
 mod listed;
 mod remote;
 mod resolve;

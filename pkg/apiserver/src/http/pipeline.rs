@@ -82,6 +82,7 @@ impl Server {
             },
             audit_id: audit_id.clone(),
             trail: Trail::default(),
+            deadline: None,
             sorted: None,
             lasting: lasting.clone(),
             waited: Duration::ZERO,
@@ -166,7 +167,12 @@ impl Server {
         let most = self.config.front.requests.timeout;
         let mut result = match super::requests::deadline(&call.query, most) {
             _ if long => self.acting(call).await,
-            Ok(limit) => within(limit, self.acting(call)).await,
+            Ok(limit) => {
+                let writes = matches!(&*call.info.verb, "create" | "update" | "patch" | "delete" | "deletecollection");
+                let limit = if writes { limit.min(WRITE_MAX) } else { limit };
+                call.deadline = Some(Instant::now() + limit);
+                within(limit, writes, self.acting(call)).await
+            }
             Err(status) => Err(status),
         };
         if long {
@@ -259,6 +265,9 @@ impl Server {
     }
 }
 
+/// The longest that a write takes, whatever its client would wait for.
+const WRITE_MAX: Duration = Duration::from_secs(34);
+
 /// 403 unless the user may make the request.
 pub async fn authorize(authorizer: &dyn Authorizer, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
     judge(authorizer.authorize(user, info).await, user, info)
@@ -271,9 +280,12 @@ fn judge(decision: Decision, user: &UserInfo, info: &RequestInfo) -> Result<(), 
     }
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+async fn within<T>(limit: Duration, writes: bool, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
+        Err(_) if writes => {
+            Err(Status::timeout("request did not complete within requested timeout - context deadline exceeded"))
+        }
         Err(_) => Err(Status::timeout("request did not complete within the allotted timeout")),
     }
 }

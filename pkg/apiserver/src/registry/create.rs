@@ -44,6 +44,7 @@ impl Endpoint {
             return Err(Status::failure("resourceVersion should not be set on objects to be created"));
         }
         strategy::wipe_system_fields(&mut object);
+        call.warnings.extend(strategy::dedup_owners(&mut object, false));
         apply_defaults(&self.row, &mut object);
         if !tracked {
             self.track(None, &mut object, &options.field_manager, "").await;
@@ -73,11 +74,17 @@ impl Endpoint {
         generated: Option<&str>,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
+        if self.row.terminating {
+            let name = generated.unwrap_or(metadata::text(&object, "name"));
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(&self.group_resource(), name, why));
+        }
         let mut attributes =
             self.attributes(call, Operation::Create, options.to_json("CreateOptions"), options.dry_run);
         attributes.name = generated.unwrap_or(metadata::text(&object, "name")).to_owned();
         attributes.object = Some(object);
         let mut object = self.mutate(call, &mut attributes).await?;
+        call.warnings.extend(strategy::dedup_owners(&mut object, true));
         apply_defaults(&self.row, &mut object);
         if let Some(name) = generated {
             metadata::metadata(&mut object).insert("name".into(), name.into());

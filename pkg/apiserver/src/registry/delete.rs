@@ -17,8 +17,6 @@ use crate::options::DeleteOptions;
 use crate::storage::{Object, StorageError};
 use crate::strategy::{self, DeletePlan};
 
-const ATTEMPTS: usize = 5;
-
 /// What became of an object.
 pub enum Deleted {
     /// It is gone; its last state.
@@ -48,12 +46,11 @@ impl Endpoint {
 
     /// Deletes the endpoint's object as far as it can be at once.
     pub async fn delete_object(&self, call: &Call, options: &DeleteOptions) -> Result<Deleted, Status> {
-        let mut attempt = 0;
         loop {
             let stored = self.stored()?;
             match self.try_delete(call, options, &stored).await {
                 // Without a condition on the version the client does not care what was changed meanwhile.
-                Err(DeleteError::Raced) if attempt < ATTEMPTS && options.resource_version.is_none() => attempt += 1,
+                Err(DeleteError::Raced) if options.resource_version.is_none() => {}
                 Err(DeleteError::Raced) => return Err(self.conflict("the object has been modified")),
                 Err(DeleteError::Status(status)) => return Err(status),
                 Ok(deleted) => return Ok(deleted),
@@ -70,6 +67,10 @@ impl Endpoint {
         let old = self.shown(stored).await?;
         strategy::check_preconditions(&self.row, &old, options)?;
         let mut attributes = self.attributes(call, Operation::Delete, options.to_json(), options.dry_run);
+        if call.info.verb == "deletecollection" {
+            // The request names none.
+            attributes.name.clear();
+        }
         attributes.old = Some(old.clone());
         self.mutate(call, &mut attributes).await?;
         self.validate(call, &mut attributes).await?;

@@ -97,6 +97,8 @@ impl Endpoint {
     /// Stored objects in the form of this endpoint's version.
     pub async fn all_shown(&self, values: Vec<Value>) -> Result<Vec<Value>, Status> {
         let api_version = self.row.api_version();
+        let mut values = values;
+        values.iter_mut().for_each(|value| convert::adapt(&self.row, value));
         let mut values = self.converted(&api_version, values).await?;
         values.iter_mut().for_each(|value| convert::from_storage(&self.row, value));
         Ok(values)
@@ -149,6 +151,7 @@ impl Endpoint {
         attributes.subresource.clone_from(&call.info.subresource);
         attributes.options = Some(options);
         attributes.dry_run = dry_run;
+        attributes.deadline = call.deadline;
         attributes
     }
 
@@ -177,6 +180,34 @@ impl Endpoint {
         noted(call, attributes);
         result
     }
+}
+
+/// What admission makes of an object of a kind that is answered and not stored.
+pub async fn admitted(
+    server: &Server,
+    call: &Call,
+    row: &Arc<Resource>,
+    object: Value,
+    options: &WriteOptions,
+) -> Result<Value, Status> {
+    let (user, namespace) = (call.user.clone(), &call.info.namespace);
+    let name = metadata::text(&object, "name");
+    let mut attributes = Attributes::new(user, row.clone(), Operation::Create, namespace, name);
+    attributes.options = Some(options.to_json("CreateOptions"));
+    attributes.dry_run = options.dry_run;
+    attributes.deadline = call.deadline;
+    attributes.object = Some(object);
+    admit(server, call, attributes).await
+}
+
+/// Runs all of admission on the object of a request that stores nothing of its own.
+pub async fn admit(server: &Server, call: &Call, mut attributes: Attributes) -> Result<Value, Status> {
+    let mut result = server.admission.mutate(&mut attributes).await;
+    if result.is_ok() {
+        result = server.admission.validate(&mut attributes).await;
+    }
+    noted(call, &mut attributes);
+    result.map(|()| attributes.object.take().unwrap_or_default())
 }
 
 /// Reads an object of the endpoint's kind from the request's body.
@@ -213,6 +244,6 @@ fn component(user: &str) -> &str {
     match user.strip_prefix("system:") {
         Some(name) if name.starts_with("node:") => "kubelet",
         Some(name) => name.rsplit(':').next().unwrap_or_default(),
-        None => "",
+        None => "unknown",
     }
 }

@@ -82,14 +82,7 @@ impl Endpoint {
         if patch.kind == PatchKind::Apply {
             return self.apply(call, &encoder, &options, &patch.body, subresource).await;
         }
-        let change = Change {
-            options: &options,
-            kind: "PatchOptions",
-            subresource,
-            demands_version: false,
-            tracked: false,
-            admitted: false,
-        };
+        let change = Change { options: &options, subresource, demands_version: false, tracked: false, admitted: false };
         let warnings = call.warnings.clone();
         let patched = self.change(call, &change, |old, _| {
             let new = self.patched(old, &patch)?;
@@ -151,6 +144,11 @@ impl Endpoint {
         };
         if self.collection.get(&self.namespace, &self.name).is_none() && subresource.is_empty() {
             self.authorize_create(call).await?;
+            if let Some(uid) = config["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+                return Err(self.conflict(&format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                )));
+            }
             let object = self.converting(|versions| merge(None, versions)).await?;
             match self.create_object(call, object, options, true).await {
                 // Somebody else was faster: what follows changes theirs.
@@ -158,14 +156,7 @@ impl Endpoint {
                 created => return self.answer(encoder, StatusCode::CREATED, created?).await,
             }
         }
-        let change = Change {
-            options,
-            kind: "PatchOptions",
-            subresource,
-            demands_version: false,
-            tracked: true,
-            admitted: false,
-        };
+        let change = Change { options, subresource, demands_version: false, tracked: true, admitted: false };
         let applied = self.change(call, &change, |old, versions| {
             let mut new = merge(Some(old), versions)?;
             // What the applier says of these is a precondition.

@@ -7,7 +7,7 @@ use kube1_api::default::apply_defaults;
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::status::Status;
 use kube1_api::validate::validate_update;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Conversions, Endpoint, Written, decode, metadata, write_options};
 use crate::admission::Operation;
@@ -19,15 +19,11 @@ use crate::options::WriteOptions;
 use crate::storage::{Object, StorageError};
 use crate::strategy;
 
-/// How often a change is tried again after somebody else's came first.
-const ATTEMPTS: usize = 5;
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 /// A change of one object.
 pub struct Change<'a> {
     pub options: &'a WriteOptions,
-    /// Name of the options' kind as admission sees it.
-    pub kind: &'static str,
     /// Empty for the object itself.
     pub subresource: &'a str,
     /// The new object must name the version it replaces where the resource demands it.
@@ -49,18 +45,15 @@ impl Endpoint {
         let exists = self.collection.get(&self.namespace, &self.name).is_some();
         if !exists && self.row.put_creates && subresource.is_empty() {
             self.authorize_create(call).await?;
+            match metadata::text(&object, "uid") {
+                "" => {}
+                uid => return Err(self.other_uid(uid, "")),
+            }
             metadata::metadata(&mut object).remove("resourceVersion");
             let created = self.create_object(call, object, &options, false).await?;
             return self.answer(&encoder, StatusCode::CREATED, created).await;
         }
-        let change = Change {
-            options: &options,
-            kind: "UpdateOptions",
-            subresource,
-            demands_version: true,
-            tracked: false,
-            admitted: false,
-        };
+        let change = Change { options: &options, subresource, demands_version: true, tracked: false, admitted: false };
         let updated = self.change(call, &change, |_, _| Ok(object.clone())).await?;
         self.answer(&encoder, StatusCode::OK, updated).await
     }
@@ -82,15 +75,13 @@ impl Endpoint {
         change: &Change<'_>,
         make: impl Fn(&Value, &Conversions) -> Result<Value, Status> + Send + Sync,
     ) -> Result<Written, Status> {
-        let mut attempt = 0;
+        // Whoever is too slow tries again as long as the request may take; each time somebody else got on.
         loop {
             let stored = self.stored()?;
             let old = self.shown(&stored).await?;
             let new = self.converting(|versions| make(&old, versions)).await?;
-            match self.try_change(call, change, &stored, old, new).await? {
-                Outcome::Done(object) => return Ok(object),
-                Outcome::Conflict if attempt < ATTEMPTS => attempt += 1,
-                Outcome::Conflict => return Err(self.conflict(MODIFIED)),
+            if let Outcome::Done(object) = self.try_change(call, change, &stored, old, new).await? {
+                return Ok(object);
             }
         }
     }
@@ -104,13 +95,20 @@ impl Endpoint {
         mut new: Value,
     ) -> Result<Outcome, Status> {
         self.check_preconditions(change, stored, &new)?;
-        metadata::metadata(&mut new).insert("resourceVersion".into(), stored.revision().to_string().into());
+        let meta = metadata::metadata(&mut new);
+        meta.insert("resourceVersion".into(), stored.revision().to_string().into());
+        if meta.get("managedFields").is_some_and(|fields| *fields == json!([])) {
+            // Told apart from fields that are left out even in the normal form.
+            meta.insert("managedFields".into(), json!([{}]));
+        }
+        call.warnings.extend(strategy::dedup_owners(&mut new, false));
         apply_defaults(&self.row, &mut new);
         let (row, options, context) = (&self.row, change.options, self.context(call));
         if !change.tracked {
             self.track(Some(&old), &mut new, &options.field_manager, change.subresource).await;
         }
-        let mut attributes = self.attributes(call, Operation::Update, options.to_json(change.kind), options.dry_run);
+        let mut attributes =
+            self.attributes(call, Operation::Update, options.to_json("UpdateOptions"), options.dry_run);
         attributes.subresource = change.subresource.to_owned();
         attributes.object = Some(new);
         attributes.old = Some(old);
@@ -120,6 +118,7 @@ impl Endpoint {
             self.mutate(call, &mut attributes).await?
         };
         let old = attributes.old.take().unwrap_or_default();
+        call.warnings.extend(strategy::dedup_owners(&mut new, true));
         apply_defaults(row, &mut new);
         strategy::prepare_update(row, change.subresource, &mut new, &old, &context);
         let allocation = if change.subresource.is_empty() { self.allocate(&mut new, Some(&old))? } else { None };
@@ -166,12 +165,15 @@ impl Endpoint {
             _ if !change.demands_version => Ok(()),
             "" => Ok(()),
             uid if uid == stored.uid() => Ok(()),
-            uid => Err(self.conflict(&format!(
-                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                self.key(),
-                stored.uid()
-            ))),
+            uid => Err(self.other_uid(uid, stored.uid())),
         }
+    }
+
+    fn other_uid(&self, asked: &str, found: &str) -> Status {
+        self.conflict(&format!(
+            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {found}",
+            self.key()
+        ))
     }
 
     /// Stores the changed object, or removes it when nothing holds it any more.

@@ -18,7 +18,7 @@ pub use deletion::{DeletePlan, check_preconditions, delete_plan, is_released};
 pub use kube1_api::amounts::qos_class;
 pub use metadata::{fill_system_fields, generate_name, wipe_system_fields};
 pub use pod::bind_pod;
-pub use warning::warnings;
+pub use warning::{dedup_owners, warnings};
 
 use crate::user::UserInfo;
 use generation::Generation;

@@ -27,7 +27,6 @@ pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<St
     {
         warn_pod_spec(&path, spec, &mut warnings);
     }
-    warn_owners(new, &mut warnings);
     warnings
 }
 
@@ -94,18 +93,46 @@ fn has_leading_zero(address: &str) -> bool {
     address.split('.').any(|part| part.len() > 1 && part.starts_with('0'))
 }
 
-fn warn_owners(object: &Value, warnings: &mut Vec<String>) {
+/// Drops owners that are named again, and tells the writer; `mutated` after admission may have named them.
+pub fn dedup_owners(object: &mut Value, mutated: bool) -> Option<String> {
+    let owners = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
     let mut seen = std::collections::BTreeSet::new();
-    for owner in items(&object["metadata"]["ownerReferences"]) {
+    let mut twice = Vec::new();
+    owners.retain(|owner| {
         let uid = owner["uid"].as_str().unwrap_or_default();
-        if !seen.insert(uid) {
-            warnings.push(format!(
-                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {uid}"
-            ));
+        let first = seen.insert(uid.to_owned());
+        if !first {
+            twice.push(uid.to_owned());
         }
-    }
+        first
+    });
+    let when = if mutated { " after mutating admission happens" } else { "" };
+    (!twice.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, \
+             and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        )
+    })
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_owner_is_kept_once() {
+        let owner = |uid: &str, name: &str| json!({"uid": uid, "name": name});
+        let mut object = json!({"metadata": {"ownerReferences": [owner("1", "a"), owner("2", "b"), owner("1", "c")]}});
+        let warning = dedup_owners(&mut object, true).unwrap_or_default();
+        assert!(warning.contains("after mutating admission happens") && warning.ends_with("observed: 1"), "{warning}");
+        assert_eq!(object["metadata"]["ownerReferences"], json!([owner("1", "a"), owner("2", "b")]));
+        assert_eq!(dedup_owners(&mut object, false), None);
+    }
 }

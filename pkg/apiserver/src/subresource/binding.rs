@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::name::GroupKind;
+use kube1_api::resource::Resource;
 use kube1_api::status::Status;
 use serde_json::{Value, json};
 
@@ -24,11 +25,17 @@ const ATTEMPTS: usize = 5;
 pub async fn bind(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> {
     let options = registry::write_options(call, "CreateOptions")?;
     let binding = body::decode(call, &endpoint.row, "v1", "Binding").await?;
-    bind_to(endpoint, call, binding, &options).await
+    let given = binding["metadata"]["name"].as_str().unwrap_or_default();
+    if !given.is_empty() && given != endpoint.name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    check_target(&binding)?;
+    let binding = admitted(endpoint, call, binding, &options).await?;
+    bind_to(endpoint, call, &binding, &options).await
 }
 
 /// POST of a Binding to the namespace, which names its pod.
-pub async fn legacy(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
+pub async fn legacy(server: &Arc<Server>, bindings: &Arc<Resource>, call: &mut Call) -> Result<Reply, Status> {
     let options = registry::write_options(call, "CreateOptions")?;
     let Some(row) = server.table.load().get("", "v1", "pods") else {
         return Err(Status::internal("pods are not in the resource table"));
@@ -37,23 +44,18 @@ pub async fn legacy(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Stat
     let name = binding["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let collection = server.storage.collection(&row);
     let namespace = call.info.namespace.clone();
-    call.info.subresource = "binding".into();
+    check_target(&binding)?;
+    let binding = registry::admitted(server, call, bindings, binding, &options).await?;
     let endpoint = Endpoint { server: server.clone(), row, collection, namespace, name };
-    bind_to(&endpoint, call, binding, &options).await
+    bind_to(&endpoint, call, &binding, &options).await
 }
 
-async fn bind_to(endpoint: &Endpoint, call: &Call, binding: Value, options: &WriteOptions) -> Result<Reply, Status> {
-    let given = binding["metadata"]["name"].as_str().unwrap_or_default();
-    if !given.is_empty() && given != endpoint.name {
-        return Err(Status::bad_request("name in URL does not match name in Binding object"));
-    }
-    check_target(&binding)?;
-    let binding = admitted(endpoint, call, binding, options).await?;
+async fn bind_to(endpoint: &Endpoint, call: &Call, binding: &Value, options: &WriteOptions) -> Result<Reply, Status> {
     for _ in 0..ATTEMPTS {
         let stored = endpoint.stored()?;
         let mut pod = stored.value();
-        check_pod(endpoint, &pod, &binding)?;
-        strategy::bind_pod(&mut pod, &binding, &endpoint.context(call));
+        check_pod(endpoint, &pod, binding)?;
+        strategy::bind_pod(&mut pod, binding, &endpoint.context(call));
         if options.dry_run {
             return success(call);
         }

@@ -54,6 +54,7 @@ pub async fn stream(endpoint: &Endpoint, call: &mut Call, what: &str) -> Result<
         endpoint.authorize_create(call).await?;
     }
     let pod = endpoint.stored()?.value();
+    connect_admission(endpoint, call).await?;
     let path = match what {
         "portforward" => {
             let ports = ports(&call.query)?;
@@ -64,7 +65,6 @@ pub async fn stream(endpoint: &Endpoint, call: &mut Call, what: &str) -> Result<
             format!("/{what}/{}/{}/{container}?{}", endpoint.namespace, endpoint.name, flags(call)?)
         }
     };
-    connect_admission(endpoint, call).await?;
     if !wants_upgrade(call.headers()) {
         return Err(Status::bad_request("Upgrade request required"));
     }

@@ -68,8 +68,5 @@ async fn admitted(endpoint: &Endpoint, call: &Call, body: Value, options: &Write
     let json = options.to_json("CreateOptions");
     let mut attributes = endpoint.attributes(call, Operation::Create, json, options.dry_run);
     attributes.object = Some(body);
-    let body = endpoint.mutate(call, &mut attributes).await?;
-    attributes.object = Some(body);
-    endpoint.validate(call, &mut attributes).await?;
-    Ok(attributes.object.take().unwrap_or_default())
+    registry::admit(&endpoint.server, call, attributes).await
 }

@@ -34,7 +34,7 @@ pub async fn route(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status
         "update" => {
             let options = registry::write_options(call, "UpdateOptions")?;
             let new = body::decode(call, &endpoint.row, API_VERSION, KIND).await?;
-            write(endpoint, call, &options, "UpdateOptions", |_| Ok(new.clone())).await?
+            write(endpoint, call, &options, |_| Ok(new.clone())).await?
         }
         _ => {
             let options = registry::write_options(call, "PatchOptions")?;
@@ -43,7 +43,7 @@ pub async fn route(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status
             if patch.kind == PatchKind::Apply {
                 apply(endpoint, call, &options, &patch.body).await?
             } else {
-                write(endpoint, call, &options, "PatchOptions", |old| patched(endpoint, old, &patch)).await?
+                write(endpoint, call, &options, |old| patched(endpoint, old, &patch)).await?
             }
         }
     };
@@ -65,11 +65,11 @@ async fn write(
     endpoint: &Endpoint,
     call: &Call,
     options: &WriteOptions,
-    kind: &'static str,
     make: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
 ) -> Result<Value, Status> {
     let old = of(endpoint, &endpoint.shown(&*endpoint.stored()?).await?)?;
-    let mut attributes = endpoint.attributes(call, Operation::Update, options.to_json(kind), options.dry_run);
+    let mut attributes =
+        endpoint.attributes(call, Operation::Update, options.to_json("UpdateOptions"), options.dry_run);
     attributes.object = Some(make(&old)?);
     attributes.old = Some(old.clone());
     let admitted = endpoint.mutate(call, &mut attributes).await?;
@@ -77,7 +77,7 @@ async fn write(
     endpoint.validate(call, &mut attributes).await?;
     // What admission made of the number holds for the retries too.
     let replicas = check_replicas(endpoint, &admitted)?;
-    let change = Change { options, kind, subresource: "scale", demands_version: false, tracked: false, admitted: true };
+    let change = Change { options, subresource: "scale", demands_version: false, tracked: false, admitted: true };
     let changed = endpoint.change(call, &change, |parent, _| {
         let mut scale = make(&of(endpoint, parent)?)?;
         scale["spec"]["replicas"] = replicas.into();
@@ -120,14 +120,7 @@ fn merged(endpoint: &Endpoint, parent: &Value, scale: &Value) -> Result<Value, S
 
 async fn apply(endpoint: &Endpoint, call: &Call, options: &WriteOptions, config: &Value) -> Result<Value, Status> {
     let force = options.force.unwrap_or(false);
-    let change = Change {
-        options,
-        kind: "PatchOptions",
-        subresource: "scale",
-        demands_version: false,
-        tracked: true,
-        admitted: false,
-    };
+    let change = Change { options, subresource: "scale", demands_version: false, tracked: true, admitted: false };
     let now = strategy::time_text(Timestamp::now());
     let changed = endpoint.change(call, &change, |parent, versions| {
         endpoint.manager(&options.field_manager, "scale", &now, versions).apply(Some(parent), config, force)
