@@ -124,8 +124,7 @@ mod tests {
             json!({"type": "object", "properties": {"l": {"type": "array", "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": keys, "items": {"type": "object", "properties": {"a": text, "b": text}}}}})
         };
-        let compile =
-            |keys: &[&str]| CustomSchema::compile(&list(keys), &FieldPath::new("schema")).unwrap();
+        let compile = |keys: &[&str]| CustomSchema::compile(&list(keys), &FieldPath::new("schema")).unwrap();
         let old = json!({"l": [{"a": "1", "b": "1"}, {"a": "1", "b": "2"}]});
         let new = json!({"l": [{"a": "1", "b": "1"}, {"a": "1", "b": "1"}]});
         assert_eq!(compile(&["a", "b"]).validate(&new, Some(&old)).len(), 1);

@@ -154,6 +154,8 @@ pub fn find(name: &str) -> Option<&'static Type> {
 pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Type> {
     const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
     let (group, version) = split_api_version(api_version);
+    // What clients of before v1 ask views by is the same in v1.
+    let version = if (group, version) == ("meta.k8s.io", "v1beta1") { "v1" } else { version };
     let package = match group {
         "" => "io.k8s.api.core".to_owned(),
         "meta.k8s.io" => "io.k8s.apimachinery.pkg.apis.meta".to_owned(),

@@ -59,10 +59,9 @@ impl Checker {
 
     fn node(&mut self, node: &Map<String, Value>, path: &FieldPath, root: bool) {
         self.extensions(node, path);
-        let is_int_or_string = node.get(INT_OR_STRING) == Some(&Value::Bool(true));
         for key in ["anyOf", "oneOf", "allOf"] {
             for (index, branch) in node.get(key).and_then(Value::as_array).into_iter().flatten().enumerate() {
-                if !(is_int_or_string && is_pattern(key, index, node)) {
+                if !is_pattern(key, index, node) {
                     self.branch(branch, &path.child(key).index(index));
                 }
             }

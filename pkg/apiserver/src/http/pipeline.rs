@@ -171,7 +171,7 @@ impl Server {
                 let writes = matches!(&*call.info.verb, "create" | "update" | "patch" | "delete" | "deletecollection");
                 let limit = if writes { limit.min(WRITE_MAX) } else { limit };
                 call.deadline = Some(Instant::now() + limit);
-                within(limit, writes, self.acting(call)).await
+                within(limit, writes && limit < most, self.acting(call)).await
             }
             Err(status) => Err(status),
         };
@@ -280,10 +280,14 @@ fn judge(decision: Decision, user: &UserInfo, info: &RequestInfo) -> Result<(), 
     }
 }
 
-async fn within<T>(limit: Duration, writes: bool, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+async fn within<T>(
+    limit: Duration,
+    shortened: bool,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) if writes => {
+        Err(_) if shortened => {
             Err(Status::timeout("request did not complete within requested timeout - context deadline exceeded"))
         }
         Err(_) => Err(Status::timeout("request did not complete within the allotted timeout")),

@@ -95,6 +95,7 @@ fn kinds_of_meta_v1_are_known_in_every_group() {
         ("policy/v1", "DeleteOptions"),
         ("v1", "DeleteOptions"),
         ("meta.k8s.io/v1", "PartialObjectMetadataList"),
+        ("meta.k8s.io/v1beta1", "PartialObjectMetadata"),
         ("v1", "APIGroupList"),
         ("", "APIVersions"),
         ("apps/v1", "DeploymentList"),
