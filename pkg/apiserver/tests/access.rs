@@ -57,9 +57,16 @@ async fn the_anonymous_see_only_what_is_public() {
     let server = TestServer::start().await;
     let nobody = client(&server, None);
     for path in ["/healthz", "/livez", "/readyz", "/version", "/cacerts"] {
-        let request = Request::get(path).header("accept", "application/vnd.kubernetes.protobuf");
-        let request = request.body(Vec::new()).unwrap();
-        nobody.request_text(request).await.unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let ask = async || {
+            let request = Request::get(path).header("accept", "application/vnd.kubernetes.protobuf");
+            nobody.request_text(request.body(Vec::new()).unwrap()).await
+        };
+        // A server that has just started is not ready yet.
+        while let Err(error) = ask().await {
+            assert!(path == "/readyz" && tokio::time::Instant::now() < deadline, "{path}: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
     let refused = call(&nobody, "GET", "/api/v1/namespaces/default/pods", Value::Null).await.unwrap_err();
     let message = r#"pods is forbidden: User "system:anonymous" cannot list resource "pods" in API group "" in the namespace "default""#;

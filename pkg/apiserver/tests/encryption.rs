@@ -67,11 +67,11 @@ async fn a_new_key_takes_over_with_the_next_write() {
             "{{aesgcm: {{keys: [{{name: new, secret: {NEW}}}]}}}}, {{secretbox: {{keys: [{{name: old, secret: {OLD}}}]}}}}"
         ),
     );
-    let wanted = r#"apiserver_encryption_config_controller_automatic_reloads_total{status="success"} 1"#;
+    let counter = r#"apiserver_encryption_config_controller_automatic_reloads_total{status="success","#;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
         let text = admin.request_text(Request::get("/metrics").body(Vec::new()).unwrap()).await.unwrap();
-        if text.contains(wanted) {
+        if text.lines().any(|line| line.starts_with(counter) && line.ends_with(" 1")) {
             break;
         }
         assert!(tokio::time::Instant::now() < deadline, "not in time");
