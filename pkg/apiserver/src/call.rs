@@ -1,5 +1,6 @@
 //! One request on its way through the server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use http::request::Parts;
 use kube1_api::name::GroupResource;
 use kube1_api::status::Status;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::audit::Trail;
 use crate::flow::Sorted;
@@ -26,8 +28,8 @@ pub struct Call {
     pub query: Query,
     pub user: Arc<UserInfo>,
     pub warnings: Warnings,
-    /// Address of the client, empty for calls inside the process.
-    pub client_ip: String,
+    /// Address of the client; none for calls inside the process.
+    pub client_ip: Option<IpAddr>,
     pub audit_id: String,
     /// What auditing notes of this request.
     pub trail: Trail,
@@ -43,7 +45,9 @@ pub struct Call {
 
 /// Guards of a request that may go on after its handler has returned. All are dropped with the last clone.
 #[derive(Clone, Default)]
-pub struct Lasting(Arc<Mutex<Vec<Box<dyn Send>>>>);
+pub struct Lasting(Arc<Mutex<Held>>);
+
+type Held = SmallVec<[Box<dyn Send>; 2]>;
 
 impl Lasting {
     pub fn add(&self, guard: impl Send + 'static) {

@@ -3,6 +3,7 @@
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use kube1_api::status::Status;
+use smallvec::SmallVec;
 
 use crate::query::Query;
 
@@ -85,7 +86,7 @@ impl Format {
 #[derive(Debug)]
 pub struct Clause<'a> {
     pub media: &'a str,
-    params: Vec<(&'a str, &'a str)>,
+    params: SmallVec<[(&'a str, &'a str); 4]>,
     quality: f32,
 }
 
@@ -93,7 +94,7 @@ impl<'a> Clause<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let media = parts.next().filter(|m| !m.is_empty())?;
-        let params: Vec<(&str, &str)> =
+        let params: SmallVec<[(&str, &str); 4]> =
             parts.filter_map(|p| p.split_once('=')).map(|(k, v)| (k.trim(), v.trim().trim_matches('"'))).collect();
         let quality = params.iter().find(|(k, _)| *k == "q").and_then(|(_, v)| v.parse().ok()).unwrap_or(1.0);
         Some(Self { media, params, quality })
@@ -121,9 +122,9 @@ impl<'a> Clause<'a> {
 }
 
 /// The clauses of the Accept header, best first.
-pub fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
+pub fn clauses(headers: &HeaderMap) -> SmallVec<[Clause<'_>; 2]> {
     let texts = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
-    let mut clauses: Vec<Clause> = texts.flat_map(|t| t.split(',')).filter_map(Clause::parse).collect();
+    let mut clauses: SmallVec<[Clause; 2]> = texts.flat_map(|t| t.split(',')).filter_map(Clause::parse).collect();
     // Of equals, the one that says more comes first.
     clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality).then(a.vagueness().cmp(&b.vagueness())));
     clauses

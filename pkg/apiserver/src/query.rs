@@ -54,6 +54,9 @@ fn decode_plus(text: &str) -> String {
 
 /// Undoes percent-encoding; invalid sequences are kept or replaced.
 pub fn decode(text: &str) -> String {
+    if !text.contains('%') {
+        return text.to_owned();
+    }
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 

@@ -2,6 +2,7 @@
 
 use http::Method;
 use kube1_api::selector::FieldSelector;
+use smallvec::SmallVec;
 
 use crate::query::{Query, decode};
 
@@ -33,8 +34,8 @@ pub struct RequestInfo {
 impl RequestInfo {
     /// Parses a target. Never fails: what is no resource path is a non-resource request.
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {
-        let mut info = Self { path: decode(path), verb: method.as_str().to_lowercase(), ..Self::default() };
-        let raw: Vec<&str> = path.split('/').skip(1).collect();
+        let mut info = Self { path: decode(path), ..Self::default() };
+        let raw: SmallVec<[&str; 10]> = path.split('/').skip(1).collect();
         let mut rest = match raw[..] {
             ["api", version, ref rest @ ..] if !rest.is_empty() => {
                 info.version = decode(version);
@@ -45,10 +46,10 @@ impl RequestInfo {
                 info.version = decode(version);
                 rest
             }
-            _ => return info,
+            _ => return Self { verb: method.as_str().to_lowercase(), ..info },
         };
         if rest[0].is_empty() {
-            return Self { path: info.path, verb: info.verb, ..Self::default() };
+            return Self { path: info.path, verb: method.as_str().to_lowercase(), ..Self::default() };
         }
         info.is_resource = true;
         info.verb = verb_of(method).into();

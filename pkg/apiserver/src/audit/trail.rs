@@ -314,7 +314,8 @@ fn user_json(user: &UserInfo) -> Value {
 /// The addresses that the request came through, the client's own first as far as proxies tell it.
 fn source_addresses(call: &Call) -> Vec<String> {
     let header = |name: &str| call.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let told = header("x-forwarded-for").split(',').chain([header("x-real-ip"), &call.client_ip]);
+    let client = call.client_ip.map(|ip| ip.to_string()).unwrap_or_default();
+    let told = header("x-forwarded-for").split(',').chain([header("x-real-ip"), &client]);
     let mut found: Vec<String> = Vec::new();
     for text in told.map(str::trim).filter(|text| text.parse::<std::net::IpAddr>().is_ok()) {
         if found.last().is_none_or(|last| last != text) {

@@ -14,6 +14,7 @@ mod token_secret;
 mod token_webhook;
 mod x509;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -146,7 +147,7 @@ impl Authenticator {
         }
         if let Some(token) = bearer_token(parts) {
             return match self.authenticate_token(&token, &self.config.api_audiences).await {
-                Ok(found) => Ok(Some(found.user)),
+                Ok(found) => Ok(Some(found.user.clone())),
                 Err(error) => {
                     tracing::debug!(%error, "token refused");
                     Err(Status::unauthorized())
@@ -160,18 +161,20 @@ impl Authenticator {
     }
 
     /// The user of `token` when it is for at least one of `audiences`. A service account's is remembered for ten seconds.
-    pub async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<TokenUser, TokenError> {
+    pub async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<Arc<TokenUser>, TokenError> {
         // Looked up each time, so that a deleted one is of no use any more.
         if let Some(user) = bootstrap_token::authenticate(token, &*self.config.reader)? {
-            return self.for_this_server(user, audiences);
+            return self.for_this_server(user, audiences).map(Arc::new);
         }
         if let Some(found) = self.cache.get(token, audiences) {
             return Ok(found);
         }
         let found = match self.service_accounts.authenticate(token, audiences)? {
             Some(found) => found,
-            None => self.outside_user(token, audiences).await?,
+            // Boxed, since few requests need it and all would be as large as it is.
+            None => Box::pin(self.outside_user(token, audiences)).await?,
         };
+        let found = Arc::new(found);
         self.cache.put(token, audiences, &found);
         Ok(found)
     }
@@ -224,15 +227,16 @@ impl Authenticator {
 }
 
 /// The token of `Authorization: Bearer`, or of a websocket's subprotocol.
-fn bearer_token(parts: &Parts) -> Option<String> {
+fn bearer_token(parts: &Parts) -> Option<Cow<'_, str>> {
     if let Some(value) = parts.headers.get(AUTHORIZATION) {
-        let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
+        let value = std::str::from_utf8(value.as_bytes()).ok().filter(|value| value.is_ascii())?;
+        let (scheme, token) = value.trim().split_once(' ')?;
         let token = token.trim();
-        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
+        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token.into());
     }
     let offered = parts.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
     let encoded = offered.flat_map(|v| v.split(',')).find_map(|p| p.trim().strip_prefix(WEBSOCKET_TOKEN))?;
-    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

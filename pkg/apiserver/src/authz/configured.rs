@@ -1,10 +1,11 @@
 //! The authorizers of a server, as flags or a file choose them; exchanged as a whole when the file changes.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use kube1_telemetry::metrics::Counter;
 
 use super::config::{AuthorizationConfiguration, AuthorizationError, AuthorizationOptions};
 use super::meters::AuthorizerMetrics;
@@ -68,7 +69,8 @@ impl ConfiguredAuthorizer {
                 }
                 (kind, None) => return Err(AuthorizationError::Flags(format!("there is no authorizer {kind}"))),
             };
-            chosen.push(Arc::new(Counted { inner, kind, name, metrics: self.metrics.clone() }));
+            let metrics = self.metrics.clone();
+            chosen.push(Arc::new(Counted { inner, kind, name, metrics, allowed: OnceLock::new() }));
         }
         self.current.store(Arc::new(Chain::new(chosen)));
         Ok(())
@@ -100,13 +102,19 @@ struct Counted {
     kind: String,
     name: String,
     metrics: AuthorizerMetrics,
+    /// Found once, as nearly every request needs it.
+    allowed: OnceLock<Counter>,
 }
 
 impl Counted {
     fn count(&self, decision: &Decision) {
         match decision {
-            Decision::Allow => self.metrics.decided(&self.kind, &self.name, "allowed"),
-            Decision::Deny(_) => self.metrics.decided(&self.kind, &self.name, "denied"),
+            Decision::Allow => {
+                self.allowed.get_or_init(|| self.metrics.decisions(&self.kind, &self.name, "allowed")).inc();
+            }
+            Decision::Deny(_) => {
+                self.metrics.decisions(&self.kind, &self.name, "denied").inc();
+            }
             Decision::NoOpinion(_) => {}
         }
     }

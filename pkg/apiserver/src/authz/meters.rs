@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kube1_telemetry::metrics::Counter;
+
 use crate::metrics::{Counters, Gauges, Histograms, Names, Registrar};
 
 const TIMES: &[f64] = &[0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -48,9 +50,9 @@ impl AuthorizerMetrics {
         }
     }
 
-    /// Counts an `allowed` or `denied`.
-    pub fn decided(&self, kind: &str, name: &str, decision: &str) {
-        self.decisions.inc(&[kind, name, decision]);
+    /// The counter of `allowed` or `denied`.
+    pub fn decisions(&self, kind: &str, name: &str, decision: &str) -> Counter {
+        self.decisions.at(&[kind, name, decision])
     }
 
     pub fn webhook(&self, name: &str, result: &str, took: Duration) {

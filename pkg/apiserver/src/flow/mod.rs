@@ -66,8 +66,9 @@ struct State {
 /// A schema as the requests it sorts know it.
 pub struct SchemaRef {
     pub name: String,
-    pub uid: String,
-    pub level_uid: String,
+    /// Empty if it has none.
+    pub uid: HeaderValue,
+    pub level_uid: HeaderValue,
     meters: Meters,
 }
 
@@ -154,8 +155,8 @@ pub struct Sorted(Arc<SchemaRef>);
 impl Sorted {
     pub fn label(&self, headers: &mut HeaderMap) {
         for (name, uid) in [(SCHEMA_UID, &self.0.uid), (LEVEL_UID, &self.0.level_uid)] {
-            if let (false, Ok(value)) = (uid.is_empty(), HeaderValue::from_str(uid)) {
-                headers.insert(name, value);
+            if !uid.is_empty() {
+                headers.insert(name, uid.clone());
             }
         }
     }
@@ -177,8 +178,8 @@ impl FlowControl {
         let (tails, waiting) = mpsc::channel(TAILS);
         let unsorted = Arc::new(SchemaRef {
             name: String::new(),
-            uid: String::new(),
-            level_uid: String::new(),
+            uid: HeaderValue::from_static(""),
+            level_uid: HeaderValue::from_static(""),
             meters: metrics.of("", ""),
         });
         let fallback = Arc::new(Level::default());

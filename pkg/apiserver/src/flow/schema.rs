@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use http::HeaderValue;
 use serde_json::Value;
 
 use super::SchemaRef;
@@ -51,8 +52,8 @@ impl Schema {
         Self {
             about: Arc::new(SchemaRef {
                 name: text(&object["metadata"]["name"]),
-                uid: text(&object["metadata"]["uid"]),
-                level_uid,
+                uid: header(text(&object["metadata"]["uid"])),
+                level_uid: header(level_uid),
                 meters,
             }),
             precedence: spec["matchingPrecedence"].as_i64().unwrap_or(1000),
@@ -93,6 +94,11 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// An empty one for what no header can be.
+fn header(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 fn texts(value: &Value) -> Vec<String> {

@@ -167,9 +167,9 @@ fn request(call: &Call, to: &Forwarded) -> Result<Request<RequestBody>, Status> 
     for (name, value) in &to.headers {
         headers.append(name, value.clone());
     }
-    if !call.client_ip.is_empty() {
+    if let Some(client) = call.client_ip {
         let before = headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()).map(|v| format!("{v}, "));
-        let chain = format!("{}{}", before.unwrap_or_default(), call.client_ip);
+        let chain = format!("{}{client}", before.unwrap_or_default());
         headers.insert("x-forwarded-for", HeaderValue::from_str(&chain).map_err(Status::internal)?);
     }
     let body =

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -60,10 +62,8 @@ impl Server {
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let audit_id = audit_id(&parts.headers);
         let gzip = negotiate::accepts_gzip(&parts.headers);
-        let accepted = negotiate::accept_failure(&parts.headers, &query);
         let (warnings, lasting) = (Warnings::default(), Lasting::default());
-        let seen = Seen::new(&info, info.is_long_running(), is_apply(&parts), query.get("dryRun").is_some());
-        let path = info.path.clone();
+        let mut seen = Seen::new(&info, info.is_long_running(), is_apply(&parts), query.get("dryRun").is_some());
         let headers_only = parts.method == Method::HEAD;
         if parts.headers.contains_key(UPGRADE) {
             parts.extensions.insert(lasting.clone());
@@ -77,10 +77,10 @@ impl Server {
             user: Arc::default(),
             warnings: warnings.clone(),
             client_ip: match &origin {
-                Origin::Peer(peer) => peer.address.ip().to_string(),
-                Origin::User(_) => String::new(),
+                Origin::Peer(peer) => Some(peer.address.ip()),
+                Origin::User(_) => None,
             },
-            audit_id: audit_id.clone(),
+            audit_id,
             trail: Trail::default(),
             deadline: None,
             sorted: None,
@@ -95,22 +95,23 @@ impl Server {
                 if status.code() == 504 {
                     self.metrics.terminated(&seen, 504);
                 }
-                encode::failure(accepted, &status)
+                encode::failure(negotiate::accept_failure(&call.parts.headers, &call.query), &status)
             }
             Err(panic) => {
                 let why = panic_text(&*panic);
-                tracing::error!(path, verb = call.info.verb, panic = why, "a request panicked");
-                call.trail.panicked(why).await;
+                tracing::error!(path = call.info.path, verb = call.info.verb, panic = why, "a request panicked");
+                Box::pin(call.trail.panicked(why)).await;
                 let status = Status::internal("the server panicked while it handled this request");
-                encode::failure(accepted, &status)
+                encode::failure(negotiate::accept_failure(&call.parts.headers, &call.query), &status)
             }
         };
-        let (code, took) = (reply.status().as_u16(), started.elapsed());
-        tracing::debug!(verb = call.info.verb, path, code, ?took, "request");
-        self.metrics.request(&seen, code, took, call.waited);
+        let (code, took) = (reply.status(), started.elapsed());
+        tracing::debug!(verb = call.info.verb, path = call.info.path, code = code.as_u16(), ?took, "request");
+        self.metrics.request(&mut seen, code, took, call.waited);
         if let Some(sorted) = &call.sorted {
             sorted.label(reply.headers_mut());
         }
+        let audit_id = std::mem::take(&mut call.audit_id);
         drop(call);
         if gzip {
             reply = compress::compress(reply);
@@ -119,7 +120,7 @@ impl Server {
             reply = without_body(reply);
         }
         reply = self.measured(reply, seen, lasting);
-        finish_headers(&mut reply, &audit_id, &warnings);
+        finish_headers(&mut reply, audit_id, &warnings);
         reply
     }
 
@@ -145,7 +146,7 @@ impl Server {
         let result = self.judged(call, origin).await;
         if let Some(unread) = call.take_body().filter(|body| !body.is_end_stream()) {
             // A stream that is answered before its body was read is reset, which some clients take for a failure.
-            let _ = tokio::time::timeout(DRAIN, super::body::read(unread)).await;
+            let _ = Box::pin(tokio::time::timeout(DRAIN, super::body::read(unread))).await;
         }
         result
     }
@@ -159,7 +160,7 @@ impl Server {
             Origin::Peer(peer) => self.authenticated(call, &peer).await?,
         };
         call.trail = self.audit.trail(call, Some(&call.user));
-        if !call.trail.begin().await {
+        if call.trail.is_enabled() && !Box::pin(call.trail.begin()).await {
             return Err(Status::internal("failed to store audit event"));
         }
         let trail = call.trail.clone();
@@ -171,14 +172,15 @@ impl Server {
                 let writes = matches!(&*call.info.verb, "create" | "update" | "patch" | "delete" | "deletecollection");
                 let limit = if writes { limit.min(WRITE_MAX) } else { limit };
                 call.deadline = Some(Instant::now() + limit);
-                within(limit, writes && limit < most, self.acting(call)).await
+                within(limit, writes && limit < most, std::pin::pin!(self.acting(call))).await
             }
             Err(status) => Err(status),
         };
-        if long {
-            trail.started(&mut result, &call.lasting).await
-        } else {
-            trail.complete(&mut result).await
+        if trail.is_enabled() {
+            match long {
+                true => Box::pin(trail.started(&mut result, &call.lasting)).await,
+                false => Box::pin(trail.complete(&mut result)).await,
+            }
         }
         result
     }
@@ -194,17 +196,19 @@ impl Server {
         };
         self.metrics.authentication(result, name, started.elapsed());
         if found.is_err() {
-            self.audit.trail(call, None).refused(&attempted(call, client)).await;
+            Box::pin(self.audit.trail(call, None).refused(&attempted(call, client))).await;
         }
         found
     }
 
     /// Lets the user act as another, if the request asks for it.
     async fn acting(self: Arc<Self>, call: &mut Call) -> Result<Reply, Status> {
-        let target = authn::impersonate(call.headers(), &call.user, &call.info, &*self.authorizer).await?;
-        if let Some(target) = target {
-            call.trail.impersonated(&target.user, target.mode);
-            call.user = target.user.into();
+        if call.headers().keys().any(|name| name.as_str().starts_with("impersonate-")) {
+            let target = authn::impersonate(call.headers(), &call.user, &call.info, &*self.authorizer);
+            if let Some(target) = Box::pin(target).await? {
+                call.trail.impersonated(&target.user, target.mode);
+                call.user = target.user.into();
+            }
         }
         strip_credentials(&mut call.parts);
         self.admitted(call).await
@@ -226,6 +230,9 @@ impl Server {
         call.sorted = Some(sorted);
         let Some(seat) = seat else { return Ok(flow::turned_away()) };
         self.allowed(call).await?;
+        if let Some(reply) = router::read(&self, call) {
+            return reply;
+        }
         let reply = router::route(&self, call).await?;
         if matches!(reply.body(), ResponseBody::Stream(_)) && call.info.verb == "list" {
             // A list is work until it is sent.
@@ -280,11 +287,16 @@ fn judge(decision: Decision, user: &UserInfo, info: &RequestInfo) -> Result<(), 
     }
 }
 
+/// Takes the work by reference: futures are as large as what they hold, and this one would be twice in memory.
 async fn within<T>(
     limit: Duration,
     shortened: bool,
-    work: impl Future<Output = Result<T, Status>>,
+    mut work: Pin<&mut impl Future<Output = Result<T, Status>>>,
 ) -> Result<T, Status> {
+    // Most need not wait, and so no timer.
+    if let Poll::Ready(result) = futures::poll!(work.as_mut()) {
+        return result;
+    }
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
         Err(_) if shortened => {
@@ -323,9 +335,9 @@ fn audit_id(headers: &HeaderMap) -> String {
 
 /// Handlers and proxied servers never see a client's secret.
 fn strip_credentials(parts: &mut Parts) {
-    let secret = |name: &HeaderName| {
-        *name == AUTHORIZATION || ["impersonate-", "x-remote-"].iter().any(|p| name.as_str().starts_with(p))
-    };
+    let secret = |name: &HeaderName| ["impersonate-", "x-remote-"].iter().any(|p| name.as_str().starts_with(p));
+    // Rarely is there anything but the first.
+    parts.headers.remove(AUTHORIZATION);
     let names: Vec<HeaderName> = parts.headers.keys().filter(|n| secret(n)).cloned().collect();
     for name in names {
         parts.headers.remove(name);
@@ -341,9 +353,9 @@ fn without_body(mut reply: Reply) -> Reply {
     reply
 }
 
-fn finish_headers(reply: &mut Reply, audit_id: &str, warnings: &Warnings) {
+fn finish_headers(reply: &mut Reply, audit_id: String, warnings: &Warnings) {
     let headers = reply.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(audit_id) {
+    if let Ok(value) = HeaderValue::try_from(audit_id) {
         headers.insert(AUDIT_ID, value);
     }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));

@@ -4,11 +4,16 @@ mod admission;
 pub mod policy;
 mod watch;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use hashbrown::HashMap;
+use http::StatusCode;
 use kube1_api::status::Status;
+use parking_lot::RwLock;
 
 pub use admission::{AdmissionMetrics, WebhookCall};
+use kube1_telemetry::metrics::{Asked, Counter, Histogram, Values};
 pub use kube1_telemetry::metrics::{Counters, Gauge, Gauges, Held, Histograms, Names, Registrar};
 pub use watch::WatchMeters;
 
@@ -33,11 +38,14 @@ const TARGET: Names = &["verb", "group", "version", "resource", "subresource", "
 /// Counters of the HTTP front.
 pub struct Metrics {
     registrar: Registrar,
+    /// What each request for a target needs.
+    targets: RwLock<HashMap<Values, Arc<OfTarget>>>,
     requests: Counters,
     durations: Histograms,
     slis: Histograms,
     sizes: Histograms,
-    inflight: Gauges,
+    reading: Gauge,
+    mutating: Gauge,
     long_running: Gauges,
     terminations: Counters,
     deprecated: Gauges,
@@ -49,12 +57,44 @@ pub struct Metrics {
     checks: Gauges,
     checked: Counters,
     authenticated: Counters,
-    authentications: Counters,
-    authentication_times: Histograms,
-    authorizations: Counters,
-    authorization_times: Histograms,
+    authentications: Attempts,
+    authorizations: Attempts,
     /// Connections whose TLS handshake failed.
     pub tls_errors: Counters,
+}
+
+/// Metrics of what was asked for and answered with one code, found together.
+#[derive(Debug)]
+struct OfTarget {
+    done: Counter,
+    durations: Histogram,
+    slis: Histogram,
+    sizes: Histogram,
+}
+
+/// Attempts by result, and how long they took.
+struct Attempts {
+    counts: Counters,
+    times: Histograms,
+    usual: &'static str,
+    /// Those of the usual result.
+    found: OnceLock<(Counter, Histogram)>,
+}
+
+impl Attempts {
+    fn new(counts: Counters, times: Histograms, usual: &'static str) -> Self {
+        Self { counts, times, usual, found: OnceLock::new() }
+    }
+
+    fn note(&self, result: &str, took: Duration) {
+        if result != self.usual {
+            self.counts.inc(&[result]);
+            return self.times.observe(&[result], took.as_secs_f64());
+        }
+        let (count, times) = self.found.get_or_init(|| (self.counts.at(&[result]), self.times.at(&[result])));
+        count.inc();
+        times.observe(took.as_secs_f64());
+    }
 }
 
 /// A request as its metrics name it.
@@ -69,6 +109,8 @@ pub struct Seen {
     dry_run: &'static str,
     long_running: bool,
     reads: bool,
+    /// Once it was answered with success.
+    found: Option<Arc<OfTarget>>,
 }
 
 impl Seen {
@@ -88,18 +130,12 @@ impl Seen {
             dry_run: if dry_run { "All" } else { "" },
             long_running,
             reads: matches!(info.verb.as_str(), "get" | "list" | "watch" | "head"),
+            found: None,
         }
     }
 
     pub fn is_long_running(&self) -> bool {
         self.long_running
-    }
-
-    /// What does not exist must not make the metrics grow without bound.
-    fn forget_target(&mut self) {
-        for text in [&mut self.group, &mut self.version, &mut self.resource, &mut self.subresource] {
-            text.clear();
-        }
     }
 
     fn target(&self) -> [&str; 7] {
@@ -152,6 +188,7 @@ impl Metrics {
         let versions =
             r.gauges("version_info", "The binary version and the versions whose behaviour is shown", version);
         versions.set(&["kube", "1.36", "1.36", "1.35"], 1.0);
+        let inflight = r.gauges("apiserver_current_inflight_requests", "Requests being handled", &["request_kind"]);
         let with = |names: Names, more: &'static [&'static str]| -> Names { [names, more].concat().leak() };
         Self {
             requests: r.counters(
@@ -172,7 +209,9 @@ impl Metrics {
                 DURATIONS,
             ),
             sizes: r.histograms("apiserver_response_sizes", "Response size in bytes", TARGET, SIZES),
-            inflight: r.gauges("apiserver_current_inflight_requests", "Requests being handled", &["request_kind"]),
+            reading: inflight.at(&["readOnly"]),
+            mutating: inflight.at(&["mutating"]),
+            targets: RwLock::default(),
             long_running: r.gauges("apiserver_longrunning_requests", "Open watches and streams", TARGET),
             terminations: r.counters(
                 "apiserver_request_terminations",
@@ -213,19 +252,25 @@ impl Metrics {
                 "Authenticated requests broken out by username",
                 &["username"],
             ),
-            authentications: r.counters("authentication_attempts", "Authentication attempts by result", &["result"]),
-            authentication_times: r.histograms(
-                "authentication_duration_seconds",
-                "Authentication duration in seconds by result",
-                &["result"],
-                ATTEMPTS,
+            authentications: Attempts::new(
+                r.counters("authentication_attempts", "Authentication attempts by result", &["result"]),
+                r.histograms(
+                    "authentication_duration_seconds",
+                    "Authentication duration in seconds by result",
+                    &["result"],
+                    ATTEMPTS,
+                ),
+                "success",
             ),
-            authorizations: r.counters("authorization_attempts", "Authorization attempts by result", &["result"]),
-            authorization_times: r.histograms(
-                "authorization_duration_seconds",
-                "Authorization duration in seconds by result",
-                &["result"],
-                ATTEMPTS,
+            authorizations: Attempts::new(
+                r.counters("authorization_attempts", "Authorization attempts by result", &["result"]),
+                r.histograms(
+                    "authorization_duration_seconds",
+                    "Authorization duration in seconds by result",
+                    &["result"],
+                    ATTEMPTS,
+                ),
+                "allowed",
             ),
             tls_errors: r.counters(
                 "apiserver_tls_handshake_errors",
@@ -237,27 +282,47 @@ impl Metrics {
     }
 
     /// Counts an answered request; of the time that it took it waited for its turn for `waited`.
-    pub fn request(&self, seen: &Seen, code: u16, took: Duration, waited: Duration) {
-        let mut seen = seen.clone();
-        if !seen.long_running && code < 500 {
-            let [verb, group, version, resource, subresource, scope, component] = seen.target();
-            if code < 400 {
-                let labels = [verb, group, version, resource, subresource, scope, component, seen.dry_run];
-                self.durations.observe(&labels, took.as_secs_f64());
-                self.slis.observe(&seen.target(), took.saturating_sub(waited).as_secs_f64());
-            }
+    pub fn request(&self, seen: &mut Seen, code: StatusCode, took: Duration, waited: Duration) {
+        if code.as_u16() < 400 && !seen.long_running {
+            let found = self.target(seen, code.as_str());
+            found.durations.observe(took.as_secs_f64());
+            found.slis.observe(took.saturating_sub(waited).as_secs_f64());
+            found.done.inc();
+            seen.found = Some(found);
+            return;
         }
-        if code == 404 {
-            seen.forget_target();
+        let [verb, mut group, mut version, mut resource, mut subresource, scope, component] = seen.target();
+        if code == StatusCode::NOT_FOUND {
+            // What does not exist must not make the metrics grow without bound.
+            (group, version, resource, subresource) = ("", "", "", "");
         }
-        let [verb, group, version, resource, subresource, scope, component] = seen.target();
-        let code = code.to_string();
-        self.requests.inc(&[verb, group, version, resource, subresource, scope, component, seen.dry_run, &code]);
+        let labels = [verb, group, version, resource, subresource, scope, component, seen.dry_run, code.as_str()];
+        self.requests.inc(&labels);
+    }
+
+    fn target(&self, seen: &Seen, code: &str) -> Arc<OfTarget> {
+        let target = seen.target();
+        let [verb, group, version, resource, subresource, scope, component] = target;
+        let labels = [verb, group, version, resource, subresource, scope, component, seen.dry_run, code];
+        if let Some(found) = self.targets.read().get(&Asked(&labels)) {
+            return found.clone();
+        }
+        let made = Arc::new(OfTarget {
+            done: self.requests.at(&labels),
+            durations: self.durations.at(&labels[..8]),
+            slis: self.slis.at(&target),
+            sizes: self.sizes.at(&target),
+        });
+        let key = labels.iter().map(|label| (*label).into()).collect();
+        self.targets.write().entry(key).or_insert(made).clone()
     }
 
     /// Notes the size of an answer's body.
     pub fn size(&self, seen: &Seen, bytes: u64) {
-        self.sizes.observe(&seen.target(), bytes as f64);
+        match &seen.found {
+            Some(found) => found.sizes.observe(bytes as f64),
+            None => self.sizes.observe(&seen.target(), bytes as f64),
+        }
     }
 
     /// Counts a request that was given up by this server.
@@ -272,7 +337,7 @@ impl Metrics {
         if seen.long_running {
             return self.long_running.hold(&seen.target());
         }
-        self.inflight.hold(&[if seen.reads { "readOnly" } else { "mutating" }])
+        Held::new(if seen.reads { &self.reading } else { &self.mutating }.clone())
     }
 
     /// Notes the use of a version that is going away; the release is empty when none is set.
@@ -283,8 +348,7 @@ impl Metrics {
 
     /// Counts an attempt to find the user of a request.
     pub fn authentication(&self, result: &str, user: &str, took: Duration) {
-        self.authentications.inc(&[result]);
-        self.authentication_times.observe(&[result], took.as_secs_f64());
+        self.authentications.note(result, took);
         if result == "success" {
             // Names are counted only if they are few: those of people and tokens are many.
             let shown = if user.starts_with("system:")
@@ -301,8 +365,7 @@ impl Metrics {
 
     /// Counts a decision about a request.
     pub fn authorization(&self, result: &str, took: Duration) {
-        self.authorizations.inc(&[result]);
-        self.authorization_times.observe(&[result], took.as_secs_f64());
+        self.authorizations.note(result, took);
     }
 
     /// Notes for how long a certificate can be used that a client showed.
@@ -364,9 +427,9 @@ mod tests {
             namespace: "a".into(),
             ..RequestInfo::default()
         };
-        let seen = Seen::new(&info, false, false, false);
+        let mut seen = Seen::new(&info, false, false, false);
         let guard = metrics.enter(&seen);
-        metrics.request(&seen, 201, Duration::from_millis(1), Duration::ZERO);
+        metrics.request(&mut seen, StatusCode::CREATED, Duration::from_millis(1), Duration::ZERO);
         metrics.size(&seen, 100);
         let text = metrics.render().unwrap();
         for line in [

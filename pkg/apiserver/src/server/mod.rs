@@ -342,7 +342,11 @@ impl Handler for Server {
         self.stopping.is_cancelled()
     }
 
-    async fn handle(self: Arc<Self>, request: Request<RequestBody>, client: Arc<Client>) -> Reply {
-        self.answer(request, Origin::Peer(client)).await
+    fn handle(
+        self: Arc<Self>,
+        request: Request<RequestBody>,
+        client: Arc<Client>,
+    ) -> impl Future<Output = Reply> + Send {
+        self.answer(request, Origin::Peer(client))
     }
 }

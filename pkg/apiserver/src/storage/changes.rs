@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::collection::Collection;
 use super::object::Object;
@@ -20,7 +21,7 @@ pub struct Changes {
 impl Collection {
     /// The revision of the collection's last change. Cheap.
     pub fn revision(&self) -> u64 {
-        self.state.read().revision
+        self.revision.load(Ordering::Acquire)
     }
 
     /// The changes after `revision`, which a former call gave; 0 to begin.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -134,6 +135,8 @@ pub struct Collection {
     pacer: Arc<Pacer>,
     pub(super) state: RwLock<State>,
     pub(super) meters: Meters,
+    /// That of the state, for those who ask for nothing else. Set while the state is locked.
+    pub(super) revision: AtomicU64,
 }
 
 impl Collection {
@@ -163,6 +166,7 @@ impl Collection {
             clock,
             pacer,
             state: RwLock::new(State { floor, expiry, ..State::default() }),
+            revision: AtomicU64::new(0),
         }
     }
 
@@ -286,6 +290,7 @@ impl Collection {
     pub(super) fn loaded(&self, revision: u64) {
         let mut state = self.state.write();
         state.revision = revision;
+        self.revision.store(revision, Ordering::Release);
         state.floor = revision;
         if let Some(expiry) = &mut state.expiry {
             expiry.sort();
@@ -321,6 +326,7 @@ impl Collection {
         let change = Arc::new(Change { object: object.clone(), previous, deleted, at: Instant::now() });
         state.revision = revision;
         self.meters.changed();
+        self.revision.store(revision, Ordering::Release);
         state.watchers.send(&change, self.indexed, &self.pacer);
         state.past_bytes += change.size();
         state.changes.push_back(change);

@@ -156,10 +156,11 @@ struct Family<M> {
 }
 
 /// The values of a metric's labels, in the order of their names.
-type Values = Box<[Box<str>]>;
+pub type Values = Box<[Box<str>]>;
 
-/// Values that are looked for.
-struct Asked<'a>(&'a [&'a str]);
+/// Values that are looked for in a map whose keys are [`Values`].
+#[derive(Debug)]
+pub struct Asked<'a>(pub &'a [&'a str]);
 
 impl Hash for Asked<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -4,7 +4,7 @@ mod family;
 mod shared;
 mod text;
 
-pub use family::{Counters, Gauge, Gauges, Held, Histograms, Names, Registrar};
+pub use family::{Asked, Counters, Gauge, Gauges, Held, Histograms, Names, Registrar, Values};
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::histogram::Histogram;
 pub use shared::{look_when_read, render_shared, shared};
