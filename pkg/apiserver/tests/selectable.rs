@@ -63,6 +63,7 @@ async fn custom_resources_are_selected_by_their_fields() {
     assert_eq!(names(&client.get(SHIRTS).await.ok()), ["a", "d"]);
     let watch = format!("{SHIRTS}?watch=1&timeoutSeconds=1&resourceVersion={version}&fieldSelector=spec.colour%3Dred");
     let told = client.get(&watch).await.text();
+    assert!(told.lines().all(|line| line.starts_with(r#"{"type":""#)), "the kind of an event comes first: {told}");
     let told: Vec<(String, String)> = told
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap())

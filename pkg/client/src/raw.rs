@@ -149,7 +149,7 @@ pub(crate) async fn follow(
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => observe(event),
-            Err(error) => tracing::debug!(kind, %error, "watch interrupted, will be resumed"),
+            Err(error) => tracing::debug!(kind, ?error, "watch interrupted, will be resumed"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use kube1_api::codec::protobuf::watch_frame;
 use kube1_api::status::Status;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Encoder;
 use crate::negotiate::Format;
@@ -54,7 +54,7 @@ impl Encoder {
     fn shared_frame(&self, encoding: Encoding, event: &WatchEvent) -> Bytes {
         let (kind, stored) = (event.kind.as_str(), event.object.json());
         event.encoded(encoding, || match encoding {
-            Encoding::Json => verbatim(kind, stored),
+            Encoding::Json => told(kind, stored),
             Encoding::Protobuf => super::render::protobuf_of_stored(&self.row, stored)
                 .map_or_else(|_| Bytes::new(), |object| watch_frame(kind, &object).into()),
         })
@@ -70,12 +70,12 @@ impl Encoder {
     pub fn frame(&self, kind: &str, object: &Value) -> Result<Bytes, Status> {
         match self.accepted.format {
             Format::Protobuf => super::render::protobuf_event(kind, object),
-            _ => Ok(format!("{}\n", json!({"type": kind, "object": object})).into()),
+            _ => Ok(told(kind, &serde_json::to_vec(object).map_err(Status::internal)?)),
         }
     }
 }
 
-/// The usual frame, made of stored bytes.
-fn verbatim(kind: &str, stored: &[u8]) -> Bytes {
+/// A frame in JSON. The kind comes first, as from upstream: clients may decode the object as they read it.
+fn told(kind: &str, stored: &[u8]) -> Bytes {
     [b"{\"type\":\"", kind.as_bytes(), b"\",\"object\":", stored, b"}\n"].concat().into()
 }
