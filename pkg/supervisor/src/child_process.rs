@@ -129,7 +129,8 @@ impl Component for ChildProcess {
                 (pid, None)
             }
             None => {
-                let (pid, child) = self.spawn()?;
+                let (pid, mut child) = self.spawn()?;
+                shown(pid, &mut child).await;
                 (pid, Some(child))
             }
         };
@@ -157,6 +158,17 @@ impl Component for ChildProcess {
             reap(child.as_mut()).await;
         }
         Ok(())
+    }
+}
+
+/// Waits until `child` shows its command line, by which it is adopted later, or has ended.
+///
+/// The kernel tells the parent of an exec as soon as the old memory is given up; the new command line is there only a
+/// moment after that. Cancel-safe.
+async fn shown(pid: i32, child: &mut tokio::process::Child) {
+    let empty = || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty());
+    while empty() && matches!(child.try_wait(), Ok(None)) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
