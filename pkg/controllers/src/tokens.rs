@@ -36,9 +36,10 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Time until the token expires; None if it never does. One whose expiration cannot be read has expired.
+/// Time until the token expires; None if it never does, as with an empty expiration. One whose expiration cannot be
+/// read has expired.
 fn time_left(secret: &Secret) -> Option<Duration> {
-    let text = secret.data.as_ref()?.get("expiration")?;
+    let text = secret.data.as_ref()?.get("expiration").filter(|text| !text.0.is_empty())?;
     let at = std::str::from_utf8(&text.0).ok().and_then(|t| t.trim().parse::<Timestamp>().ok());
     let left = at.map(|at| at.duration_since(Timestamp::now()));
     Some(left.and_then(|l| Duration::try_from(l).ok()).unwrap_or_default())
@@ -58,6 +59,7 @@ mod tests {
             time_left(&Secret { data: Some(entry.into_iter().collect()), ..Secret::default() })
         };
         assert_eq!(left(None), None);
+        assert_eq!(left(Some("")), None);
         assert_eq!(left(Some("2020-01-01T00:00:00Z")), Some(Duration::ZERO));
         assert_eq!(left(Some("tomorrow")), Some(Duration::ZERO));
         assert!(left(Some("2999-01-01T00:00:00+02:00")).unwrap() > Duration::from_secs(1 << 30));
