@@ -135,7 +135,7 @@ impl Env {
             });
         }
         match self.objects.get(of) {
-            Some(object) => Ok(object.fields.get(field).map(|f| f.shape.ty())),
+            Some(object) => Ok(object.field(field).map(|f| f.shape.ty())),
             None if CLOSED.contains(&of) => Ok(None),
             None => Err(()),
         }

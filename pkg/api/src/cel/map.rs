@@ -68,7 +68,7 @@ impl<'a> Map<'a> {
             Self::Owned(members) => members.get(&Key::Text(name.into())).map(|(_, value)| value.clone()),
             Self::Json { members, value } => members.get(name).map(|v| Value::shaped(v, value)),
             Self::Object { members, shape } => {
-                let field = shape.fields.get(name)?;
+                let field = shape.field(name)?;
                 members.get(&field.name).map(|v| Value::shaped(v, &field.shape))
             }
         }

@@ -83,6 +83,14 @@ pub(super) struct FieldShape {
     pub shape: Arc<Shape>,
 }
 
+impl ObjectShape {
+    /// The field that an expression names. Words of the language are known without their underscores too.
+    pub(super) fn field(&self, name: &str) -> Option<&FieldShape> {
+        let word = || RESERVED.contains(&name).then(|| self.fields.get(&format!("__{name}__"))).flatten();
+        self.fields.get(name).or_else(word)
+    }
+}
+
 impl Shape {
     const fn new(form: Form, min_size: u64, max: u64) -> Self {
         Self { form, min_size, max }
@@ -233,7 +241,7 @@ impl Shape {
             (Form::List { item, .. }, "@items") => Some(item),
             (Form::Map(value), "@values") => Some(value),
             (Form::Map(_), "@keys") => Some(&KEY),
-            (Form::Object(object), field) => object.fields.get(field).map(|f| &*f.shape),
+            (Form::Object(object), field) => object.field(field).map(|f| &*f.shape),
             _ => None,
         }
     }

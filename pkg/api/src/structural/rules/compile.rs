@@ -17,6 +17,8 @@ const SCHEMA_MAX: u64 = 100_000_000;
 const NAMED: usize = 4;
 /// Characters of an expression that an error repeats.
 const SHOWN: usize = 1000;
+/// What types of a schema are named by. Not by the variable: `self.spec` would then be a type, not a field.
+const SELF: &str = "selfType";
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
 /// Where in an object a schema applies.
@@ -38,7 +40,7 @@ struct Compiler {
 }
 
 pub(super) fn compile(schema: &Value, path: &FieldPath) -> Result<Node, Vec<FieldError>> {
-    let shape = Shape::of_schema(schema, "self", true).map(Arc::new);
+    let shape = Shape::of_schema(schema, SELF, true).map(Arc::new);
     let mut compiler = Compiler { errors: Vec::new(), total: 0, costly: Vec::new() };
     let node = compiler.node(schema, schema, path, &Place { root: true, count: Some(1), loose: None, shape });
     if compiler.total > SCHEMA_MAX {
@@ -97,7 +99,7 @@ impl Compiler {
         }
         let keys = spine["x-kubernetes-list-map-keys"].as_array().filter(|_| spine["x-kubernetes-list-type"] == "map");
         let keys = keys.map(|keys| keys.iter().filter_map(Value::as_str).map(str::to_owned).collect());
-        let shape = at.shape.clone().or_else(|| Shape::of_schema(spine, "self", at.root).map(Arc::new));
+        let shape = at.shape.clone().or_else(|| Shape::of_schema(spine, SELF, at.root).map(Arc::new));
         let rules = self.rules(schema, path, &Place { shape: shape.clone(), ..at.clone() }, spine);
         let shape = shape.unwrap_or_else(|| Arc::new(Shape::unknown()));
         let kind = spine["type"].as_str().unwrap_or_default().to_owned();

@@ -33,6 +33,28 @@ fn rules_refuse_objects_and_transitions() {
 }
 
 #[test]
+fn rules_of_the_whole_resource_see_its_parts() {
+    let schema = |rule: &str| {
+        json!({"type": "object", "x-kubernetes-validations": [{"rule": rule, "message": "m"}], "properties": {
+            "metadata": {"type": "object"},
+            "spec": {"type": "object", "properties": {"min": {"type": "integer"}, "if": {"type": "string"},
+                "pod": {"type": "object", "x-kubernetes-embedded-resource": true,
+                    "properties": {"spec": {"type": "object", "properties": {"node": {"type": "string"}}}},
+                    "x-kubernetes-validations": [{"rule": "self.metadata.name == self.spec.node", "message": "p"}]}}}}})
+    };
+    let object = json!({"metadata": {"name": "a"}, "spec": {"min": 1, "if": "x", "pod": {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"node": "n"}}}});
+    for (rule, expected) in [
+        ("self.spec.min == 1 && self.metadata.name == 'a'", &["spec.pod: Invalid value: p"][..]),
+        ("self.spec.min == 2", &["<nil>: Invalid value: m", "spec.pod: Invalid value: p"]),
+        ("self.spec.if == self.spec.__if__", &["spec.pod: Invalid value: p"]),
+    ] {
+        let set = RuleSet::compile(&schema(rule), &FieldPath::new("schema")).unwrap().unwrap();
+        assert_eq!(shown(&set.validate(&object, None)), expected, "{rule}");
+    }
+}
+
+#[test]
 fn errors_are_as_the_rule_asks() {
     let object = json!({"spec": {"min": 9, "max": 5, "name": "x"}});
     for (rule, expected) in [
