@@ -9,6 +9,8 @@ pub enum PkiError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{path} is damaged: {reason}; restore it from a backup, or remove it to have it made again")]
     Damaged { path: PathBuf, reason: String },
+    #[error("{} cannot be used", path.display())]
+    InFile { path: PathBuf, source: Box<PkiError> },
     #[error("not a usable certificate: {0}")]
     Certificate(String),
     #[error("not a usable private key: {0}")]

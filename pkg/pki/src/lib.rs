@@ -20,6 +20,7 @@ mod pem;
 mod server;
 mod service_account;
 mod serving;
+mod token_key;
 
 pub use any_server::AnyServer;
 pub use authority::{Authority, CSR_BACKDATE, CsrSigning, LEAF_LIFETIME};
@@ -33,5 +34,5 @@ pub use kubeconfig::{Credential, Kubeconfig};
 pub use leaf::{Leaf, LeafProfile};
 pub use pem::{certificates_from_pem, to_pem};
 pub use server::{Layout, NodePki, Renewal, ServerPki, ServerPkiConfig};
-pub use service_account::{JwtError, ServiceAccountKeys, VerifiedJwt, key_id};
+pub use service_account::{JwtError, ServiceAccountKeyFiles, ServiceAccountKeys, VerifiedJwt, key_id};
 pub use serving::ReloadingCertificate;

@@ -1,16 +1,19 @@
 //! Service-account signing keys and the JSON web tokens made with them.
 
-use std::path::Path;
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::PkiError;
 use crate::file::{read_optional, write_private};
 use crate::key::PrivateKey;
+use crate::token_key::{self, Signer, Verifier};
 
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -32,22 +35,45 @@ pub struct VerifiedJwt {
     pub claims: Value,
 }
 
-/// The keys that sign and verify service-account tokens: the first signs, all verify.
+/// The keys that sign and verify service-account tokens: the first signs, all verify. Those of files can be exchanged
+/// while in use.
 #[derive(Debug)]
 pub struct ServiceAccountKeys {
     signer: PrivateKey,
     verifiers: Vec<Verifier>,
+    files: ServiceAccountKeyFiles,
+    from_files: ArcSwap<FromFiles>,
 }
 
-#[derive(Debug)]
-struct Verifier {
-    id: String,
-    point: Vec<u8>,
+/// Files with keys beside the cluster's own (`--service-account-signing-key-file`, `--service-account-key-file`).
+#[derive(Clone, Debug, Default)]
+pub struct ServiceAccountKeyFiles {
+    /// Signs new tokens instead of the cluster's own key.
+    pub signing: Option<PathBuf>,
+    /// Tokens by these are accepted; each may hold several, public or private.
+    pub accepted: Vec<PathBuf>,
 }
 
-impl Verifier {
-    fn of(key: &PrivateKey) -> Self {
-        Self { id: key_id(&key.public_key_info()), point: key.public_point().to_vec() }
+#[derive(Debug, Default)]
+struct FromFiles {
+    signer: Option<Signer>,
+    /// That of the signer comes first.
+    verifiers: Vec<Verifier>,
+}
+
+impl FromFiles {
+    fn read(files: &ServiceAccountKeyFiles) -> Result<Self, PkiError> {
+        let mut read = Self::default();
+        if let Some(path) = &files.signing {
+            let (signer, verifier) = token_key::read_signer(path)?;
+            (read.signer, read.verifiers) = (Some(signer), vec![verifier]);
+        }
+        for path in &files.accepted {
+            read.verifiers.extend(token_key::read_verifiers(path)?);
+        }
+        let mut known = HashSet::new();
+        read.verifiers.retain(|verifier| known.insert(verifier.id.clone()));
+        Ok(read)
     }
 }
 
@@ -56,14 +82,36 @@ pub fn key_id(public_key_info: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(public_key_info))
 }
 
+fn verifier(key: &PrivateKey) -> Verifier {
+    Verifier::from_info(&key.public_key_info()).expect("keys made here are P-256")
+}
+
 impl ServiceAccountKeys {
     pub fn new(signer: PrivateKey) -> Self {
-        Self { verifiers: vec![Verifier::of(&signer)], signer }
+        let verifiers = vec![verifier(&signer)];
+        Self { verifiers, signer, files: ServiceAccountKeyFiles::default(), from_files: ArcSwap::default() }
     }
 
     /// Accepts tokens of `key` as well, for the time of a key rotation.
     pub fn also_accept(&mut self, key: &PrivateKey) {
-        self.verifiers.push(Verifier::of(key));
+        self.verifiers.push(verifier(key));
+    }
+
+    /// Takes the keys of these files too, which [`ServiceAccountKeys::reload`] reads again.
+    pub fn with_files(self, files: ServiceAccountKeyFiles) -> Result<Self, PkiError> {
+        let from_files = ArcSwap::from_pointee(FromFiles::read(&files)?);
+        Ok(Self { files, from_files, ..self })
+    }
+
+    /// The files that [`ServiceAccountKeys::reload`] reads.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.files.signing.iter().chain(&self.files.accepted).cloned().collect()
+    }
+
+    /// Exchanges the keys of files for what is in the files now; on error nothing changes.
+    pub fn reload(&self) -> Result<(), PkiError> {
+        self.from_files.store(Arc::new(FromFiles::read(&self.files)?));
+        Ok(())
     }
 
     /// The keys of `dir`: `service-account.key` signs, every `service-account-*.key` is accepted too.
@@ -96,11 +144,19 @@ impl ServiceAccountKeys {
 
     /// A signed token with these claims.
     pub fn sign(&self, claims: &Value) -> Result<String, PkiError> {
-        let header = json!({"alg": "ES256", "kid": self.verifiers[0].id});
+        let from_files = self.from_files.load();
+        let first = match &from_files.signer {
+            Some(_) => &from_files.verifiers[0],
+            None => &self.verifiers[0],
+        };
+        let header = json!({"alg": first.algorithm(), "kid": first.id});
         let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
         token.push('.');
         token.push_str(&URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let signature = self.signer.sign_fixed(token.as_bytes())?;
+        let signature = match &from_files.signer {
+            Some(signer) => signer.sign(token.as_bytes())?,
+            None => self.signer.sign_fixed(token.as_bytes())?,
+        };
         token.push('.');
         token.push_str(&URL_SAFE_NO_PAD.encode(signature));
         Ok(token)
@@ -115,30 +171,30 @@ impl ServiceAccountKeys {
         let (header, claims) = signed.split_once('.').ok_or(JwtError::Malformed)?;
         let (header, claims) = (decode_json(header)?, decode_json(claims)?);
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| JwtError::Malformed)?;
-        if header["alg"] != "ES256" {
+        let algorithm = header["alg"].as_str().unwrap_or_default();
+        if !["ES256", "ES384", "RS256"].contains(&algorithm) {
             return Err(JwtError::Algorithm);
         }
         let kid = header["kid"].as_str().unwrap_or_default();
-        let named = self.verifiers.iter().filter(|v| kid == v.id);
-        let others = self.verifiers.iter().filter(|v| kid != v.id);
-        let good = named.chain(others).any(|v| {
-            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &v.point).verify(signed.as_bytes(), &signature).is_ok()
-        });
+        let from_files = self.from_files.load();
+        let all = || self.verifiers.iter().chain(&from_files.verifiers);
+        let candidates = all().filter(|v| kid == v.id).chain(all().filter(|v| kid != v.id));
+        let good = candidates.into_iter().any(|v| v.verify(algorithm, signed.as_bytes(), &signature));
         if good { Ok(VerifiedJwt { claims }) } else { Err(JwtError::Signature) }
     }
 
     /// The JSON web key set (`/openid/v1/jwks`).
     pub fn jwks(&self) -> Value {
-        let keys: Vec<Value> = self
-            .verifiers
-            .iter()
-            .map(|v| {
-                let (x, y) = v.point[1..].split_at(32);
-                json!({"use": "sig", "kty": "EC", "kid": v.id, "crv": "P-256", "alg": "ES256",
-                       "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
-            })
-            .collect();
+        let from_files = self.from_files.load();
+        let keys: Vec<Value> = self.verifiers.iter().chain(&from_files.verifiers).map(Verifier::jwk).collect();
         json!({ "keys": keys })
+    }
+
+    /// The algorithms of the key set (`id_token_signing_alg_values_supported`), each once.
+    pub fn algorithms(&self) -> Vec<&'static str> {
+        let from_files = self.from_files.load();
+        let all = self.verifiers.iter().chain(&from_files.verifiers).map(Verifier::algorithm);
+        all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 
@@ -163,6 +219,60 @@ mod tests {
         let new = ServiceAccountKeys::load_or_create(dir.path()).unwrap();
         assert_eq!(new.jwks()["keys"].as_array().unwrap().len(), 2);
         new.verify(&token).unwrap();
+    }
+
+    /// What openssl makes: an RSA key as PKCS#1, one on P-256 as SEC 1, one on P-384 as PKCS#8.
+    const MADE: [(&str, &[&str]); 3] = [
+        ("RS256", &["genrsa", "-traditional", "2048"]),
+        ("ES256", &["ecparam", "-genkey", "-noout", "-name", "prime256v1"]),
+        ("ES384", &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"]),
+    ];
+
+    fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        let mut command = Command::new("openssl");
+        let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        child.wait_with_output().unwrap().stdout
+    }
+
+    #[test]
+    fn keys_of_files_sign_and_verify_and_are_exchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (signing, accepted) = (dir.path().join("signing.pem"), dir.path().join("accepted.pem"));
+        let made = MADE.map(|(algorithm, arguments)| (algorithm, openssl(arguments, b"")));
+        std::fs::write(&signing, &made[0].1).unwrap();
+        std::fs::write(&accepted, openssl(&["pkey", "-pubout"], &made[1].1)).unwrap();
+        let own = ServiceAccountKeys::new(PrivateKey::generate().unwrap());
+        let old = own.sign(&json!({"sub": "old"})).unwrap();
+        let files = ServiceAccountKeyFiles { signing: Some(signing.clone()), accepted: vec![accepted.clone()] };
+        let keys = own.with_files(files).unwrap();
+        assert_eq!((keys.jwks()["keys"].as_array().unwrap().len(), keys.algorithms()), (3, vec!["ES256", "RS256"]));
+        let mut last = String::new();
+        for (algorithm, pem) in &made {
+            std::fs::write(&signing, pem).unwrap();
+            keys.reload().unwrap();
+            let token = keys.sign(&json!({"sub": algorithm})).unwrap();
+            assert_eq!(decode_json(token.split('.').next().unwrap()).unwrap()["alg"], *algorithm);
+            assert_eq!(keys.verify(&token).unwrap().claims["sub"], *algorithm);
+            // A verifier of another server knows the public half alone.
+            let public = dir.path().join("public.pem");
+            std::fs::write(&public, openssl(&["pkey", "-pubout"], pem)).unwrap();
+            let files = ServiceAccountKeyFiles { signing: None, accepted: vec![public] };
+            let other = ServiceAccountKeys::new(PrivateKey::generate().unwrap()).with_files(files).unwrap();
+            assert_eq!(other.verify(&token).unwrap().claims["sub"], *algorithm);
+            assert_eq!(other.verify(&old).unwrap_err(), JwtError::Signature);
+            last = token;
+        }
+        std::fs::write(&signing, "torn").unwrap();
+        assert!(keys.reload().is_err());
+        keys.verify(&last).unwrap();
+        std::fs::write(&signing, &made[0].1).unwrap();
+        keys.reload().unwrap();
+        assert_eq!(keys.verify(&last).unwrap_err(), JwtError::Signature, "its key was taken away");
+        keys.verify(&old).unwrap();
     }
 
     #[test]
