@@ -20,7 +20,7 @@ pub struct ReloadMetrics {
 }
 
 impl ReloadMetrics {
-    /// `kind` is `authentication`, `authorization` or `encryption`.
+    /// `kind` is `authentication`, `authorization` or `encryption`, or one that only this server has.
     pub fn new(kind: &str, metrics: &mut Registrar) -> Self {
         let name = format!("apiserver_{kind}_config_controller_automatic_reload");
         let help = format!("Automatic reloads of the {kind} configuration split by status");
@@ -50,6 +50,9 @@ pub struct Reloads {
     pub authentication: ReloadMetrics,
     pub authorization: ReloadMetrics,
     pub encryption: ReloadMetrics,
+    pub client_ca: ReloadMetrics,
+    pub service_account_keys: ReloadMetrics,
+    pub serving: ReloadMetrics,
 }
 
 impl Reloads {
@@ -58,6 +61,9 @@ impl Reloads {
             authentication: ReloadMetrics::new("authentication", metrics),
             authorization: ReloadMetrics::new("authorization", metrics),
             encryption: ReloadMetrics::new("encryption", metrics),
+            client_ca: ReloadMetrics::new("client_ca", metrics),
+            service_account_keys: ReloadMetrics::new("service_account_keys", metrics),
+            serving: ReloadMetrics::new("serving_certificate", metrics),
         }
     }
 }
@@ -77,6 +83,9 @@ pub async fn follow<E: std::error::Error>(
     cancel: CancellationToken,
     mut apply: impl FnMut() -> Result<(), E>,
 ) {
+    if files.is_empty() {
+        return;
+    }
     let look = || files.iter().map(|file| mark(file)).collect::<Vec<_>>();
     let mut known = look();
     let mut tick = tokio::time::interval(PAUSE);

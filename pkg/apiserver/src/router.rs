@@ -161,10 +161,7 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
         "/metrics" => metrics(server),
         "/metrics/slis" => Ok(respond::bytes(StatusCode::OK, CLASSIC, server.metrics.render_checks()?)),
         "/.well-known/openid-configuration" => {
-            let config = crate::review::openid_configuration(
-                &server.reviews.issuer,
-                &format!("{}/openid/v1/jwks", server.reviews.issuer),
-            );
+            let config = crate::review::openid_configuration(&server.reviews);
             Ok(cached(respond::json(StatusCode::OK, &config), "application/json"))
         }
         "/openid/v1/jwks" => {

@@ -35,4 +35,4 @@ pub use leaf::{Leaf, LeafProfile};
 pub use pem::{certificates_from_pem, to_pem};
 pub use server::{Layout, NodePki, Renewal, ServerPki, ServerPkiConfig};
 pub use service_account::{JwtError, ServiceAccountKeyFiles, ServiceAccountKeys, VerifiedJwt, key_id};
-pub use serving::ReloadingCertificate;
+pub use serving::{CertificateFiles, ReloadingCertificate, ServingCertificates};

@@ -41,7 +41,6 @@ pub struct VerifiedJwt {
 pub struct ServiceAccountKeys {
     signer: PrivateKey,
     verifiers: Vec<Verifier>,
-    files: ServiceAccountKeyFiles,
     from_files: ArcSwap<FromFiles>,
 }
 
@@ -56,19 +55,20 @@ pub struct ServiceAccountKeyFiles {
 
 #[derive(Debug, Default)]
 struct FromFiles {
+    files: ServiceAccountKeyFiles,
     signer: Option<Signer>,
     /// That of the signer comes first.
     verifiers: Vec<Verifier>,
 }
 
 impl FromFiles {
-    fn read(files: &ServiceAccountKeyFiles) -> Result<Self, PkiError> {
-        let mut read = Self::default();
-        if let Some(path) = &files.signing {
+    fn read(files: ServiceAccountKeyFiles) -> Result<Self, PkiError> {
+        let mut read = Self { files, ..Self::default() };
+        if let Some(path) = &read.files.signing {
             let (signer, verifier) = token_key::read_signer(path)?;
             (read.signer, read.verifiers) = (Some(signer), vec![verifier]);
         }
-        for path in &files.accepted {
+        for path in &read.files.accepted {
             read.verifiers.extend(token_key::read_verifiers(path)?);
         }
         let mut known = HashSet::new();
@@ -89,7 +89,7 @@ fn verifier(key: &PrivateKey) -> Verifier {
 impl ServiceAccountKeys {
     pub fn new(signer: PrivateKey) -> Self {
         let verifiers = vec![verifier(&signer)];
-        Self { verifiers, signer, files: ServiceAccountKeyFiles::default(), from_files: ArcSwap::default() }
+        Self { verifiers, signer, from_files: ArcSwap::default() }
     }
 
     /// Accepts tokens of `key` as well, for the time of a key rotation.
@@ -98,20 +98,20 @@ impl ServiceAccountKeys {
     }
 
     /// Takes the keys of these files too, which [`ServiceAccountKeys::reload`] reads again.
-    pub fn with_files(self, files: ServiceAccountKeyFiles) -> Result<Self, PkiError> {
-        let from_files = ArcSwap::from_pointee(FromFiles::read(&files)?);
-        Ok(Self { files, from_files, ..self })
+    pub fn use_files(&self, files: ServiceAccountKeyFiles) -> Result<(), PkiError> {
+        self.from_files.store(Arc::new(FromFiles::read(files)?));
+        Ok(())
     }
 
     /// The files that [`ServiceAccountKeys::reload`] reads.
     pub fn files(&self) -> Vec<PathBuf> {
-        self.files.signing.iter().chain(&self.files.accepted).cloned().collect()
+        let from_files = self.from_files.load();
+        from_files.files.signing.iter().chain(&from_files.files.accepted).cloned().collect()
     }
 
     /// Exchanges the keys of files for what is in the files now; on error nothing changes.
     pub fn reload(&self) -> Result<(), PkiError> {
-        self.from_files.store(Arc::new(FromFiles::read(&self.files)?));
-        Ok(())
+        self.use_files(self.from_files.load().files.clone())
     }
 
     /// The keys of `dir`: `service-account.key` signs, every `service-account-*.key` is accepted too.
@@ -221,55 +221,46 @@ mod tests {
         new.verify(&token).unwrap();
     }
 
-    /// What openssl makes: an RSA key as PKCS#1, one on P-256 as SEC 1, one on P-384 as PKCS#8.
-    const MADE: [(&str, &[&str]); 3] = [
-        ("RS256", &["genrsa", "-traditional", "2048"]),
-        ("ES256", &["ecparam", "-genkey", "-noout", "-name", "prime256v1"]),
-        ("ES384", &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"]),
+    /// What openssl made: an RSA key as PKCS#1, one on P-256 as SEC 1, one on P-384 as PKCS#8; each with its public half.
+    const MADE: [(&str, &str, &str); 3] = [
+        ("RS256", include_str!("testdata/rsa.pem"), include_str!("testdata/rsa.pub.pem")),
+        ("ES256", include_str!("testdata/p256.pem"), include_str!("testdata/p256.pub.pem")),
+        ("ES384", include_str!("testdata/p384.pem"), include_str!("testdata/p384.pub.pem")),
     ];
-
-    fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
-        use std::io::Write;
-        use std::process::{Command, Stdio};
-        let mut command = Command::new("openssl");
-        let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        child.wait_with_output().unwrap().stdout
-    }
 
     #[test]
     fn keys_of_files_sign_and_verify_and_are_exchanged() {
         let dir = tempfile::tempdir().unwrap();
         let (signing, accepted) = (dir.path().join("signing.pem"), dir.path().join("accepted.pem"));
-        let made = MADE.map(|(algorithm, arguments)| (algorithm, openssl(arguments, b"")));
-        std::fs::write(&signing, &made[0].1).unwrap();
-        std::fs::write(&accepted, openssl(&["pkey", "-pubout"], &made[1].1)).unwrap();
+        std::fs::write(&signing, MADE[0].1).unwrap();
+        std::fs::write(&accepted, MADE[1].2).unwrap();
         let own = ServiceAccountKeys::new(PrivateKey::generate().unwrap());
         let old = own.sign(&json!({"sub": "old"})).unwrap();
         let files = ServiceAccountKeyFiles { signing: Some(signing.clone()), accepted: vec![accepted.clone()] };
-        let keys = own.with_files(files).unwrap();
+        own.use_files(files).unwrap();
+        let keys = own;
         assert_eq!((keys.jwks()["keys"].as_array().unwrap().len(), keys.algorithms()), (3, vec!["ES256", "RS256"]));
         let mut last = String::new();
-        for (algorithm, pem) in &made {
+        for (algorithm, pem, public_pem) in MADE {
             std::fs::write(&signing, pem).unwrap();
             keys.reload().unwrap();
             let token = keys.sign(&json!({"sub": algorithm})).unwrap();
-            assert_eq!(decode_json(token.split('.').next().unwrap()).unwrap()["alg"], *algorithm);
-            assert_eq!(keys.verify(&token).unwrap().claims["sub"], *algorithm);
+            assert_eq!(decode_json(token.split('.').next().unwrap()).unwrap()["alg"], algorithm);
+            assert_eq!(keys.verify(&token).unwrap().claims["sub"], algorithm);
             // A verifier of another server knows the public half alone.
             let public = dir.path().join("public.pem");
-            std::fs::write(&public, openssl(&["pkey", "-pubout"], pem)).unwrap();
+            std::fs::write(&public, public_pem).unwrap();
             let files = ServiceAccountKeyFiles { signing: None, accepted: vec![public] };
-            let other = ServiceAccountKeys::new(PrivateKey::generate().unwrap()).with_files(files).unwrap();
-            assert_eq!(other.verify(&token).unwrap().claims["sub"], *algorithm);
+            let other = ServiceAccountKeys::new(PrivateKey::generate().unwrap());
+            other.use_files(files).unwrap();
+            assert_eq!(other.verify(&token).unwrap().claims["sub"], algorithm);
             assert_eq!(other.verify(&old).unwrap_err(), JwtError::Signature);
             last = token;
         }
         std::fs::write(&signing, "torn").unwrap();
         assert!(keys.reload().is_err());
         keys.verify(&last).unwrap();
-        std::fs::write(&signing, &made[0].1).unwrap();
+        std::fs::write(&signing, MADE[0].1).unwrap();
         keys.reload().unwrap();
         assert_eq!(keys.verify(&last).unwrap_err(), JwtError::Signature, "its key was taken away");
         keys.verify(&old).unwrap();

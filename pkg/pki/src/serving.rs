@@ -1,5 +1,6 @@
 //! TLS certificates that can be replaced while in use.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -9,6 +10,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::PkiError;
 use crate::leaf::Leaf;
@@ -31,6 +34,98 @@ impl ReloadingCertificate {
         self.current.store(Arc::new(certified_key(leaf)?));
         Ok(())
     }
+}
+
+/// What a server shows: to clients that name one of a few names a certificate of a file, to all others its own.
+#[derive(Debug)]
+pub struct ServingCertificates {
+    own: Arc<ReloadingCertificate>,
+    files: Vec<CertificateFiles>,
+    named: ArcSwap<Vec<Named>>,
+}
+
+/// A certificate in files (`--tls-sni-cert-key`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Names for which it is shown, such as `api.example.com` or `*.example.com`; empty for those in the certificate.
+    pub names: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Named {
+    names: Vec<String>,
+    key: Arc<CertifiedKey>,
+}
+
+impl ServingCertificates {
+    pub fn open(own: Arc<ReloadingCertificate>, files: Vec<CertificateFiles>) -> Result<Self, PkiError> {
+        let named = ArcSwap::from_pointee(read_named(&files)?);
+        Ok(Self { own, files, named })
+    }
+
+    /// The files that [`ServingCertificates::reload`] reads.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.files.iter().flat_map(|files| [files.certificate.clone(), files.key.clone()]).collect()
+    }
+
+    /// Takes the files over again; on error nothing changes.
+    pub fn reload(&self) -> Result<(), PkiError> {
+        self.named.store(Arc::new(read_named(&self.files)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServingCertificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = self.named.load();
+        let asked = hello.server_name().and_then(|name| named.iter().find(|n| n.names.iter().any(|n| covers(n, name))));
+        asked.map(|named| named.key.clone()).or_else(|| ResolvesServerCert::resolve(&*self.own, hello))
+    }
+}
+
+/// Whether a name of a certificate, whose first label may be `*`, is that of the client.
+fn covers(pattern: &str, name: &str) -> bool {
+    match (pattern.strip_prefix("*."), name.split_once('.')) {
+        (Some(parent), Some((first, rest))) => !first.is_empty() && parent.eq_ignore_ascii_case(rest),
+        (Some(_), None) => false,
+        (None, _) => pattern.eq_ignore_ascii_case(name),
+    }
+}
+
+fn read_named(files: &[CertificateFiles]) -> Result<Vec<Named>, PkiError> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|source| PkiError::Io { action: "read", path: path.clone(), source })
+    };
+    let named = files.iter().map(|files| {
+        let leaf = Leaf { certificate_pem: read(&files.certificate)?, key_pem: read(&files.key)? };
+        let key = certified_key(&leaf)
+            .map_err(|error| PkiError::InFile { path: files.certificate.clone(), source: Box::new(error) })?;
+        let names = if files.names.is_empty() { names_of(&key) } else { files.names.clone() };
+        Ok(Named { names, key: Arc::new(key) })
+    });
+    named.collect()
+}
+
+/// The names of a certificate: its alternative names, or without any its common name.
+fn names_of(key: &CertifiedKey) -> Vec<String> {
+    let Some((_, leaf)) = key.cert.first().and_then(|der| X509Certificate::from_der(der).ok()) else {
+        return Vec::new();
+    };
+    let alternative = leaf.subject_alternative_name().ok().flatten();
+    let names: Vec<String> = alternative
+        .iter()
+        .flat_map(|names| &names.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+        .collect();
+    if !names.is_empty() {
+        return names;
+    }
+    leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok().map(str::to_owned)).collect()
 }
 
 fn certified_key(leaf: &Leaf) -> Result<CertifiedKey, PkiError> {

@@ -159,7 +159,8 @@ impl Signer {
             return Ok(Self::P256(Box::new(pair)));
         }
         let pair = EcdsaKeyPair::from_pkcs8(&sig::ECDSA_P384_SHA384_FIXED_SIGNING, der, &random);
-        let pair = pair.map_err(|_| PkiError::Key("neither an RSA key of 2048 bits or more nor P-256 or P-384".into()))?;
+        let pair =
+            pair.map_err(|_| PkiError::Key("neither an RSA key of 2048 bits or more nor P-256 or P-384".into()))?;
         Ok(Self::P384(Box::new(pair)))
     }
 
@@ -212,8 +213,7 @@ pub(crate) fn read_verifiers(path: &Path) -> Result<Vec<Verifier>, PkiError> {
 }
 
 fn sections(path: &Path) -> Result<Vec<(SectionKind, Vec<u8>)>, PkiError> {
-    let text =
-        std::fs::read(path).map_err(|source| PkiError::Io { action: "read", path: path.to_owned(), source })?;
+    let text = std::fs::read(path).map_err(|source| PkiError::Io { action: "read", path: path.to_owned(), source })?;
     let all: Result<Vec<_>, _> = <(SectionKind, Vec<u8>)>::pem_slice_iter(&text).collect();
     all.map_err(|error| in_file(path, PkiError::Key(error.to_string())))
 }

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kube1_apiserver::authn::{AuthenticationOptions, TokenWebhookOptions};
+use kube1_apiserver::authn::{
+    AuthenticationOptions, ProxyHeaders, ServiceAccountOptions, TokenWebhookOptions, TrustOptions,
+};
 use kube1_apiserver::authz::{AuthorizationOptions, WebhookFlags};
 use kube1_apiserver::http::requests::{RequestOptions, parse_duration};
-use kube1_apiserver::server::{EncryptionOptions, Front};
+use kube1_apiserver::server::{EncryptionOptions, Front, ServingOptions};
+use kube1_pki::{CertificateFiles, ServiceAccountKeyFiles};
 
 use super::audit::AuditArgs;
 
@@ -55,6 +58,110 @@ pub struct AccessArgs {
     pub authorization_webhook_cache_unauthorized_ttl: Duration,
 }
 
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Certificates and keys")]
+pub struct KeyArgs {
+    /// Authorities of client certificates beside the cluster's own (PEM). Followed while the server runs
+    #[arg(long, env = "KUBE1_CLIENT_CA_FILE", value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Authorities of front proxies beside the cluster's own (PEM). Followed while the server runs
+    #[arg(long, env = "KUBE1_REQUESTHEADER_CLIENT_CA_FILE", value_name = "FILE")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names that front proxies by those authorities may have; any without
+    #[arg(long, env = "KUBE1_REQUESTHEADER_ALLOWED_NAMES", value_delimiter = ',', value_name = "NAME")]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers in which front proxies name the user, the first that says anything counts
+    #[arg(long, env = "KUBE1_REQUESTHEADER_USERNAME_HEADERS", value_delimiter = ',', default_value = "X-Remote-User", value_parser = header, value_name = "HEADER")]
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers in which front proxies tell the user's uid
+    #[arg(long, env = "KUBE1_REQUESTHEADER_UID_HEADERS", value_delimiter = ',', default_value = "X-Remote-Uid", value_parser = header, value_name = "HEADER")]
+    pub requestheader_uid_headers: Vec<String>,
+    /// Headers in which front proxies tell the user's groups
+    #[arg(long, env = "KUBE1_REQUESTHEADER_GROUP_HEADERS", value_delimiter = ',', default_value = "X-Remote-Group", value_parser = header, value_name = "HEADER")]
+    pub requestheader_group_headers: Vec<String>,
+    /// How headers begin in which front proxies tell more about the user
+    #[arg(long, env = "KUBE1_REQUESTHEADER_EXTRA_HEADERS_PREFIX", value_delimiter = ',', default_value = "X-Remote-Extra-", value_parser = header, value_name = "PREFIX")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Keys by which service-account tokens are verified beside the cluster's own (PEM); may be repeated. Followed while the
+    /// server runs
+    #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_KEY_FILE", value_delimiter = ',', value_name = "FILE")]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Key that signs service-account tokens instead of the cluster's own (PEM). Followed while the server runs
+    #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_SIGNING_KEY_FILE", value_name = "FILE")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// Issuer of service-account tokens; may be repeated: the first is put into new tokens, all are accepted [default: https://kubernetes.default.svc.DOMAIN]
+    #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_ISSUER", value_delimiter = ',', value_name = "URL")]
+    pub service_account_issuer: Vec<String>,
+    /// Where others find the keys of tokens [default: below the issuer]
+    #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_JWKS_URI", value_name = "URL")]
+    pub service_account_jwks_uri: Option<String>,
+    /// Longest life of a token that is asked for
+    #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_MAX_TOKEN_EXPIRATION", value_parser = token_life, value_name = "TIME")]
+    pub service_account_max_token_expiration: Option<Duration>,
+    /// Let the tokens of pods, which are renewed every hour, live for a year, for clients that do not read them again
+    #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_EXTEND_TOKEN_EXPIRATION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub service_account_extend_token_expiration: bool,
+    /// What tokens for this server are for; may be repeated [default: the issuers]
+    #[arg(long, env = "KUBE1_API_AUDIENCES", value_delimiter = ',', value_name = "AUDIENCE")]
+    pub api_audiences: Vec<String>,
+    /// Certificate and key shown to clients that ask for its names, or for those given; may be repeated. Followed while the
+    /// server runs
+    #[arg(long, env = "KUBE1_TLS_SNI_CERT_KEY", value_delimiter = ';', value_parser = named_certificate, value_name = "CERT,KEY[:NAME,…]")]
+    pub tls_sni_cert_key: Vec<CertificateFiles>,
+}
+
+fn header(text: &str) -> Result<String, String> {
+    let name = text.trim().to_ascii_lowercase();
+    let fine = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    if fine { Ok(name) } else { Err(format!("{text:?} is no name of a header")) }
+}
+
+fn token_life(text: &str) -> Result<Duration, String> {
+    let life = duration(text)?;
+    let fine = (3600..=1 << 32).contains(&life.as_secs());
+    if fine { Ok(life) } else { Err("must lie between 1h and 2^32 seconds".to_owned()) }
+}
+
+fn named_certificate(text: &str) -> Result<CertificateFiles, String> {
+    let (files, names) = text.split_once(':').unwrap_or((text, ""));
+    let (certificate, key) = files.split_once(',').ok_or("expected CERT,KEY or CERT,KEY:NAME,…")?;
+    if certificate.is_empty() || key.is_empty() {
+        return Err("expected CERT,KEY or CERT,KEY:NAME,…".to_owned());
+    }
+    let names = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    Ok(CertificateFiles { certificate: certificate.into(), key: key.into(), names })
+}
+
+impl KeyArgs {
+    fn trust(&self) -> TrustOptions {
+        TrustOptions {
+            client_ca_file: self.client_ca_file.clone(),
+            proxy_ca_file: self.requestheader_client_ca_file.clone(),
+            proxy_names: self.requestheader_allowed_names.clone(),
+            headers: ProxyHeaders {
+                user: self.requestheader_username_headers.clone(),
+                uid: self.requestheader_uid_headers.clone(),
+                group: self.requestheader_group_headers.clone(),
+                extra_prefix: self.requestheader_extra_headers_prefix.clone(),
+            },
+        }
+    }
+
+    fn service_accounts(&self) -> ServiceAccountOptions {
+        ServiceAccountOptions {
+            key_files: ServiceAccountKeyFiles {
+                signing: self.service_account_signing_key_file.clone(),
+                accepted: self.service_account_key_file.clone(),
+            },
+            issuers: self.service_account_issuer.clone(),
+            api_audiences: self.api_audiences.clone(),
+            jwks_uri: self.service_account_jwks_uri.clone(),
+            max_expiration: self.service_account_max_token_expiration,
+            extend_expiration: self.service_account_extend_token_expiration,
+        }
+    }
+}
+
 impl AccessArgs {
     fn authorization(&self) -> AuthorizationOptions {
         let default = AuthorizationOptions::default();
@@ -70,7 +177,7 @@ impl AccessArgs {
         }
     }
 
-    fn authentication(&self) -> AuthenticationOptions {
+    fn authentication(&self, keys: &KeyArgs) -> AuthenticationOptions {
         AuthenticationOptions {
             config_file: self.authentication_config.clone(),
             token_webhook: self.authentication_token_webhook_config_file.as_ref().map(|file| TokenWebhookOptions {
@@ -79,6 +186,8 @@ impl AccessArgs {
                 cache_ttl: self.authentication_token_webhook_cache_ttl,
             }),
             anonymous: self.anonymous_auth,
+            trust: keys.trust(),
+            service_accounts: keys.service_accounts(),
         }
     }
 }
@@ -146,6 +255,8 @@ pub struct FrontArgs {
     #[command(flatten)]
     pub access: AccessArgs,
     #[command(flatten)]
+    pub keys: KeyArgs,
+    #[command(flatten)]
     pub audit: AuditArgs,
     #[command(flatten)]
     pub encryption: EncryptionArgs,
@@ -157,13 +268,14 @@ impl FrontArgs {
     pub fn front(&self) -> Front {
         Front {
             requests: self.requests.options(),
-            authentication: self.access.authentication(),
+            authentication: self.access.authentication(&self.keys),
             authorization: self.access.authorization(),
             audit: self.audit.options(),
             encryption: EncryptionOptions {
                 config_file: self.encryption.encryption_provider_config.clone(),
                 automatic_reload: self.encryption.encryption_provider_config_automatic_reload,
             },
+            serving: ServingOptions { named: self.keys.tls_sni_cert_key.clone() },
             flags: Vec::new(),
         }
     }

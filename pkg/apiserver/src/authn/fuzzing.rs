@@ -7,7 +7,10 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
 use super::jwt::keys::{KeySet, Signed};
-use super::{Authorities, Peer, TokenError, bootstrap_token, impersonation, request_header, service_account, x509};
+use super::{
+    Authorities, ProxyHeaders, TokenError, Trust, TrustOptions, bootstrap_token, impersonation, request_header,
+    service_account, x509,
+};
 use crate::reader::Reader;
 
 struct Nothing;
@@ -21,7 +24,7 @@ impl Reader for Nothing {
 /// `Impersonate-*` and `X-Remote-*`.
 pub fn headers(headers: &HeaderMap) {
     let _ = impersonation::requested(headers);
-    let _ = request_header::user(headers);
+    let _ = request_header::user(headers, &ProxyHeaders::default());
 }
 
 /// The bytes as a token of any kind, as its claims, as keys and as a certificate.
@@ -35,8 +38,8 @@ pub fn credentials(data: &[u8]) {
     let _ = Authorities::from_pem(&text);
     let certificate = CertificateDer::from(data.to_vec());
     let _ = x509::user_of(&certificate);
-    if let Ok(authorities) = Authorities::from_pem("") {
-        let _ = Peer::new(&[certificate], &authorities, None);
+    if let Ok(trust) = Trust::open(&text, None, TrustOptions::default()) {
+        let _ = trust.peer(&[certificate]);
     }
 }
 

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
 /// The values of a header, which may be given several times.
-pub fn texts<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = String> + 'a {
+pub fn texts<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = String> + use<'a> {
     headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
 }
 

@@ -12,6 +12,7 @@ mod request_header;
 mod service_account;
 mod token_secret;
 mod token_webhook;
+mod trust;
 mod x509;
 
 use std::borrow::Cow;
@@ -29,9 +30,10 @@ pub use cache::TokenCache;
 pub use impersonation::{Impersonated, impersonate};
 pub use jwt::{AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator, JwtConfig};
 pub use outside::{AuthenticationOptions, Outside};
-pub use service_account::{ServiceAccountTokens, groups as service_account_groups};
+pub use service_account::{ServiceAccountOptions, ServiceAccountTokens, groups as service_account_groups};
 pub use token_secret::TokenSecrets;
 pub use token_webhook::TokenWebhookOptions;
+pub use trust::{ProxyHeaders, Trust, TrustOptions};
 pub use x509::{AnyClientCertificate, Authorities, AuthoritiesError, CREDENTIAL_ID, Peer};
 
 use crate::reader::Reader;
@@ -79,15 +81,11 @@ pub struct TokenUser {
 
 /// What authentication is configured with.
 pub struct Config {
-    pub client_authorities: Authorities,
-    /// Authority of front proxies, which may name users in headers; none are trusted without.
-    pub proxy_authorities: Option<Authorities>,
-    /// Common names that front proxies may have; empty allows any.
-    pub proxy_names: Vec<String>,
+    pub trust: Trust,
     pub service_account_keys: Arc<ServiceAccountKeys>,
     /// The first is put into new tokens, all are accepted.
     pub issuers: Vec<String>,
-    /// What tokens for this server are for; the first issuer when empty.
+    /// What tokens for this server are for; the issuers when empty.
     pub api_audiences: Vec<String>,
     pub outside: Outside,
     pub reader: Arc<dyn Reader>,
@@ -103,7 +101,7 @@ pub struct Authenticator {
 impl Authenticator {
     pub fn new(mut config: Config) -> Self {
         if config.api_audiences.is_empty() {
-            config.api_audiences = config.issuers.first().cloned().into_iter().collect();
+            config.api_audiences = config.issuers.clone();
         }
         let service_accounts = ServiceAccountTokens::new(
             config.service_account_keys.clone(),
@@ -120,29 +118,33 @@ impl Authenticator {
 
     /// For the TLS listener: asks clients for a certificate and lets [`Authenticator::peer`] judge it.
     pub fn certificate_verifier(&self) -> Arc<AnyClientCertificate> {
-        let known: Vec<&Authorities> =
-            std::iter::once(&self.config.client_authorities).chain(&self.config.proxy_authorities).collect();
-        Arc::new(AnyClientCertificate::new(&known))
+        let trusted = self.config.trust.current();
+        let proxies = trusted.proxies.iter().map(|proxies| &proxies.authorities);
+        Arc::new(AnyClientCertificate::new(&std::iter::once(&trusted.clients).chain(proxies).collect::<Vec<_>>()))
     }
 
     /// Judges the certificates a client showed; to be called once for a connection.
     pub fn peer(&self, chain: &[CertificateDer<'_>]) -> Peer {
-        Peer::new(chain, &self.config.client_authorities, self.config.proxy_authorities.as_ref())
+        self.config.trust.peer(chain)
+    }
+
+    /// Whose certificates are believed.
+    pub fn trust(&self) -> &Trust {
+        &self.config.trust
     }
 
     /// The user of a request, `None` when it has no credential and anonymous requests are off, or a 401.
     ///
     /// The front proxy's headers come first, then the client certificate, then a token.
     pub async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Option<Arc<UserInfo>>, Status> {
-        let expired = peer.is_expired();
+        let (expired, judged) = (peer.is_expired(), self.config.trust.judge(peer));
         if !expired
-            && let Some(proxy) = &peer.proxy
-            && (self.config.proxy_names.is_empty() || self.config.proxy_names.contains(proxy))
-            && let Some(user) = request_header::user(&parts.headers)
+            && judged.is_proxy
+            && let Some(user) = request_header::user(&parts.headers, self.config.trust.headers())
         {
             return Ok(Some(user.into()));
         }
-        if !expired && let Some(user) = &peer.user {
+        if !expired && let Some(user) = &judged.user {
             return Ok(Some(user.clone()));
         }
         if let Some(token) = bearer_token(parts) {
@@ -154,7 +156,7 @@ impl Authenticator {
                 }
             };
         }
-        if expired || peer.rejected {
+        if expired || judged.rejected {
             return Err(Status::unauthorized());
         }
         Ok(self.config.outside.current().anonymous.admits(parts.uri.path()).then(|| UserInfo::anonymous().into()))
@@ -250,9 +252,8 @@ mod tests {
 
     fn authenticator(ca: &Authority, proxy_ca: &Authority) -> Authenticator {
         Authenticator::new(Config {
-            client_authorities: Authorities::from_pem(ca.certificate_pem()).unwrap(),
-            proxy_authorities: Some(Authorities::from_pem(proxy_ca.certificate_pem()).unwrap()),
-            proxy_names: vec!["front-proxy-client".into()],
+            trust: Trust::open(ca.certificate_pem(), Some(proxy_ca.certificate_pem()), TrustOptions::default())
+                .unwrap(),
             service_account_keys: Arc::new(ServiceAccountKeys::new(PrivateKey::generate().unwrap())),
             issuers: vec!["https://k".into()],
             api_audiences: vec![],

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::jwt::{AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator};
+use super::service_account::ServiceAccountOptions;
 use super::token_webhook::{TokenWebhook, TokenWebhookOptions};
+use super::trust::TrustOptions;
 
 /// The flags of authentication.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,8 @@ pub struct AuthenticationOptions {
     pub token_webhook: Option<TokenWebhookOptions>,
     /// `--anonymous-auth`, which the file may not contradict.
     pub anonymous: Option<bool>,
+    pub trust: TrustOptions,
+    pub service_accounts: ServiceAccountOptions,
 }
 
 /// Authenticators of others. What the file says is exchanged as a whole.

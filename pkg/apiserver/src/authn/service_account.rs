@@ -1,10 +1,11 @@
 //! Service-account tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kube1_pki::{ServiceAccountKeys, clock};
+use kube1_pki::{ServiceAccountKeyFiles, ServiceAccountKeys, clock};
 use serde_json::Value;
 
 use super::x509::CREDENTIAL_ID;
@@ -18,6 +19,36 @@ const LEEWAY: i64 = 60;
 const DELETION_GRACE: i64 = 60;
 pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 const USER_PREFIX: &str = "system:serviceaccount:";
+
+/// The flags of service-account tokens.
+#[derive(Clone, Debug)]
+pub struct ServiceAccountOptions {
+    /// Keys beside the cluster's own; followed while the server runs.
+    pub key_files: ServiceAccountKeyFiles,
+    /// The first is put into new tokens, all are accepted; without any the name of the API in the cluster.
+    pub issuers: Vec<String>,
+    /// What tokens for this server are for; the issuers when empty.
+    pub api_audiences: Vec<String>,
+    /// Where others find the keys; below the issuer if not given.
+    pub jwks_uri: Option<String>,
+    /// Longest life of a token, of those of pods too.
+    pub max_expiration: Option<Duration>,
+    /// Whether the tokens of pods, which are renewed every hour, live for a year.
+    pub extend_expiration: bool,
+}
+
+impl Default for ServiceAccountOptions {
+    fn default() -> Self {
+        Self {
+            key_files: ServiceAccountKeyFiles::default(),
+            issuers: Vec::new(),
+            api_audiences: Vec::new(),
+            jwks_uri: None,
+            max_expiration: None,
+            extend_expiration: true,
+        }
+    }
+}
 
 /// Verifies the tokens that this cluster signed.
 pub struct ServiceAccountTokens {

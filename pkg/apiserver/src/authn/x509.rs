@@ -1,7 +1,9 @@
 //! Client certificates.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use kube1_pki::{PkiError, Subject, certificates_from_pem, clock};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
@@ -12,6 +14,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::trust::Trusted;
 use crate::user::{AUTHENTICATED, UserInfo};
 
 /// Certificates of a subject may carry the user's uid in an attribute of this type.
@@ -34,6 +37,10 @@ pub enum AuthoritiesError {
     Root(#[from] rustls::Error),
     #[error("the bundle of client authorities is empty")]
     Empty(#[from] rustls::server::VerifierBuilderError),
+    #[error("the file cannot be read")]
+    Open(#[source] std::io::Error),
+    #[error("{} cannot be used", path.display())]
+    InFile { path: PathBuf, source: Box<AuthoritiesError> },
 }
 
 impl Authorities {
@@ -57,15 +64,24 @@ impl Authorities {
     }
 }
 
-/// What a connection's client certificate says; made once for a connection, checked for expiry with every request.
-#[derive(Clone, Debug, Default)]
+/// What a connection's client certificate says; made once for a connection, checked for expiry with every request and
+/// judged again once other authorities are trusted.
+#[derive(Debug, Default)]
 pub struct Peer {
-    pub(super) user: Option<Arc<UserInfo>>,
-    /// Common name of a certificate by the front proxies' authority.
-    pub(super) proxy: Option<String>,
-    /// A certificate was shown that no authority accepts.
-    pub(super) rejected: bool,
+    chain: Vec<CertificateDer<'static>>,
     not_after: i64,
+    judged: ArcSwap<Judged>,
+}
+
+/// What a certificate is worth to the authorities of one moment.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    generation: u64,
+    pub user: Option<Arc<UserInfo>>,
+    /// The certificate is that of a front proxy.
+    pub is_proxy: bool,
+    /// A certificate was shown that no authority accepts.
+    pub rejected: bool,
 }
 
 impl Peer {
@@ -77,28 +93,51 @@ impl Peer {
 
     /// Whether the client showed any certificate.
     pub fn has_certificate(&self) -> bool {
-        self.user.is_some() || self.proxy.is_some() || self.rejected
+        !self.chain.is_empty()
     }
 
     /// Judges the chain a client showed; an empty one is the absence of a certificate.
-    pub fn new(chain: &[CertificateDer<'_>], clients: &Authorities, proxies: Option<&Authorities>) -> Self {
+    pub(super) fn new(chain: &[CertificateDer<'_>], trusted: &Trusted) -> Self {
         let Some(leaf) = chain.first() else { return Self::default() };
-        let not_after = X509Certificate::from_der(leaf).map_or(0, |(_, c)| c.validity().not_after.timestamp());
-        let is_client = clients.verify(chain);
-        let is_proxy = proxies.is_some_and(|p| p.verify(chain).is_ok());
-        if let (Err(error), false) = (&is_client, is_proxy) {
-            tracing::debug!(%error, "client certificate rejected");
-        }
         Self {
-            user: if is_client.is_ok() { user_of(leaf).map(Arc::new) } else { None },
-            proxy: if is_proxy { Subject::of_certificate(leaf).ok().map(|s| s.common_name) } else { None },
-            rejected: is_client.is_err() && !is_proxy,
-            not_after,
+            chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
+            not_after: X509Certificate::from_der(leaf).map_or(0, |(_, c)| c.validity().not_after.timestamp()),
+            judged: ArcSwap::from_pointee(Judged::new(chain, trusted)),
         }
+    }
+
+    /// The judgement by these authorities.
+    pub(super) fn judged(&self, trusted: &Trusted) -> Arc<Judged> {
+        let known = self.judged.load_full();
+        if self.chain.is_empty() || known.generation == trusted.generation {
+            return known;
+        }
+        let judged = Arc::new(Judged::new(&self.chain, trusted));
+        self.judged.store(judged.clone());
+        judged
     }
 
     pub(super) fn is_expired(&self) -> bool {
         self.not_after != 0 && clock::unix_now() > self.not_after
+    }
+}
+
+impl Judged {
+    fn new(chain: &[CertificateDer<'_>], trusted: &Trusted) -> Self {
+        let Some(leaf) = chain.first() else { return Self::default() };
+        let is_client = trusted.clients.verify(chain);
+        let mut proxies = trusted.proxies.iter().filter(|proxies| proxies.authorities.verify(chain).is_ok()).peekable();
+        let by_proxies = proxies.peek().is_some();
+        if let (Err(error), false) = (&is_client, by_proxies) {
+            tracing::debug!(%error, "client certificate rejected");
+        }
+        let name = || Subject::of_certificate(leaf).map(|subject| subject.common_name).unwrap_or_default();
+        Self {
+            generation: trusted.generation,
+            user: if is_client.is_ok() { user_of(leaf).map(Arc::new) } else { None },
+            is_proxy: by_proxies && proxies.any(|proxies| proxies.admit(&name())),
+            rejected: is_client.is_err() && !by_proxies,
+        }
     }
 }
 
@@ -184,6 +223,7 @@ impl ClientCertVerifier for AnyClientCertificate {
 mod tests {
     use kube1_pki::{Authority, LeafProfile, Usage};
 
+    use super::super::trust::{Trust, TrustOptions};
     use super::*;
 
     fn chain(ca: &Authority, usage: Usage) -> Vec<CertificateDer<'static>> {
@@ -196,17 +236,18 @@ mod tests {
     fn the_authority_decides_whether_a_certificate_is_a_user_a_proxy_or_nothing() {
         let (ca, proxy_ca, other) =
             (Authority::create("a").unwrap(), Authority::create("b").unwrap(), Authority::create("c").unwrap());
-        let clients = Authorities::from_pem(ca.certificate_pem()).unwrap();
-        let proxies = Authorities::from_pem(proxy_ca.certificate_pem()).unwrap();
-        let peer = |ca: &Authority, usage| Peer::new(&chain(ca, usage), &clients, Some(&proxies));
-        let user = peer(&ca, Usage::ClientAuth).user.unwrap();
+        let trust =
+            Trust::open(ca.certificate_pem(), Some(proxy_ca.certificate_pem()), TrustOptions::default()).unwrap();
+        let peer = |ca: &Authority, usage| trust.peer(&chain(ca, usage)).judged(&trust.current());
+        let user = peer(&ca, Usage::ClientAuth).user.clone().unwrap();
         assert_eq!((user.name.as_str(), &user.groups[..2]), ("alice", &["dev".to_owned(), "ops".to_owned()][..]));
         assert!(user.extra[CREDENTIAL_ID][0].starts_with("X509SHA256="));
         let proxy = peer(&proxy_ca, Usage::ClientAuth);
-        assert_eq!((proxy.proxy.as_deref(), proxy.user, proxy.rejected), (Some("alice"), None, false));
+        assert_eq!((proxy.is_proxy, proxy.user.is_none(), proxy.rejected), (false, true, false), "by another name");
         assert!(peer(&other, Usage::ClientAuth).rejected);
         assert!(peer(&ca, Usage::ServerAuth).rejected);
-        let none = Peer::new(&[], &clients, None);
-        assert!(!none.rejected && none.user.is_none() && !none.is_expired());
+        let none = trust.peer(&[]);
+        let judged = none.judged(&trust.current());
+        assert!(!judged.rejected && judged.user.is_none() && !none.is_expired());
     }
 }

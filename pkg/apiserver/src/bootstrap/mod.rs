@@ -9,5 +9,5 @@ mod storage_writer;
 pub use aggregate::{aggregated_rules, keep_aggregated};
 pub use objects::{BootObject, authentication_config, objects};
 pub use own::BOOTSTRAPPERS;
-pub use reconcile::{Writer, reconcile, reconcile_object};
+pub use reconcile::{Writer, reconcile, reconcile_object, reconcile_one};
 pub use storage_writer::StorageWriter;

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::own::own_objects;
+use crate::authn::Trust;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 pub(super) const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -175,17 +176,30 @@ fn fill_aggregated(all: &mut [BootObject]) {
     }
 }
 
+/// A header's name as it is usually written: `x-remote-user` as `X-Remote-User`.
+fn capitalized(name: &str) -> String {
+    let parts = name.split('-').map(|part| {
+        let mut letters = part.chars();
+        letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+    });
+    parts.collect::<Vec<_>>().join("-")
+}
+
 /// The ConfigMap from which aggregated servers learn whom to trust as client and as front proxy.
-pub fn authentication_config(client_ca_pem: &str, request_header_ca_pem: &str) -> BootObject {
+pub fn authentication_config(trust: &Trust) -> BootObject {
+    let (clients, proxies, names) = trust.published();
+    let headers = trust.headers();
+    let list = |names: &[String]| json!(names).to_string();
+    let shown = |names: &[String]| list(&names.iter().map(|name| capitalized(name)).collect::<Vec<_>>());
     let mut data = Map::new();
     for (key, value) in [
-        ("client-ca-file", client_ca_pem),
-        ("requestheader-client-ca-file", request_header_ca_pem),
-        ("requestheader-allowed-names", r#"["front-proxy-client"]"#),
-        ("requestheader-username-headers", r#"["X-Remote-User"]"#),
-        ("requestheader-uid-headers", r#"["X-Remote-Uid"]"#),
-        ("requestheader-group-headers", r#"["X-Remote-Group"]"#),
-        ("requestheader-extra-headers-prefix", r#"["X-Remote-Extra-"]"#),
+        ("client-ca-file", clients),
+        ("requestheader-client-ca-file", proxies),
+        ("requestheader-allowed-names", list(&names)),
+        ("requestheader-username-headers", shown(&headers.user)),
+        ("requestheader-uid-headers", shown(&headers.uid)),
+        ("requestheader-group-headers", shown(&headers.group)),
+        ("requestheader-extra-headers-prefix", shown(&headers.extra_prefix)),
     ] {
         data.insert(key.into(), value.into());
     }

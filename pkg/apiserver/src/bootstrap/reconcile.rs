@@ -38,7 +38,8 @@ pub async fn reconcile(writer: &dyn Writer, objects: Vec<BootObject>) -> Result<
     Ok(())
 }
 
-async fn reconcile_one(writer: &dyn Writer, boot: &BootObject) -> Result<(), Status> {
+/// As [`reconcile`], of one object.
+pub async fn reconcile_one(writer: &dyn Writer, boot: &BootObject) -> Result<(), Status> {
     for attempt in 0.. {
         let result = match writer.get(&boot.resource, boot.namespace(), boot.name()).await? {
             None => writer.create(&boot.resource, boot.object.clone()).await,
@@ -170,6 +171,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::authn::{Trust, TrustOptions};
     use crate::bootstrap::{authentication_config, objects};
 
     #[derive(Default)]
@@ -233,11 +235,14 @@ mod tests {
         live["metadata"]["annotations"][AUTOUPDATE_SPEC] = "false".into();
         assert_eq!(reconcile_object(&level, &live), None);
 
-        let config = authentication_config("A", "B");
+        let ca = |name| kube1_pki::Authority::create(name).unwrap().certificate_pem().to_owned();
+        let (clients, proxies) = (ca("a"), ca("b"));
+        let trust = Trust::open(&clients, Some(&proxies), TrustOptions::default()).unwrap();
+        let config = authentication_config(&trust);
         let mut live = config.object.clone();
         live["data"]["client-ca-file"] = "old".into();
         live["data"]["other"] = "kept".into();
         let fixed = reconcile_object(&config, &live).unwrap();
-        assert_eq!((&fixed["data"]["client-ca-file"], &fixed["data"]["other"]), (&json!("A"), &json!("kept")));
+        assert_eq!((&fixed["data"]["client-ca-file"], &fixed["data"]["other"]), (&json!(clients), &json!("kept")));
     }
 }

@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use kube1_pki::ReloadingCertificate;
 use rustls::ServerConfig;
+use rustls::server::ResolvesServerCert;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
@@ -66,7 +66,7 @@ pub trait Handler: Send + Sync + 'static {
 
 /// The server's side of TLS: its certificate, and what is asked of clients.
 pub fn tls_config(
-    certificate: Arc<ReloadingCertificate>,
+    certificate: Arc<dyn ResolvesServerCert>,
     clients: Arc<dyn ClientCertVerifier>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -77,24 +77,23 @@ pub fn tls_config(
     Ok(Arc::new(config))
 }
 
-/// Serves connections until `shutdown`. Then no more are taken, and those that are open may finish the requests they
+/// Serves connections until `shutdown`; each by what `tls` gives for it. Then no more are taken, and those that are open may finish the requests they
 /// are at, for as long as a request may take.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: impl Fn() -> Arc<ServerConfig>,
     handler: Arc<H>,
     options: &RequestOptions,
     shutdown: CancellationToken,
 ) {
     let (limits, drain) = (Limits { streams: options.http2_max_streams, idle: options.idle_timeout }, options.timeout);
-    let acceptor = TlsAcceptor::from(tls);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
-                    let (acceptor, handler, shutdown) = (acceptor.clone(), handler.clone(), shutdown.clone());
+                    let (acceptor, handler, shutdown) = (TlsAcceptor::from(tls()), handler.clone(), shutdown.clone());
                     connections.spawn(connection(stream, address, acceptor, handler, limits, shutdown));
                 }
                 Err(error) => {

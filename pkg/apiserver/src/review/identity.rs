@@ -33,13 +33,14 @@ pub async fn self_subject_review(_ctx: &Context, user: &UserInfo, body: &Value) 
 }
 
 /// `/.well-known/openid-configuration`: where to find the keys (`/openid/v1/jwks` of `ServiceAccountKeys::jwks`).
-pub fn openid_configuration(issuer: &str, jwks_uri: &str) -> Value {
+pub fn openid_configuration(ctx: &Context) -> Value {
+    let below = || format!("{}/openid/v1/jwks", ctx.issuer);
     json!({
-        "issuer": issuer,
-        "jwks_uri": jwks_uri,
+        "issuer": ctx.issuer,
+        "jwks_uri": ctx.tokens.jwks_uri.clone().unwrap_or_else(below),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
+        "id_token_signing_alg_values_supported": ctx.service_account_keys.algorithms(),
     })
 }
 

@@ -18,7 +18,7 @@ pub use identity::{openid_configuration, self_subject_review, token_review};
 pub use rules::self_subject_rules_review;
 pub use token_request::token_request;
 
-use crate::authn::Authenticator;
+use crate::authn::{Authenticator, ServiceAccountOptions};
 use crate::authz::Authorizer;
 use crate::reader::Reader;
 use crate::user::UserInfo;
@@ -31,6 +31,7 @@ pub struct Context {
     pub service_account_keys: Arc<ServiceAccountKeys>,
     /// Issuer of new tokens.
     pub issuer: String,
+    pub tokens: ServiceAccountOptions,
 }
 
 /// A user as the API writes it.
@@ -75,7 +76,7 @@ mod testing {
     use kube1_pki::{Authority, PrivateKey};
 
     use super::*;
-    use crate::authn::{Authorities, Config};
+    use crate::authn::{Config, Trust, TrustOptions};
     use crate::authz::{Decision, Rule, Rules};
     use crate::reader::testing::Objects;
     use crate::request_info::RequestInfo;
@@ -103,9 +104,7 @@ mod testing {
         let ca = Authority::create("a").unwrap();
         let keys = Arc::new(ServiceAccountKeys::new(PrivateKey::generate().unwrap()));
         let authenticator = Authenticator::new(Config {
-            client_authorities: Authorities::from_pem(ca.certificate_pem()).unwrap(),
-            proxy_authorities: None,
-            proxy_names: vec![],
+            trust: Trust::open(ca.certificate_pem(), None, TrustOptions::default()).unwrap(),
             service_account_keys: keys.clone(),
             issuers: vec!["https://k".into()],
             api_audiences: vec![],
@@ -118,6 +117,7 @@ mod testing {
             reader: objects,
             service_account_keys: keys,
             issuer: "https://k".into(),
+            tokens: ServiceAccountOptions::default(),
         }
     }
 }

@@ -60,7 +60,10 @@ pub async fn token_request(
         audiences = ctx.authenticator.api_audiences().to_vec();
     }
     let bound = bind(ctx, namespace, name, &body["spec"]["boundObjectRef"])?;
-    let extended = bound.pod.is_some()
+    let longest = ctx.tokens.max_expiration.map_or(i64::MAX, |most| i64::try_from(most.as_secs()).unwrap_or(i64::MAX));
+    let seconds = seconds.min(longest);
+    let extended = ctx.tokens.extend_expiration
+        && bound.pod.is_some()
         && seconds == POD_TOKEN_EXPIRATION
         && audiences.iter().all(|a| ctx.authenticator.api_audiences().contains(a));
     let issued = clock::unix_now();
@@ -68,7 +71,7 @@ pub async fn token_request(
     if extended {
         private["warnafter"] = (issued + seconds).into();
     }
-    let lifetime = if extended { EXTENDED_EXPIRATION } else { seconds };
+    let lifetime = if extended { EXTENDED_EXPIRATION.min(longest) } else { seconds };
     let claims = json!({"iss": ctx.issuer, "aud": audiences, "sub": format!("system:serviceaccount:{namespace}:{name}"),
         "iat": issued, "nbf": issued, "exp": issued + lifetime, "jti": uuid::Uuid::new_v4().to_string(),
         "kubernetes.io": private});

@@ -1,5 +1,7 @@
 //! How a server's front is set up.
 
+use kube1_pki::CertificateFiles;
+
 use crate::audit::AuditOptions;
 use crate::authn::AuthenticationOptions;
 use crate::authz::AuthorizationOptions;
@@ -13,8 +15,16 @@ pub struct Front {
     pub authorization: AuthorizationOptions,
     pub audit: AuditOptions,
     pub encryption: EncryptionOptions,
+    pub serving: ServingOptions,
     /// The flags in effect, for `/flagz`.
     pub flags: Vec<(String, String)>,
+}
+
+/// The flags of the listener's certificates.
+#[derive(Clone, Debug, Default)]
+pub struct ServingOptions {
+    /// Shown to clients that ask for their names; followed while the server runs.
+    pub named: Vec<CertificateFiles>,
 }
 
 /// The flags of encryption at rest.

@@ -15,15 +15,16 @@ use http::Request;
 use ipnet::IpNet;
 use kube1_api::resource::ResourceTable;
 use kube1_api::status::Status;
-use kube1_pki::ServerPki;
+use kube1_pki::{PkiError, ServerPki, ServingCertificates};
 use kube1_store::Store;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use front::{EncryptionOptions, Front};
+pub use front::{EncryptionOptions, Front, ServingOptions};
 pub use in_process::InProcess;
 use parts::Parts;
 
@@ -33,7 +34,7 @@ use crate::aggregate::RemoteOpenApi;
 use crate::aggregate::discovery::RemoteDiscovery;
 use crate::allocator::{AllocatorConfig, ServiceAllocator};
 use crate::audit::{Audit, AuditError, AuditWriter};
-use crate::authn::{self, AuthenticationConfigError, Authenticator, Authorities, AuthoritiesError};
+use crate::authn::{self, AuthenticationConfigError, Authenticator, AuthoritiesError, Trust};
 use crate::authz::{AuthorizationError, Authorizer, AuthorizerMetrics, ConfiguredAuthorizer, NodeAuthorizer, Rbac};
 use crate::bootstrap;
 use crate::component_status::Components;
@@ -77,8 +78,10 @@ pub struct Config {
 pub enum ServerError {
     #[error("cannot load the stored objects")]
     Storage(#[from] OpenError),
-    #[error("cannot use the cluster's certificate authorities")]
+    #[error("cannot use the certificate authorities of clients")]
     Authorities(#[from] AuthoritiesError),
+    #[error("cannot use the keys and certificates that flags name")]
+    Keys(#[from] PkiError),
     #[error(transparent)]
     Authentication(#[from] AuthenticationConfigError),
     #[error(transparent)]
@@ -116,6 +119,11 @@ pub struct Server {
     pub pages: Pages,
     pub resource_metrics: ResourceMetrics,
     reloads: Reloads,
+    serving: Arc<ServingCertificates>,
+    /// For connections from now on.
+    tls: ArcSwap<rustls::ServerConfig>,
+    /// What the cluster is told of this server has changed.
+    republish: Notify,
     /// Streams that are passed on between a client and another server.
     pub streams: TaskTracker,
     /// Shutdown has begun: nothing new should be sent here.
@@ -155,10 +163,6 @@ impl ApiServer {
 
     /// Serves HTTPS until `shutdown`, then lets requests finish for a few seconds and ends watches.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let tls = serve::tls_config(
-            self.server.config.pki.serving.clone(),
-            self.server.authenticator.certificate_verifier(),
-        )?;
         let server = &self.server;
         let ending = async {
             shutdown.cancelled().await;
@@ -167,7 +171,10 @@ impl ApiServer {
             server.shutdown.cancel();
         };
         let options = &server.config.front.requests;
-        tokio::join!(serve::serve(listener, tls, server.clone(), options, server.shutdown.clone()), ending);
+        tokio::join!(
+            serve::serve(listener, || server.tls.load_full(), server.clone(), options, server.shutdown.clone()),
+            ending
+        );
         server.drained.cancel();
         let mut tasks = self.background.lock().await;
         let ended = async { while tasks.join_next().await.is_some() {} };
@@ -196,8 +203,7 @@ impl ApiServer {
         let writer = bootstrap::StorageWriter::new(&server.storage, &table);
         let mut start = bootstrap::objects();
         let pki = &server.config.pki;
-        let request_header_ca = pki.request_header_ca.certificate_pem();
-        start.push(bootstrap::authentication_config(pki.ca.certificate_pem(), request_header_ca));
+        start.push(bootstrap::authentication_config(server.authenticator.trust()));
         bootstrap::reconcile(&writer, start).await.map_err(ServerError::Bootstrap)?;
         parts.start_objects.begun();
         objects::publish(server).await.map_err(ServerError::Bootstrap)?;
@@ -246,17 +252,24 @@ impl Server {
         let objects = Arc::new(StorageReader::new(&storage, &table.load()));
         let reader: Arc<dyn Reader> = objects.clone();
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
-        let outside = authn::Outside::open(&config.front.authentication, std::slice::from_ref(&issuer))?;
+        let (pki, authentication) = (&config.pki, &config.front.authentication);
+        let tokens = authentication.service_accounts.clone();
+        let issuers = if tokens.issuers.is_empty() { vec![issuer] } else { tokens.issuers.clone() };
+        let issuer = issuers.first().cloned().unwrap_or_default();
+        let outside = authn::Outside::open(authentication, &issuers)?;
+        pki.service_account_keys.use_files(tokens.key_files.clone())?;
+        let proxies = pki.request_header_ca.certificate_pem();
         let authenticator = Arc::new(Authenticator::new(authn::Config {
-            client_authorities: Authorities::from_pem(config.pki.ca.certificate_pem())?,
-            proxy_authorities: Some(Authorities::from_pem(config.pki.request_header_ca.certificate_pem())?),
-            proxy_names: vec!["front-proxy-client".into()],
-            service_account_keys: config.pki.service_account_keys.clone(),
-            issuers: vec![issuer.clone()],
-            api_audiences: Vec::new(),
+            trust: Trust::open(pki.ca.certificate_pem(), Some(proxies), authentication.trust.clone())?,
+            service_account_keys: pki.service_account_keys.clone(),
+            issuers,
+            api_audiences: tokens.api_audiences.clone(),
             outside,
             reader: reader.clone(),
         }));
+        let serving = ServingCertificates::open(pki.serving.clone(), config.front.serving.named.clone())?;
+        let serving = Arc::new(serving);
+        let tls = ArcSwap::new(serve::tls_config(serving.clone(), authenticator.certificate_verifier())?);
         let rbac = Arc::new(Rbac::of_storage(&storage, &table.load()));
         let node = Arc::new(NodeAuthorizer::new(objects.clone()));
         let authorization = Arc::new(ConfiguredAuthorizer::open(
@@ -281,6 +294,7 @@ impl Server {
             reader: reader.clone(),
             service_account_keys: config.pki.service_account_keys.clone(),
             issuer,
+            tokens,
         };
         let ranges =
             AllocatorConfig { service_cidrs: vec![config.service_cidr], node_ports: config.node_ports.clone() };
@@ -296,6 +310,9 @@ impl Server {
             remote_discovery: RemoteDiscovery::default(),
             remote_openapi: RemoteOpenApi::default(),
             reloads: Reloads::new(&mut metrics),
+            serving,
+            tls,
+            republish: Notify::new(),
             pages: Pages::new(config.front.flags.clone()),
             metrics: Metrics::new(metrics),
             resource_metrics: ResourceMetrics::default(),
@@ -315,6 +332,17 @@ impl Server {
             health,
             components: Components::default(),
         })
+    }
+}
+
+impl Server {
+    /// Takes over whose client certificates are believed, and tells aggregated servers.
+    fn reload_trust(&self) -> Result<(), ServerError> {
+        self.authenticator.trust().reload()?;
+        // Clients with several certificates are told anew which to choose.
+        self.tls.store(serve::tls_config(self.serving.clone(), self.authenticator.certificate_verifier())?);
+        self.republish.notify_one();
+        Ok(())
     }
 }
 

@@ -6,11 +6,16 @@ use kube1_api::status::Status;
 use serde_json::{Value, json};
 
 use super::Server;
-use crate::bootstrap::{StorageWriter, Writer};
+use crate::bootstrap::{self, StorageWriter, Writer};
 
-/// Makes sure of the Service `kubernetes` and of the endpoints that lead to this server.
+/// Makes sure of the Service `kubernetes`, of the endpoints that lead to this server, and of what aggregated servers read
+/// about its clients.
 pub async fn publish(server: &Server) -> Result<(), Status> {
     let config = &server.config;
+    let table = server.table.load();
+    let writer = StorageWriter::new(&server.storage, &table);
+    let trusted = bootstrap::authentication_config(server.authenticator.trust());
+    bootstrap::reconcile_one(&writer, &trusted).await?;
     let Some(service_ip) = config.service_cidr.hosts().next() else {
         return Err(Status::internal("the service CIDR has no address"));
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use kube1_api::resource::{Resource, ResourceTable};
 use kube1_api::status::Status;
+use kube1_pki::PkiError;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -156,9 +157,14 @@ pub(super) fn keep_published(server: &Arc<Server>, parts: &Parts, tasks: &mut Jo
     let server = server.clone();
     let keeping = async move {
         let mut tick = tokio::time::interval(PUBLISH);
-        while server.shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+        loop {
+            tokio::select! {
+                () = server.shutdown.cancelled() => return,
+                _ = tick.tick() => {}
+                () = server.republish.notified() => {}
+            }
             if let Err(error) = objects::publish(&server).await {
-                tracing::warn!(%error, "the Service kubernetes is not as it should be");
+                tracing::warn!(%error, "the objects by which the cluster finds this server are not as they should be");
             }
         }
     };
@@ -176,6 +182,7 @@ pub fn follow_files(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
         };
         tasks.spawn(reload::follow(vec![file], metrics, server.shutdown.clone(), apply));
     }
+    follow_keys(server, tasks);
     let files = server.authorization.files();
     if !files.is_empty() {
         let (owner, metrics) = (server.authorization.clone(), server.reloads.authorization.clone());
@@ -186,4 +193,22 @@ pub fn follow_files(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
         let (owner, metrics) = (server.encryption.clone(), server.reloads.encryption.clone());
         tasks.spawn(reload::follow(vec![file], metrics, server.shutdown.clone(), move || owner.reload()));
     }
+}
+
+/// Certificate authorities, certificates and keys in files.
+fn follow_keys(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
+    let (owner, metrics, stop) = (server.clone(), &server.reloads, || server.shutdown.clone());
+    let trust = move || owner.reload_trust();
+    tasks.spawn(reload::follow(server.authenticator.trust().files(), metrics.client_ca.clone(), stop(), trust));
+    let (owner, keys) = (server.clone(), server.config.pki.service_account_keys.clone());
+    let files = keys.files();
+    let tokens = move || {
+        keys.reload()?;
+        owner.authenticator.forget();
+        Ok::<(), PkiError>(())
+    };
+    tasks.spawn(reload::follow(files, metrics.service_account_keys.clone(), stop(), tokens));
+    let serving = server.serving.clone();
+    let (files, metrics) = (serving.files(), metrics.serving.clone());
+    tasks.spawn(reload::follow(files, metrics, stop(), move || serving.reload()));
 }
