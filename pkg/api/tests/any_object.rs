@@ -39,7 +39,9 @@ fn value(random: &mut Random, shape: Shape, depth: u64) -> Value {
             Scalar::Bool => (random.next(2) == 0).into(),
             Scalar::Int32 => random.pick(&[0, 1, -1, i32::MAX]).into(),
             Scalar::Int64 => random.pick(&[0, 1, -1, i64::MIN]).into(),
-            Scalar::Double => random.pick(&[0.0, 1.5, -2.25]).into(),
+            Scalar::Double => {
+                kube1_api::codec::plain_number(random.pick(&[0.0, 1.5, -2.25, 0.1, 123_456.789_012_345_67])).into()
+            }
             Scalar::Bytes => random.pick(&["", "YQ=="]).into(),
             Scalar::Quantity if random.canonical => random.pick(&["0", "1500m", "1Gi", "3n", "12e6", "-2"]).into(),
             Scalar::Quantity => random.pick(&["0", "1500m", "1Gi", "0.1", "3n", "1e3", "0.5Mi"]).into(),

@@ -10,6 +10,7 @@ use kube::client::Body;
 use kube1_api::codec::protobuf::decode_object;
 use serde_json::{Value, json};
 use support::TestServer;
+use support::wire::Wire;
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
@@ -292,5 +293,85 @@ async fn discovery_has_all_its_forms() {
     assert_eq!(first.headers()["vary"], "Accept");
     let again = get(&client, "/apis", &[("accept", &format!("{JSON}{form}")), ("if-none-match", &tag)]).await;
     assert_eq!((again.code, again.bytes.len()), (304, 0));
+    server.stop().await;
+}
+
+/// Numbers as they are sent, and as upstream stores and shows them.
+const NUMBERS: [(&str, &str); 8] = [
+    ("0.1234567890123456789", "0.12345678901234568"),
+    ("4.9406564584124654e-324", "5e-324"),
+    ("8.41", "8.41"),
+    ("1.0", "1"),
+    ("-0.0", "0"),
+    ("1e-7", "1e-7"),
+    ("1e21", "1e+21"),
+    ("9223372036854775808", "9223372036854776000"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_those_of_upstream() {
+    let server = TestServer::start().await;
+    let client = Wire::admin(&server).await;
+    let number = json!({"type": "number"});
+    let schema = json!({"type": "object", "properties": {"n": number, "i": {"type": "integer"}}});
+    let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+    client.define("Amount", &json!([version]), &Value::Null).await;
+    let amounts = "/apis/example.com/v1/namespaces/default/amounts";
+    let body = |name: &str, n: &str| {
+        let head = r#""apiVersion":"example.com/v1","kind":"Amount""#;
+        format!(r#"{{{head},"metadata":{{"name":"{name}"}},"n":{n}}}"#)
+    };
+    for (index, (given, stored)) in NUMBERS.iter().enumerate() {
+        let item = format!("{amounts}/a{index}");
+        let shown = |text: String| text.contains(&format!("\"n\":{stored}}}"));
+        let media = if index % 2 == 0 { JSON } else { YAML };
+        let created = client.send("POST", amounts, &[("content-type", media)], body(&format!("a{index}"), given)).await;
+        assert!(shown(created.text()), "{given} created: {}", created.text());
+        assert!(shown(client.get(&item).await.text()), "{given}: {}", client.get(&item).await.text());
+        let before = client.get(&item).await.ok()["metadata"]["resourceVersion"].clone();
+        for (media, patch) in [
+            ("application/merge-patch+json", format!(r#"{{"n":{given}}}"#)),
+            ("application/json-patch+json", format!(r#"[{{"op":"replace","path":"/n","value":{given}}}]"#)),
+        ] {
+            let patched = client.send("PATCH", &item, &[("content-type", media)], patch).await;
+            assert!(shown(patched.text()), "{given} patched: {}", patched.text());
+            assert_eq!(patched.ok()["metadata"]["resourceVersion"], before, "{given} is the same again");
+        }
+        let headers = [("content-type", "application/apply-patch+yaml")];
+        let path = format!("{amounts}/b{index}?fieldManager=m");
+        let applied = client.send("PATCH", &path, &headers, body(&format!("b{index}"), given)).await;
+        assert!(shown(applied.text()), "{given} applied: {}", applied.text());
+        let listed = client.get(amounts).await.text();
+        assert_eq!(listed.matches(&format!("\"n\":{stored}}}")).count(), 2, "{given} listed: {listed}");
+    }
+    for (given, code) in [("2.0", 200), ("1e3", 200), ("2.5", 422), ("9223372036854775808", 422)] {
+        let headers = [("content-type", "application/merge-patch+json")];
+        let answer = client.send("PATCH", &format!("{amounts}/a0"), &headers, format!(r#"{{"i":{given}}}"#)).await;
+        assert_eq!(answer.code, code, "{given}: {}", answer.text());
+    }
+    // A schema's own numbers, through JSON and protobuf.
+    let definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/amounts.example.com";
+    let limits = r#"{"maximum":123456.12345678901234,"minimum":-2.0,"default":1.0,"type":"number"}"#;
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/n";
+    let patch = format!(r#"[{{"op":"replace","path":"{path}","value":{limits}}}]"#);
+    client.send("PATCH", definition, &[("content-type", "application/json-patch+json")], patch).await.ok();
+    let expected = r#"{"default":1,"maximum":123456.123456789,"minimum":-2,"type":"number"}"#;
+    assert!(client.get(definition).await.text().contains(expected), "{}", client.get(definition).await.text());
+    let protobuf = client.send("GET", definition, &[("accept", PROTOBUF)], "").await;
+    let read = decode_object(&protobuf.bytes).unwrap().value;
+    assert_eq!(read.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/n").unwrap().to_string(), expected);
+    // Of built-in kinds what is merged by value takes whole numbers however they are written.
+    let deployment = "/apis/apps/v1/namespaces/default/deployments/d";
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let body = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"},"spec":{"replicas":2.0,
+        "selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},
+        "spec":{"containers":[{"name":"c","image":"i"}]}}}}"#;
+    let applied = client.send("PATCH", &format!("{deployment}?fieldManager=m"), &headers, body).await;
+    assert_eq!(applied.ok()["spec"]["replicas"], 2);
+    for (media, code) in [("application/strategic-merge-patch+json", 200), ("application/merge-patch+json", 422)] {
+        let patch = r#"{"spec":{"replicas":3.0}}"#;
+        let answer = client.send("PATCH", deployment, &[("content-type", media)], patch).await;
+        assert_eq!(answer.code, code, "{media}: {}", answer.text());
+    }
     server.stop().await;
 }

@@ -14,6 +14,7 @@ use super::map::Map;
 use super::shape::{DYN, Form, Keyed, Shape};
 use super::time;
 use super::types::Type;
+use crate::codec::plain_number;
 
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
@@ -159,12 +160,11 @@ impl<'a> Value<'a> {
             (Json::Null, _) => Self::Null,
             (Json::Bool(value), Form::Dyn | Form::Bool) => Self::Bool(*value),
             (Json::Number(number), Form::Dyn | Form::Int) => {
-                match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                    (Some(value), ..) => Self::Int(value),
-                    (_, Some(value), _) if matches!(shape.form, Form::Dyn) => Self::Uint(value),
+                match (number.as_i64(), number.as_f64()) {
+                    (Some(value), _) => Self::Int(value),
                     // A whole number may be written as 1.0 where an integer is asked for.
-                    (_, _, Some(value)) if matches!(shape.form, Form::Int) => Self::Int(value as i64),
-                    (_, _, value) => Self::Double(value.unwrap_or_default()),
+                    (_, Some(value)) if matches!(shape.form, Form::Int) => Self::Int(value as i64),
+                    (_, value) => Self::Double(value.unwrap_or_default()),
                 }
             }
             (Json::Number(number), Form::Double) => Self::Double(number.as_f64().unwrap_or_default()),
@@ -334,7 +334,7 @@ impl<'a> Value<'a> {
             Self::Bool(value) => Json::Bool(*value),
             Self::Int(value) => Json::from(*value),
             Self::Uint(value) => Json::from(*value),
-            Self::Double(value) => serde_json::Number::from_f64(*value).map(Json::Number)?,
+            Self::Double(value) => plain_number(*value).map(Json::Number)?,
             Self::String(text) => Json::from(&**text),
             Self::Bytes(bytes) => {
                 use base64::Engine;

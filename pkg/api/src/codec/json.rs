@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::trail::Trail;
-use super::{Decoded, FieldValidation, tolerant};
+use super::{Decoded, FieldValidation, tolerant, write_json};
 use crate::resource::Resource;
 use crate::status::Status;
 
@@ -34,8 +34,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Er
 
 /// The stored form: compact, apiVersion and kind first, all other members sorted.
 pub fn encode_canonical(value: &Value) -> Vec<u8> {
-    let Some(members) = value.as_object() else { return value.to_string().into_bytes() };
     let mut bytes = Vec::with_capacity(512);
+    let Some(members) = value.as_object() else {
+        write_json(&mut bytes, value);
+        return bytes;
+    };
     bytes.push(b'{');
     let head = ["apiVersion", "kind"].into_iter().filter_map(|key| members.get(key).map(|v| (key, v)));
     let rest = members.iter().filter(|(k, _)| *k != "apiVersion" && *k != "kind").map(|(k, v)| (k.as_str(), v));
@@ -43,10 +46,10 @@ pub fn encode_canonical(value: &Value) -> Vec<u8> {
         if index > 0 {
             bytes.push(b',');
         }
-        // Writing a value to a vector cannot fail.
+        // Writing a key to a vector cannot fail.
         let _ = serde_json::to_writer(&mut bytes, key);
         bytes.push(b':');
-        let _ = serde_json::to_writer(&mut bytes, value);
+        write_json(&mut bytes, value);
     }
     bytes.push(b'}');
     bytes

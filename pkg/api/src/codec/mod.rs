@@ -2,6 +2,7 @@
 
 mod json;
 mod normal;
+mod number;
 pub mod protobuf;
 mod tolerant;
 pub(crate) mod trail;
@@ -9,8 +10,9 @@ mod yaml;
 
 pub use json::{decode_json, encode_canonical, parse_json};
 pub use normal::{normalize, zero};
+pub use number::{plain_number, plain_numbers, write_json, write_pretty_json};
+pub use tolerant::check_value;
 pub(crate) use tolerant::{DEPTH_MAX, check_embedded, is_deeper};
-pub use tolerant::{check_value, plain_numbers};
 pub use yaml::{decode_yaml, encode_yaml, parse_yaml};
 
 use serde_json::Value;

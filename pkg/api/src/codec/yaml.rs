@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
-use super::{Decoded, FieldValidation, tolerant};
+use super::{Decoded, FieldValidation, plain_number, tolerant};
 use crate::resource::Resource;
 use crate::status::Status;
 
@@ -60,6 +60,7 @@ fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
     // What aliases stand for counts as if it were written out.
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        legacy_octal_numbers: true,
         with_snippet: false,
         budget: serde_saphyr::budget! {
             max_nodes: text.len() + ALIAS_NODES,
@@ -134,8 +135,10 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Leaf(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Leaf(Number::from_f64(value).map_or(Value::Null, Value::Number)))
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
+        // As upstream, which makes JSON of it first.
+        let number = plain_number(value).ok_or_else(|| E::custom(format_args!("unsupported value: {value}")))?;
+        Ok(Node::Leaf(Value::Number(number)))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {
@@ -188,6 +191,29 @@ mod tests {
         assert_eq!(parse_yaml(text.as_bytes()).unwrap(), expected);
         assert_eq!(parse_yaml(br#"{"a": [1, "x"]}"#).unwrap(), json!({"a": [1, "x"]}));
         assert!(parse_yaml(b"a: [").unwrap_err().message().starts_with("error parsing YAML"));
+    }
+
+    #[test]
+    fn numbers_are_those_of_upstream() {
+        for (text, expected) in [
+            ("0644", "420"),
+            ("0o644", "420"),
+            ("012", "10"),
+            ("08", "8"),
+            ("0x1F", "31"),
+            ("0b11", "3"),
+            ("1_000", "1000"),
+            ("1.0", "1"),
+            ("1e3", "1000"),
+            ("-0", "0"),
+            (".5", "0.5"),
+            ("9223372036854775808", "9223372036854775808"),
+        ] {
+            assert_eq!(parse_yaml(format!("a: {text}").as_bytes()).unwrap()["a"].to_string(), expected, "{text}");
+        }
+        for text in [".nan", "-.inf"] {
+            assert!(parse_yaml(format!("a: {text}").as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -24,6 +24,9 @@ use serde_json::Value;
 /// The deepest nesting that pruning, defaulting and validation follow; deeper objects are refused when decoded.
 pub(crate) const DEPTH_MAX: usize = 128;
 
+/// From here on doubles are too far apart to be integers, as upstream says.
+const EXACT_INTEGERS: f64 = (1_u64 << 53) as f64;
+
 /// `type` of a schema node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JsonType {
@@ -65,7 +68,9 @@ impl JsonType {
             Self::Object => value.is_object(),
             Self::Array => value.is_array(),
             Self::String => value.is_string(),
-            Self::Integer => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0),
+            Self::Integer => {
+                value.is_i64() || value.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() < EXACT_INTEGERS)
+            }
             Self::Number => value.is_number(),
             Self::Boolean => value.is_boolean(),
         }

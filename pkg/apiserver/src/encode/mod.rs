@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderValue, RETRY_AFTER};
-use kube1_api::codec::{encode_yaml, partial_object_metadata};
+use kube1_api::codec::{encode_yaml, partial_object_metadata, write_json, write_pretty_json};
 use kube1_api::resource::Resource;
 use kube1_api::status::Status;
 use kube1_api::table::IncludeObject;
@@ -118,8 +118,9 @@ impl Encoder {
 pub fn write(accepted: Accepted, value: &Value) -> Result<Vec<u8>, Status> {
     match accepted.format {
         Format::Json => {
-            let text = if accepted.pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) };
-            let mut text = text.map_err(Status::internal)?;
+            let mut text = Vec::with_capacity(512);
+            let write = if accepted.pretty { write_pretty_json } else { write_json };
+            write(&mut text, value);
             text.push(b'\n');
             Ok(text)
         }

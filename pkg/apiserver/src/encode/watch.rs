@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use kube1_api::codec::protobuf::watch_frame;
+use kube1_api::codec::write_json;
 use kube1_api::status::Status;
 use serde_json::Value;
 
@@ -70,7 +71,11 @@ impl Encoder {
     pub fn frame(&self, kind: &str, object: &Value) -> Result<Bytes, Status> {
         match self.accepted.format {
             Format::Protobuf => super::render::protobuf_event(kind, object),
-            _ => Ok(told(kind, &serde_json::to_vec(object).map_err(Status::internal)?)),
+            _ => {
+                let mut json = Vec::with_capacity(512);
+                write_json(&mut json, object);
+                Ok(told(kind, &json))
+            }
         }
     }
 }

@@ -62,12 +62,16 @@ impl Patch {
             PatchKind::Apply => (parse_yaml(&bytes)?, Vec::new()),
             _ => parse_json(&bytes).map_err(|status| status.with_prefix("error decoding patch: "))?,
         };
-        let body = if body.is_null() && kind == PatchKind::Strategic { serde_json::json!({}) } else { body };
+        let mut body = if body.is_null() && kind == PatchKind::Strategic { serde_json::json!({}) } else { body };
         if kind == PatchKind::Merge && !body.is_object() {
             return Err(Status::bad_request("error decoding patch: the patch is not a JSON object"));
         }
         call.trail.request_patch(&body);
         let duplicates = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+        if matches!(kind, PatchKind::Strategic | PatchKind::Apply) {
+            // What is merged value by value may say a whole number as `1.0`; the others are patches of the text.
+            plain_numbers(&mut body);
+        }
         Ok(Self { kind, body, duplicates })
     }
 }
@@ -183,9 +187,6 @@ impl Endpoint {
         }
         if !config["metadata"]["managedFields"].as_array().is_none_or(Vec::is_empty) {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
-        }
-        if self.row.is_custom() {
-            plain_numbers(config);
         }
         if metadata::text(config, "name").is_empty() {
             metadata::metadata(config).insert("name".into(), self.name.clone().into());

@@ -14,7 +14,7 @@ pub(super) fn shortest(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.into();
     }
     let exponent = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
-    if (-4..21).contains(&exponent) { value.to_string() } else { exponential(&format!("{value:e}")) }
+    if (-4..=5).contains(&exponent) { value.to_string() } else { exponential(&format!("{value:e}")) }
 }
 
 /// Go's exponents have a sign and two digits at least.

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::super::normalize;
+use super::super::{normalize, plain_number};
 use super::leaf;
 use super::wire::{Part, Reader, WireError};
 use crate::schema::{self, Field, Type};
@@ -161,7 +161,7 @@ fn single(field: &'static Field, part: Part, budget: &mut Budget) -> Result<Valu
         "int32" => (int(number, part)? as i32).into(),
         "int64" => int(number, part)?.into(),
         "double" => match part {
-            Part::Fixed64(bits) => f64::from_bits(bits).into(),
+            Part::Fixed64(bits) => plain_number(f64::from_bits(bits)).map_or(Value::Null, Value::Number),
             Part::Varint(_) => return Err(WireError::WireType(number, 0)),
             Part::Bytes(_) => return Err(WireError::WireType(number, 2)),
             Part::Fixed32 => return Err(WireError::WireType(number, 5)),
