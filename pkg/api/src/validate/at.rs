@@ -157,6 +157,50 @@ impl<'v, 'p> At<'v, 'p> {
         errors.push(FieldError::too_long(&self.path(), max));
     }
 
+    /// An error about an object or list that is not shown.
+    pub fn invalid_part(&self, errors: &mut Errors, detail: impl Into<String>) {
+        errors.push(FieldError::invalid_part(&self.path(), detail));
+    }
+
+    /// Reports more items or members than may be; tells whether their number is fine.
+    pub fn at_most(&self, errors: &mut Errors, max: usize) -> bool {
+        let count = self.members().map_or(self.list().len(), Map::len);
+        if count > max {
+            errors.push(FieldError::too_many(&self.path(), count, max));
+        }
+        count <= max
+    }
+
+    /// Reports text of more bytes than may be; tells whether its length is fine.
+    pub fn no_longer(&self, errors: &mut Errors, max: usize) -> bool {
+        if self.text().len() > max {
+            self.too_long(errors, max);
+        }
+        self.text().len() <= max
+    }
+
+    /// Reports a value that was there before in its list.
+    pub fn unique<'s>(&self, seen: &mut std::collections::HashSet<&'s str>, errors: &mut Errors)
+    where
+        'v: 's,
+    {
+        if !seen.insert(self.text()) {
+            self.duplicate(errors);
+        }
+    }
+
+    /// A member, or what stands for it in objects that leave it out.
+    pub fn number(&self, path: &str) -> i64 {
+        self.get(path).int().unwrap_or(0)
+    }
+
+    /// A number that must be there and be positive.
+    pub fn need_positive(&self, errors: &mut Errors, detail: &str) {
+        if self.int().unwrap_or(0) <= 0 {
+            self.invalid_value(errors, self.int().unwrap_or(0), detail);
+        }
+    }
+
     /// Reports a missing or empty value; tells whether it is there.
     pub fn need(&self, errors: &mut Errors) -> bool {
         if self.is_empty() {

@@ -1,39 +1,65 @@
 //! Classes of pods.
 
-use super::at::{At, same};
+use super::at::At;
 use super::pod::quantity;
 use super::{Errors, format, metadata, pod};
+use crate::field::FieldError;
 
+/// A class of pods' importance.
 pub(super) fn priority_class(object: &At, old: Option<&At>, errors: &mut Errors) {
     const BUILT_IN: [(&str, i64); 2] =
         [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
     const MAX: i64 = 1_000_000_000;
-    let (name, value) = (object.get("metadata.name"), object.get("value"));
-    if name.text().starts_with("system-") {
-        if !BUILT_IN.contains(&(name.text(), value.int().unwrap_or(0))) {
-            let detail = "priority class names with 'system-' prefix are reserved for system use only";
-            name.forbidden(errors, detail);
+    let (name, value, policy) = (object.get("metadata.name"), object.get("value"), object.get("preemptionPolicy"));
+    if let Some(old) = old {
+        if value.int().unwrap_or(0) != old.number("value") {
+            value.forbidden(errors, "may not be changed in an update.");
         }
-    } else if value.int().is_some_and(|v| v > MAX) {
+        return policy.immutable(&old.get("preemptionPolicy"), errors);
+    }
+    let number = value.int().unwrap_or(0);
+    if name.text().starts_with("system-") {
+        let problem = match BUILT_IN.iter().find(|(known, _)| *known == name.text()) {
+            None => Some(format!("{} is not a known system priority class", name.text())),
+            Some((known, fixed)) if *fixed != number => Some(format!("value of {known} PriorityClass must be {fixed}")),
+            Some((known, _)) if object.get("globalDefault").is_true() => {
+                Some(format!("globalDefault of {known} PriorityClass must be false"))
+            }
+            Some(_) => None,
+        };
+        if let Some(problem) = problem {
+            let detail = "priority class names with 'system-' prefix are reserved for system use only. error: ";
+            name.forbidden(errors, format!("{detail}{problem}"));
+        }
+    } else if number > MAX {
         value.forbidden(errors, format!("maximum allowed value of a user defined priority is {MAX}"));
     }
-    for field in ["value", "preemptionPolicy"] {
-        if old.is_some_and(|old| !same(object.get(field).value, old.get(field).value)) {
-            object.get(field).forbidden(errors, "may not be changed in an update.");
-        }
+    if policy.is_set() {
+        policy.need_one_of(errors, &["PreemptLowerPriority", "Never"]);
     }
 }
 
 pub(super) fn runtime_class(object: &At, old: Option<&At>, errors: &mut Errors) {
     let handler = object.get("handler");
+    if let Some(old) = old {
+        return handler.immutable(&old.get("handler"), errors);
+    }
     handler.check(errors, format::dns_label(handler.text()));
     for (name, amount) in object.get("overhead.podFixed").entries() {
         quantity(&amount, name, errors);
     }
     let scheduling = object.get("scheduling");
     metadata::labels(&scheduling.get("nodeSelector"), errors);
-    pod::tolerations(&scheduling.get("tolerations"), errors);
-    if let Some(old) = old {
-        handler.immutable(&old.get("handler"), errors);
+    let tolerations = scheduling.get("tolerations");
+    pod::tolerations(&tolerations, errors);
+    let list = tolerations.list();
+    let key = |toleration: &serde_json::Value| {
+        ["key", "operator", "value", "effect"].map(|field| toleration[field].as_str().unwrap_or_default().to_owned())
+    };
+    for (index, toleration) in list.iter().enumerate() {
+        if list[..index].iter().any(|before| key(before) == key(toleration)) {
+            // Upstream's path leaves the list out.
+            errors.push(FieldError::duplicate(&scheduling.path().index(index), toleration.clone()));
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::{Errors, format, metadata};
 
 pub(super) fn namespace(object: &At, _old: Option<&At>, errors: &mut Errors) {
     for finalizer in object.get("spec.finalizers").items() {
-        metadata::finalizer(&finalizer, true, errors);
+        metadata::finalizer(&finalizer, errors);
     }
 }
 

@@ -14,14 +14,7 @@ const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDelet
 pub(super) fn on_create(resource: &Resource, object: &At, errors: &mut Errors) {
     let meta = object.get("metadata");
     let (name, generate_name) = (meta.get("name"), meta.get("generateName"));
-    if !generate_name.is_empty() {
-        // The server appends to it, so that a trailing dash or dot is fine.
-        let text = generate_name.text();
-        let masked = text.strip_suffix('-').map(|base| format!("{base}a"));
-        let masked = masked.as_deref().filter(|m| m.len() > 1).unwrap_or(text);
-        let problems = name_problems(resource, masked);
-        generate_name.check(errors, problems.into_iter().filter(|p| !p.starts_with("must be no more")).collect());
-    }
+    base_of_name(resource, &generate_name, errors);
     if name.is_empty() {
         name.required(errors, "name or generateName is required");
     } else {
@@ -30,6 +23,38 @@ pub(super) fn on_create(resource: &Resource, object: &At, errors: &mut Errors) {
     namespace(resource, &meta.get("namespace"), errors);
     meta.get("generation").not_negative(errors);
     contents(resource, &meta, None, errors);
+}
+
+/// The server appends to a generateName: it may end with a dash.
+fn base_of_name(resource: &Resource, base: &At, errors: &mut Errors) {
+    let text = base.text();
+    // As upstream has it, the character before the dash is not looked at.
+    let masked = text.strip_suffix('-').and_then(|rest| rest.get(..rest.len().checked_sub(1)?));
+    let masked = masked.map_or_else(|| text.to_owned(), |rest| format!("{rest}a"));
+    if !base.is_empty() {
+        base.check(errors, name_rule(resource, &masked));
+    }
+}
+
+/// By group and kind: whose updates are checked like new objects, their names included.
+const CHECKED_WHOLE: &[(&str, &[&str])] = &[
+    ("admissionregistration.k8s.io", &[]),
+    ("apiregistration.k8s.io", &[]),
+    ("apps", &["ControllerRevision"]),
+    ("batch", &["Job"]),
+    ("certificates.k8s.io", &[]),
+    ("discovery.k8s.io", &[]),
+    ("flowcontrol.apiserver.k8s.io", &[]),
+    ("networking.k8s.io", &["Ingress", "IngressClass"]),
+    ("rbac.authorization.k8s.io", &[]),
+    ("resource.k8s.io", &["ResourceClaim"]),
+    ("storage.k8s.io", &["CSINode", "VolumeAttachment", "VolumeAttributesClass"]),
+];
+
+fn is_checked_whole(resource: &Resource) -> bool {
+    CHECKED_WHOLE
+        .iter()
+        .any(|(group, kinds)| resource.group == *group && (kinds.is_empty() || kinds.contains(&resource.kind.as_str())))
 }
 
 /// Kind and metadata of a resource inside of another. It need not have a name.
@@ -81,6 +106,9 @@ pub(super) fn on_update(resource: &Resource, object: &At, old: &At, errors: &mut
         no_new_finalizers(&meta.get("finalizers"), old_meta.get("finalizers").list(), errors);
     }
     contents(resource, &meta, Some(&old_meta), errors);
+    if is_checked_whole(resource) {
+        base_of_name(resource, &meta.get("generateName"), errors);
+    }
 }
 
 /// Labels, annotations, owners and finalizers. What an update leaves alone is not checked again.
@@ -96,16 +124,20 @@ fn contents(resource: &Resource, meta: &At, old: Option<&At>, errors: &mut Error
         owners(&meta.get("ownerReferences"), errors);
     }
     if changed("finalizers") {
-        finalizers(resource, &meta.get("finalizers"), errors);
+        finalizers(resource, &meta.get("finalizers"), old.is_some(), errors);
+    }
+}
+
+fn name_rule(resource: &Resource, name: &str) -> Vec<String> {
+    match resource.name_rule {
+        NameRule::DnsSubdomain => format::dns_subdomain(name),
+        NameRule::DnsLabel => format::dns_label(name),
+        NameRule::PathSegment => format::path_segment(name),
     }
 }
 
 pub(super) fn name_problems(resource: &Resource, name: &str) -> Vec<String> {
-    let mut problems = match resource.name_rule {
-        NameRule::DnsSubdomain => format::dns_subdomain(name),
-        NameRule::DnsLabel => format::dns_label(name),
-        NameRule::PathSegment => format::path_segment(name),
-    };
+    let mut problems = name_rule(resource, name);
     if resource.kind == "CronJob" && resource.group == "batch" && name.len() > 52 {
         problems.push("must be no more than 52 characters".into());
     }
@@ -126,7 +158,9 @@ pub(super) fn labels(labels: &At, errors: &mut Errors) {
         for problem in format::qualified_name(key) {
             labels.invalid_value(errors, key, problem);
         }
-        value.check(errors, format::label_value(value.text()));
+        for problem in format::label_value(value.text()) {
+            labels.invalid_value(errors, value.text(), problem);
+        }
     }
 }
 
@@ -144,7 +178,7 @@ pub(super) fn annotations(annotations: &At, errors: &mut Errors) {
 }
 
 fn owners(owners: &At, errors: &mut Errors) {
-    let mut controller: Option<&str> = None;
+    let mut controller: Option<String> = None;
     for owner in owners.items() {
         // Upstream's paths do not say which reference it is.
         let path = owners.path();
@@ -164,39 +198,51 @@ fn owners(owners: &At, errors: &mut Errors) {
             errors.push(FieldError::invalid(&path, owner.value.clone(), why));
         }
         if owner.get("controller").is_true() {
-            if let Some(first) = controller {
-                let detail = format!(
-                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
-                    owner.str("name")
-                );
-                owners.invalid(errors, detail);
+            let this = format!("{kind}/{}", owner.str("name"));
+            match &controller {
+                Some(first) => owners.invalid(
+                    errors,
+                    format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"),
+                ),
+                None => controller = Some(this),
             }
-            controller = Some(owner.str("name"));
         }
     }
 }
 
-fn finalizers(resource: &Resource, finalizers: &At, errors: &mut Errors) {
+fn finalizers(resource: &Resource, finalizers: &At, update: bool, errors: &mut Errors) {
     // Where others add finalizers of their own, these may lack a prefix.
     const FREE: [&str; 4] =
         ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "rbac.authorization.k8s.io"];
     let standard = !resource.is_custom() && !FREE.contains(&resource.group.as_str());
-    for item in finalizers.items() {
-        finalizer(&item, standard, errors);
+    let whole = !update || is_checked_whole(resource);
+    if whole {
+        for item in finalizers.list().iter().filter_map(Value::as_str) {
+            for problem in format::qualified_name(item) {
+                finalizers.invalid_value(errors, item, problem);
+            }
+        }
+        let has = |name: &str| finalizers.list().iter().any(|f| f.as_str() == Some(name));
+        if has("orphan") && has("foregroundDeletion") {
+            finalizers.invalid(errors, "finalizer orphan and foregroundDeletion cannot be both set");
+        }
     }
-    let has = |name: &str| finalizers.list().iter().any(|f| f.as_str() == Some(name));
-    if has("orphan") && has("foregroundDeletion") {
-        finalizers.invalid(errors, "finalizer orphan and foregroundDeletion cannot be both set");
+    for item in finalizers.items().filter(|_| standard) {
+        standard_finalizer(&item, errors);
     }
 }
 
-/// One finalizer; with `standard` it has a prefix or is one of Kubernetes' own.
-pub(super) fn finalizer(item: &At, standard: bool, errors: &mut Errors) {
-    let problems = format::qualified_name(item.text());
-    if standard && problems.is_empty() && !item.text().contains('/') && !STANDARD_FINALIZERS.contains(&item.text()) {
+/// It has a prefix or is one of Kubernetes' own.
+fn standard_finalizer(item: &At, errors: &mut Errors) {
+    if !item.text().contains('/') && !STANDARD_FINALIZERS.contains(&item.text()) {
         item.invalid(errors, "name is neither a standard finalizer name nor is it fully qualified");
     }
-    item.check(errors, problems);
+}
+
+/// A finalizer of a namespace's own list.
+pub(super) fn finalizer(item: &At, errors: &mut Errors) {
+    item.check(errors, format::qualified_name(item.text()));
+    standard_finalizer(item, errors);
 }
 
 fn no_new_finalizers(finalizers: &At, old: &[Value], errors: &mut Errors) {

@@ -3,7 +3,9 @@
 //! Objects come here decoded and defaulted. An update is not blamed for what was wrong before it, so that what older
 //! rules let in can still be updated around.
 
+mod address;
 mod at;
+mod autoscaler;
 mod batch;
 mod certificate;
 mod classes;
@@ -14,6 +16,7 @@ mod device;
 mod extension;
 mod flow;
 pub(crate) mod format;
+mod ingress;
 mod metadata;
 mod network;
 mod pod;
@@ -72,7 +75,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("apps", "Deployment", workload::deployment),
     ("apps", "ReplicaSet", workload::replica_set),
     ("apps", "StatefulSet", workload::stateful_set),
-    ("autoscaling", "HorizontalPodAutoscaler", policy::autoscaler),
+    ("autoscaling", "HorizontalPodAutoscaler", autoscaler::autoscaler),
     ("batch", "CronJob", batch::cron_job),
     ("batch", "Job", batch::job),
     ("certificates.k8s.io", "CertificateSigningRequest", certificate::signing_request),
@@ -82,8 +85,8 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("flowcontrol.apiserver.k8s.io", "FlowSchema", flow::schema),
     ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", flow::level),
     ("networking.k8s.io", "IPAddress", network::ip_address),
-    ("networking.k8s.io", "Ingress", network::ingress),
-    ("networking.k8s.io", "IngressClass", network::ingress_class),
+    ("networking.k8s.io", "Ingress", ingress::ingress),
+    ("networking.k8s.io", "IngressClass", ingress::ingress_class),
     ("networking.k8s.io", "NetworkPolicy", network::network_policy),
     ("networking.k8s.io", "ServiceCIDR", network::service_cidr),
     ("node.k8s.io", "RuntimeClass", classes::runtime_class),
@@ -115,6 +118,7 @@ const SUBRESOURCE_RULES: &[(&str, &str, &str, SubresourceRule)] = &[
     ("", "Pod", "status", pod::status),
     ("", "ReplicationController", "status", workload::status),
     ("", "ResourceQuota", "status", cluster::resource_quota_status),
+    ("apiregistration.k8s.io", "APIService", "status", definition::api_service_status),
     ("apps", "DaemonSet", "status", workload::status),
     ("apps", "Deployment", "status", workload::status),
     ("apps", "ReplicaSet", "status", workload::status),
@@ -123,8 +127,10 @@ const SUBRESOURCE_RULES: &[(&str, &str, &str, SubresourceRule)] = &[
     ("batch", "Job", "status", batch::job_status),
     ("certificates.k8s.io", "CertificateSigningRequest", "approval", certificate::approval),
     ("certificates.k8s.io", "CertificateSigningRequest", "status", certificate::signing_request_status),
-    ("policy", "PodDisruptionBudget", "status", policy::counts_status),
+    ("networking.k8s.io", "Ingress", "status", ingress::ingress_status),
+    ("policy", "PodDisruptionBudget", "status", policy::budget_status),
     ("resource.k8s.io", "ResourceClaim", "status", device::claim_status),
+    ("storage.k8s.io", "VolumeAttachment", "status", storage_class::attachment_status),
 ];
 
 /// What is wrong with a new object.

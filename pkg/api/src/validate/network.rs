@@ -1,130 +1,11 @@
-//! Ingresses, network policies, endpoints and addresses.
+//! Network policies, endpoints and addresses.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::at::At;
-use super::pod::port_reference;
 use super::selector::label_selector;
-use super::{Errors, format};
-use crate::field::FieldError;
-
-pub(super) fn ingress(object: &At, _old: Option<&At>, errors: &mut Errors) {
-    let spec = object.get("spec");
-    let (rules, default) = (spec.get("rules"), spec.get("defaultBackend"));
-    if rules.is_empty() && !default.is_set() {
-        spec.invalid_value(errors, rules.list().to_vec(), "either `defaultBackend` or `rules` must be specified");
-    }
-    if default.is_set() {
-        backend(&default, errors);
-    }
-    for tls in spec.get("tls").items() {
-        for host in tls.get("hosts").items() {
-            let wild = host.text().contains('*');
-            host.check(
-                errors,
-                if wild { format::wildcard_subdomain(host.text()) } else { format::dns_subdomain(host.text()) },
-            );
-        }
-    }
-    for rule in rules.items() {
-        let host = rule.get("host");
-        if format::is_ip(host.text()) {
-            host.invalid(errors, "must be a DNS name, not an IP address");
-        } else if host.text().contains('*') {
-            host.check(errors, format::wildcard_subdomain(host.text()));
-        } else if !host.is_empty() {
-            host.check(errors, format::dns_subdomain(host.text()));
-        }
-        let http = rule.get("http");
-        if http.is_set() {
-            http.get("paths").need(errors);
-        }
-        for path in http.get("paths").items() {
-            http_path(&path, errors);
-        }
-    }
-    let class = spec.get("ingressClassName");
-    if class.is_set() {
-        class.check(errors, format::dns_subdomain(class.text()));
-    }
-}
-
-fn http_path(path: &At, errors: &mut Errors) {
-    let (kind, text) = (path.get("pathType"), path.get("path"));
-    if !kind.is_set() {
-        kind.required(errors, "pathType must be specified");
-    }
-    if matches!(kind.text(), "Exact" | "Prefix") {
-        if !text.text().starts_with('/') {
-            text.invalid_value(errors, text.text(), "must be an absolute path");
-        }
-        for part in ["//", "/./", "/../", "%2f", "%2F"] {
-            if text.text().contains(part) {
-                text.invalid(errors, format!("must not contain '{part}'"));
-            }
-        }
-        for end in ["/..", "/."] {
-            if text.text().ends_with(end) {
-                text.invalid(errors, format!("cannot end with '{end}'"));
-            }
-        }
-    } else if !text.is_empty() && !text.text().starts_with('/') {
-        text.invalid(errors, "must be an absolute path");
-    }
-    backend(&path.get("backend"), errors);
-}
-
-fn backend(backend: &At, errors: &mut Errors) {
-    let (service, resource) = (backend.get("service"), backend.get("resource"));
-    match (service.is_set(), resource.is_set()) {
-        (true, true) => backend.invalid_value(errors, "", "cannot set both resource and service backends"),
-        (false, false) => backend.required(errors, "resource or service backend is required"),
-        (false, true) => {
-            resource.get("kind").need(errors);
-            resource.get("name").need(errors);
-        }
-        (true, false) => {
-            let name = service.get("name");
-            if name.need(errors) {
-                name.check(errors, format::dns_label(name.text()));
-            }
-            let (port_name, number) = (service.get("port.name"), service.get("port.number"));
-            match (port_name.is_empty(), number.is_empty()) {
-                (false, false) => service.invalid_value(errors, "", "cannot set both port name & port number"),
-                (true, true) => service.required(errors, "port name or number is required"),
-                (false, true) => port_name.check(errors, format::port_name(port_name.text())),
-                (true, false) => number.in_range(errors, 1, 65535),
-            }
-        }
-    }
-}
-
-pub(super) fn ingress_class(object: &At, old: Option<&At>, errors: &mut Errors) {
-    let controller = object.get("spec.controller");
-    if controller.text().len() > 250 {
-        controller.too_long(errors, 250);
-    }
-    for problem in format::domain_prefixed_path(controller.text()) {
-        controller.invalid_value(errors, controller.text(), problem);
-    }
-    let parameters = object.get("spec.parameters");
-    if parameters.is_set() {
-        for field in ["kind", "name"] {
-            parameters.get(field).need(errors);
-        }
-        let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
-        scope.need_one_of(errors, &["Cluster", "Namespace"]);
-        match (scope.text(), namespace.is_set()) {
-            ("Namespace", false) => namespace.required(errors, "`parameters.scope` is set to 'Namespace'"),
-            ("Cluster", true) => namespace.forbidden(errors, "`parameters.scope` is set to 'Cluster'"),
-            _ => {}
-        }
-    }
-    if let Some(old) = old {
-        controller.immutable(&old.get("spec.controller"), errors);
-    }
-}
+use super::{Errors, format, metadata};
 
 pub(super) fn network_policy(object: &At, _old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
@@ -142,22 +23,33 @@ pub(super) fn network_policy(object: &At, _old: Option<&At>, errors: &mut Errors
     let types = spec.get("policyTypes");
     if types.list().len() > 2 {
         types.invalid(errors, "may not specify more than two policyTypes");
+        return;
+    }
+    for kind in types.items().filter(|kind| !["Ingress", "Egress"].contains(&kind.text())) {
+        kind.not_supported(errors, &["Ingress", "Egress"]);
     }
 }
 
 fn policy_port(port: &At, errors: &mut Errors) {
     let (number, end) = (port.get("port"), port.get("endPort"));
-    if number.is_set() {
-        port_reference(&number, errors);
-    }
-    if !end.is_set() {
-        return;
-    }
-    match (number.int(), end.int()) {
-        (None, _) if number.is_set() => end.invalid(errors, "may not be specified when `port` is non-numeric"),
-        (None, _) => end.invalid(errors, "may not be specified when `port` is not specified"),
-        (Some(first), Some(last)) if last < first => end.invalid(errors, "must be greater than or equal to `port`"),
-        _ => end.in_range(errors, 1, 65535),
+    port.get("protocol").one_of(errors, &["TCP", "UDP", "SCTP"]);
+    match number.int() {
+        Some(first) => {
+            number.in_range(errors, 1, 65535);
+            if end.int().is_some_and(|last| last < first) {
+                // Upstream shows the port here.
+                end.invalid_value(errors, first, "must be greater than or equal to `port`");
+            }
+            end.in_range(errors, 1, 65535);
+        }
+        None if number.is_set() => {
+            if end.is_set() {
+                end.invalid(errors, "may not be specified when `port` is non-numeric");
+            }
+            number.check(errors, format::port_name(number.text()));
+        }
+        None if end.is_set() => end.invalid(errors, "may not be specified when `port` is not specified"),
+        None => {}
     }
 }
 
@@ -165,10 +57,12 @@ fn policy_peer(peer: &At, errors: &mut Errors) {
     let (pods, namespaces, block) = (peer.get("podSelector"), peer.get("namespaceSelector"), peer.get("ipBlock"));
     label_selector(&pods, errors);
     label_selector(&namespaces, errors);
+    if block.is_set() {
+        ip_block(&block, errors);
+    }
     match (pods.is_set() || namespaces.is_set(), block.is_set()) {
         (false, false) => peer.required(errors, "must specify a peer"),
         (true, true) => peer.forbidden(errors, "may not specify both ipBlock and another peer"),
-        (_, true) => ip_block(&block, errors),
         _ => {}
     }
 }
@@ -179,78 +73,133 @@ fn ip_block(block: &At, errors: &mut Errors) {
         return;
     }
     cidr.check(errors, format::cidr(cidr.text()));
+    if format::is_invalid_cidr(cidr.text()) {
+        return;
+    }
     for except in block.get("except").items() {
-        let problems = format::cidr(except.text());
-        if problems.is_empty() && !is_inside(except.text(), cidr.text()) {
+        except.check(errors, format::cidr(except.text()));
+        if !format::is_invalid_cidr(except.text()) && !format::is_inside(except.text(), cidr.text()) {
             except.invalid(errors, "must be a strict subset of `cidr`");
         }
-        except.check(errors, problems);
     }
 }
 
-/// Whether one network is a part of the other, and smaller.
-fn is_inside(inner: &str, outer: &str) -> bool {
-    fn network(text: &str) -> Option<(u128, u32, u32)> {
-        let (address, bits) = text.split_once('/')?;
-        let bits: u32 = bits.parse().ok()?;
-        Some(match address.parse().ok()? {
-            IpAddr::V4(v4) => (u128::from(v4.to_bits()), bits, 32),
-            IpAddr::V6(v6) => (v6.to_bits(), bits, 128),
-        })
-    }
-    let (Some(inner), Some(outer)) = (network(inner), network(outer)) else { return false };
-    let shift = outer.2.saturating_sub(outer.1);
-    let prefix = |address: u128| address.checked_shr(shift).unwrap_or(0);
-    inner.2 == outer.2 && inner.1 > outer.1 && prefix(inner.0) == prefix(outer.0)
-}
+const MAX_SLICE_ADDRESSES: usize = 100;
+const MAX_HINTS: usize = 8;
 
 pub(super) fn endpoint_slice(object: &At, old: Option<&At>, errors: &mut Errors) {
     let kind = object.get("addressType");
-    kind.need(errors);
+    kind.need_one_of(errors, &["FQDN", "IPv4", "IPv6"]);
     let (endpoints, ports) = (object.get("endpoints"), object.get("ports"));
-    for (list, max) in [(endpoints, 1000), (ports, 20000)] {
-        if list.list().len() > max {
-            errors.push(FieldError::too_many(&list.path(), list.list().len(), max));
+    if endpoints.at_most(errors, 1000) {
+        for endpoint in endpoints.items() {
+            slice_endpoint(&endpoint, kind.text(), errors);
         }
     }
-    for endpoint in endpoints.items() {
-        let addresses = endpoint.get("addresses");
-        if addresses.is_empty() {
-            addresses.required(errors, "must contain at least 1 address");
-        }
-        if addresses.list().len() > 100 {
-            errors.push(FieldError::too_many(&addresses.path(), addresses.list().len(), 100));
-        }
-        for address in addresses.items() {
-            match kind.text() {
-                "IPv4" if !format::is_ipv4(address.text()) => address.invalid(errors, "must be an IPv4 address"),
-                "IPv6" if !format::is_ipv6(address.text()) => address.invalid(errors, "must be an IPv6 address"),
-                "FQDN" => address.check(errors, format::dns_subdomain(address.text())),
-                _ => {}
-            }
-        }
-        let (host, node) = (endpoint.get("hostname"), endpoint.get("nodeName"));
-        if host.is_set() {
-            host.check(errors, format::dns_label(host.text()));
-        }
-        if node.is_set() {
-            node.check(errors, format::dns_subdomain(node.text()));
-        }
-    }
-    let mut names: HashSet<&str> = HashSet::new();
-    for port in ports.items() {
-        let name = port.get("name");
-        if names.contains(&name.text()) {
-            name.duplicate(errors);
-        }
-        names.insert(name.text());
-        if !name.is_empty() {
-            name.check(errors, format::dns_label(name.text()));
-        }
-        port.get("protocol").need(errors);
+    if ports.at_most(errors, 20000) {
+        slice_ports(&ports, errors);
     }
     if let Some(old) = old {
         kind.immutable(&old.get("addressType"), errors);
+    }
+}
+
+fn slice_endpoint(endpoint: &At, kind: &str, errors: &mut Errors) {
+    let addresses = endpoint.get("addresses");
+    if addresses.is_empty() {
+        addresses.required(errors, "must contain at least 1 address");
+    }
+    addresses.at_most(errors, MAX_SLICE_ADDRESSES);
+    for address in addresses.items() {
+        slice_address(&address, &addresses, kind, errors);
+    }
+    let (host, node) = (endpoint.get("hostname"), endpoint.get("nodeName"));
+    if node.is_set() {
+        node.check(errors, format::dns_subdomain(node.text()));
+    }
+    let topology = endpoint.get("deprecatedTopology");
+    topology.at_most(errors, 16);
+    metadata::labels(&topology, errors);
+    if host.is_set() {
+        host.check(errors, format::dns_label(host.text()));
+    }
+    for (list, valid) in [("forZones", format::label_value as fn(&str) -> _), ("forNodes", format::dns_subdomain)] {
+        let hints = endpoint.get("hints");
+        let hints = hints.get(list);
+        let mut seen = HashSet::new();
+        for hint in hints.items().filter(|_| hints.list().len() <= MAX_HINTS) {
+            let name = hint.get("name");
+            name.unique(&mut seen, errors);
+            name.check(errors, valid(name.text()));
+        }
+        hints.at_most(errors, MAX_HINTS);
+    }
+}
+
+fn slice_address(address: &At, list: &At, kind: &str, errors: &mut Errors) {
+    match kind {
+        "IPv4" | "IPv6" => {
+            let problems = format::ip(address.text());
+            let fits = if kind == "IPv4" { format::is_ipv4(address.text()) } else { format::is_ipv6(address.text()) };
+            if problems.is_empty() {
+                if !fits {
+                    list.invalid_value(errors, address.text(), format!("must be an {kind} address"));
+                }
+                endpoint_address(address, errors);
+            }
+            address.check(errors, problems);
+        }
+        "FQDN" if address.is_empty() => address.required(errors, ""),
+        "FQDN" => {
+            let name = address.text().strip_suffix('.').unwrap_or(address.text());
+            for problem in format::domain(name, 2) {
+                address.invalid_value(errors, name, problem);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An address that traffic can be sent to.
+fn endpoint_address(address: &At, errors: &mut Errors) {
+    let Ok(ip) = address.text().parse::<IpAddr>() else { return };
+    let local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || (v6.segments()[0] & 0xff0f) == 0xff02,
+    };
+    if ip.is_unspecified() {
+        address.invalid(errors, format!("may not be unspecified ({})", address.text()));
+    }
+    if ip.is_loopback() {
+        address.invalid(errors, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    }
+    if local && !ip.is_multicast() {
+        address.invalid(errors, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    }
+    if local && ip.is_multicast() {
+        address.invalid(errors, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+    }
+}
+
+fn slice_ports(ports: &At, errors: &mut Errors) {
+    let mut names = HashSet::new();
+    for port in ports.items() {
+        let (name, protocol) = (port.get("name"), port.get("protocol"));
+        if !name.is_empty() {
+            name.check(errors, format::dns_label(name.text()));
+        }
+        if !names.insert(name.text()) {
+            name.duplicate(errors);
+        }
+        if !protocol.is_set() {
+            protocol.required(errors, "");
+        } else if !["SCTP", "TCP", "UDP"].contains(&protocol.text()) {
+            protocol.not_supported(errors, &["SCTP", "TCP", "UDP"]);
+        }
+        let application = port.get("appProtocol");
+        if application.is_set() {
+            application.check(errors, format::qualified_name(application.text()));
+        }
     }
 }
 
@@ -286,46 +235,46 @@ pub(super) fn endpoints(object: &At, _old: Option<&At>, errors: &mut Errors) {
 
 pub(super) fn ip_address(object: &At, old: Option<&At>, errors: &mut Errors) {
     let (name, parent) = (object.get("metadata.name"), object.get("spec.parentRef"));
-    let canonical = name.text().parse::<IpAddr>().map(|ip| ip.to_string());
-    if canonical.as_deref() != Ok(name.text()) {
-        name.invalid(errors, "must be a valid IP address in canonical form");
-    }
-    if parent.need(errors) {
-        for field in ["resource", "name"] {
-            parent.get(field).need(errors);
-        }
-    }
     if let Some(old) = old {
-        parent.immutable(&old.get("spec.parentRef"), errors);
+        return parent.immutable(&old.get("spec.parentRef"), errors);
+    }
+    name.check(errors, format::canonical_ip(name.text()));
+    if !parent.is_set() {
+        return parent.required(errors, "");
+    }
+    let group = parent.get("group");
+    if !group.is_empty() {
+        group.check(errors, format::dns_subdomain(group.text()));
+    }
+    for (field, needed) in [("resource", true), ("name", true), ("namespace", false)] {
+        let field = parent.get(field);
+        if needed {
+            field.need(errors);
+        }
+        field.check(errors, format::path_segment(field.text()));
     }
 }
 
 pub(super) fn service_cidr(object: &At, old: Option<&At>, errors: &mut Errors) {
-    let cidrs = object.get("spec.cidrs");
-    if cidrs.is_empty() {
-        cidrs.required(errors, "at least one CIDR required");
+    let (spec, cidrs) = (object.get("spec"), object.get("spec.cidrs"));
+    if let Some(old) = old {
+        return cidrs.immutable(&old.get("spec.cidrs"), errors);
     }
-    if cidrs.list().len() > 2 {
-        cidrs.invalid(errors, "may only hold up to 2 values");
+    let family = |cidr: &serde_json::Value| {
+        let text = cidr.as_str().unwrap_or_default();
+        (!format::is_invalid_cidr(text)).then(|| text.contains(':'))
+    };
+    match cidrs.list() {
+        [] => return cidrs.required(errors, "at least one CIDR required"),
+        [_] => {}
+        [one, other] if family(one).zip(family(other)).is_some_and(|(one, other)| one != other) => {}
+        [_, _] => {
+            let words = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+            return cidrs.invalid_value(errors, spec.value.clone(), words);
+        }
+        _ => return cidrs.invalid_value(errors, spec.value.clone(), "may only hold up to 2 values"),
     }
     for cidr in cidrs.items() {
-        cidr.check(errors, format::cidr(cidr.text()));
-    }
-    if let [first, second] = cidrs.list()
-        && first.as_str().is_some_and(|a| a.contains(':')) == second.as_str().is_some_and(|b| b.contains(':'))
-    {
-        cidrs.invalid(
-            errors,
-            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
-        );
-    }
-    if let Some(old) = old {
-        // One network may become two of different families.
-        let before = old.get("spec.cidrs");
-        let grown =
-            before.list().len() == 1 && cidrs.list().len() == 2 && cidrs.list().first() == before.list().first();
-        if !grown {
-            cidrs.immutable(&before, errors);
-        }
+        cidr.check(errors, format::canonical_cidr(cidr.text()));
     }
 }

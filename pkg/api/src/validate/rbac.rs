@@ -22,7 +22,11 @@ pub(super) fn cluster_role(object: &At, _old: Option<&At>, errors: &mut Errors) 
         selectors.required(errors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
     for selector in selectors.items() {
+        let before = errors.len();
         label_selector(&selector, errors);
+        if errors.len() > before {
+            selector.invalid_part(errors, "invalid label selector.");
+        }
     }
 }
 
@@ -69,14 +73,15 @@ fn binding(object: &At, old: Option<&At>, kinds: &[&str], errors: &mut Errors) {
         name.check(errors, format::path_segment(name.text()));
     }
     for subject in object.get("subjects").items() {
-        self::subject(&subject, errors);
+        self::subject(&subject, kinds.contains(&"Role"), errors);
     }
     if old.is_some_and(|old| !same(reference.value, old.get("roleRef").value)) {
         reference.invalid(errors, "cannot change roleRef");
     }
 }
 
-fn subject(subject: &At, errors: &mut Errors) {
+/// Accounts of bindings in a namespace are by default of that namespace.
+fn subject(subject: &At, namespaced: bool, errors: &mut Errors) {
     let (kind, group, name) = (subject.get("kind"), subject.get("apiGroup"), subject.get("name"));
     name.need(errors);
     match kind.text() {
@@ -85,7 +90,9 @@ fn subject(subject: &At, errors: &mut Errors) {
             if !group.is_empty() {
                 group.not_supported(errors, &[""]);
             }
-            subject.get("namespace").need(errors);
+            if !namespaced {
+                subject.get("namespace").need(errors);
+            }
         }
         "User" | "Group" => {
             if group.text() != GROUP {

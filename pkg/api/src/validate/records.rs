@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Map;
 
 use super::at::{At, same};
-use super::{Errors, format};
+use super::{Errors, format, selector};
+use crate::field::FieldError;
 
 pub(super) fn lease(object: &At, _old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
@@ -14,6 +15,36 @@ pub(super) fn lease(object: &At, _old: Option<&At>, errors: &mut Errors) {
         duration.invalid(errors, "must be greater than 0");
     }
     spec.get("leaseTransitions").not_negative(errors);
+}
+
+const REASON: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+
+/// Conditions of the form that all newer statuses share.
+pub(super) fn conditions(conditions: &At, errors: &mut Errors) {
+    let mut seen = std::collections::HashSet::new();
+    for condition in conditions.items() {
+        let (kind, status, reason) = (condition.get("type"), condition.get("status"), condition.get("reason"));
+        kind.unique(&mut seen, errors);
+        selector::label_name(&kind, errors);
+        if !["False", "True", "Unknown"].contains(&status.text()) {
+            errors.push(FieldError::not_supported(&status.path(), status.text(), &["False", "True", "Unknown"]));
+        }
+        if condition.number("observedGeneration") < 0 {
+            condition.get("observedGeneration").invalid(errors, "must be greater than or equal to zero");
+        }
+        condition.get("lastTransitionTime").need(errors);
+        if reason.need(errors) {
+            let inner = |b: u8| b.is_ascii_alphanumeric() || b"_,:".contains(&b);
+            let valid = reason.text().starts_with(|c: char| c.is_ascii_alphabetic())
+                && reason.text().ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+                && reason.text().bytes().all(inner);
+            if !valid {
+                reason.invalid(errors, REASON);
+            }
+            reason.no_longer(errors, 1024);
+        }
+        condition.get("message").no_longer(errors, 32 * 1024);
+    }
 }
 
 pub(super) fn controller_revision(object: &At, old: Option<&At>, errors: &mut Errors) {

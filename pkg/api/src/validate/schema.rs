@@ -13,6 +13,30 @@ const OWN_RULES: [&str; 3] = [
     "io.k8s.api.core.v1.ScopedResourceSelectorRequirement",
 ];
 
+/// Fields whose lists are checked by the rules of their kind, with other words or elsewhere.
+const OWN_FIELDS: [(&str, &str); 20] = [
+    ("io.k8s.api.admissionregistration.v1.MutatingWebhook", "sideEffects"),
+    ("io.k8s.api.admissionregistration.v1.ValidatingWebhook", "sideEffects"),
+    ("io.k8s.api.apps.v1.DaemonSetUpdateStrategy", "type"),
+    ("io.k8s.api.apps.v1.DeploymentStrategy", "type"),
+    ("io.k8s.api.apps.v1.StatefulSetSpec", "podManagementPolicy"),
+    ("io.k8s.api.apps.v1.StatefulSetUpdateStrategy", "type"),
+    ("io.k8s.api.autoscaling.v1.MetricSpec", "type"),
+    ("io.k8s.api.batch.v1.JobSpec", "completionMode"),
+    ("io.k8s.api.batch.v1.JobSpec", "podReplacementPolicy"),
+    ("io.k8s.api.discovery.v1.EndpointPort", "protocol"),
+    ("io.k8s.api.discovery.v1.EndpointSlice", "addressType"),
+    ("io.k8s.api.networking.v1.HTTPIngressPath", "pathType"),
+    ("io.k8s.api.networking.v1.NetworkPolicyPort", "protocol"),
+    ("io.k8s.api.networking.v1.NetworkPolicySpec", "policyTypes"),
+    ("io.k8s.api.policy.v1.PodDisruptionBudgetSpec", "unhealthyPodEvictionPolicy"),
+    ("io.k8s.api.resource.v1.DeviceAllocationConfiguration", "source"),
+    ("io.k8s.api.resource.v1.DeviceSubRequest", "allocationMode"),
+    ("io.k8s.api.resource.v1.ExactDeviceRequest", "allocationMode"),
+    ("io.k8s.api.storage.v1.StorageClass", "reclaimPolicy"),
+    ("io.k8s.api.scheduling.v1.PriorityClass", "preemptionPolicy"),
+];
+
 /// Reports values outside the closed lists of their fields, except in metadata, status, and what did not change.
 pub(super) fn closed_lists(shape: Shape, object: &Value, old: Option<&Value>, errors: &mut Errors) {
     for (name, value) in object.as_object().into_iter().flatten() {
@@ -38,6 +62,13 @@ fn member<'a>(
     errors: &mut Errors,
 ) {
     let Some(field) = shape.field(name) else { return };
+    let listed = match field.shape() {
+        Shape::List(list) => &list.item_values,
+        _ => &field.values,
+    };
+    if !listed.is_empty() && matches!(shape, Shape::Struct(ty) if OWN_FIELDS.contains(&(ty.name, name))) {
+        return;
+    }
     path.push(Step::Member(name));
     visit(field.shape(), Some(field), value, old.and_then(|old| old.get(name)), path, errors);
     path.pop();

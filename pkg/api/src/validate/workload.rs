@@ -11,70 +11,83 @@ pub(super) const MISMATCH: &str = "`selector` does not match template `labels`";
 
 pub(super) fn deployment(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
-    common(&spec, old, &Kind { name: "deployment", pods_of: "ReplicaSet", claims: &[] }, errors);
-    fixed_selector(&spec, old, errors);
-    let ready = spec.get("minReadySeconds");
-    let deadline = spec.get("progressDeadlineSeconds");
-    spec.get("revisionHistoryLimit").not_negative(errors);
-    deadline.not_negative(errors);
-    if deadline.int().is_some_and(|d| d <= ready.int().unwrap_or(0)) {
-        deadline.invalid(errors, "must be greater than minReadySeconds");
-    }
+    spec.get("replicas").not_negative(errors);
+    selected_template(&spec, old, &DEPLOYMENT, errors);
     let strategy = spec.get("strategy");
     let rolling = strategy.get("rollingUpdate");
-    strategy.get("type").need(errors);
     match strategy.str("type") {
         "Recreate" if rolling.is_set() => {
             rolling.forbidden(errors, "may not be specified when strategy `type` is 'Recreate'");
         }
-        "RollingUpdate" if rolling.is_set() => {
+        "Recreate" => {}
+        "RollingUpdate" => {
             let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
             count_or_percent(&unavailable, errors);
             count_or_percent(&surge, errors);
-            at_most_everything(&unavailable, errors);
             if is_zero(&unavailable) && is_zero(&surge) {
                 unavailable.invalid(errors, "may not be 0 when `maxSurge` is 0");
             }
+            at_most_everything(&unavailable, errors);
         }
-        _ => {}
+        _ => strategy.not_supported(errors, &["Recreate", "RollingUpdate"]),
     }
+    let deadline = spec.get("progressDeadlineSeconds");
+    for count in [spec.get("minReadySeconds"), spec.get("revisionHistoryLimit"), deadline] {
+        count.not_negative(errors);
+    }
+    if deadline.int().is_some_and(|d| d <= spec.number("minReadySeconds")) {
+        deadline.invalid(errors, "must be greater than minReadySeconds");
+    }
+    fixed_selector(&spec, old, errors);
 }
 
 pub(super) fn replica_set(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
-    common(&spec, old, &Kind { name: "deployment", pods_of: "ReplicaSet", claims: &[] }, errors);
+    spec.get("replicas").not_negative(errors);
+    spec.get("minReadySeconds").not_negative(errors);
+    selected_template(&spec, old, &DEPLOYMENT, errors);
     fixed_selector(&spec, old, errors);
 }
 
 pub(super) fn stateful_set(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
-    spec.get("podManagementPolicy").need(errors);
+    let management = spec.get("podManagementPolicy");
+    if management.need(errors) && !["OrderedReady", "Parallel"].contains(&management.text()) {
+        management.invalid(errors, "must be 'OrderedReady' or 'Parallel'");
+    }
     let strategy = spec.get("updateStrategy");
     let rolling = strategy.get("rollingUpdate");
-    strategy.get("type").need(errors);
     match strategy.str("type") {
+        "" => strategy.required(errors, ""),
         "OnDelete" if rolling.is_set() => {
             rolling.invalid(errors, "only allowed for updateStrategy 'RollingUpdate'");
         }
+        "OnDelete" => {}
         "RollingUpdate" => {
             rolling.get("partition").not_negative(errors);
             let unavailable = rolling.get("maxUnavailable");
             count_or_percent(&unavailable, errors);
-            at_most_everything(&unavailable, errors);
             if unavailable.is_set() && is_zero(&unavailable) {
                 unavailable.invalid(errors, "cannot be 0");
             }
+            at_most_everything(&unavailable, errors);
         }
-        _ => {}
+        _ => strategy.invalid(errors, "must be 'RollingUpdate' or 'OnDelete'"),
     }
     for field in ["whenDeleted", "whenScaled"] {
         spec.get("persistentVolumeClaimRetentionPolicy").get(field).one_of(errors, &["Retain", "Delete"]);
     }
-    spec.get("ordinals.start").not_negative(errors);
-    spec.get("revisionHistoryLimit").not_negative(errors);
+    for field in ["replicas", "minReadySeconds", "ordinals.start", "revisionHistoryLimit"] {
+        spec.get(field).not_negative(errors);
+    }
+    let service = spec.get("serviceName");
+    if old.is_none() && !service.is_empty() {
+        service.check(errors, format::dns_label(service.text()));
+    }
     let claims = spec.get("volumeClaimTemplates");
     let claim_names: Vec<&str> = claims.list().iter().filter_map(|c| c["metadata"]["name"].as_str()).collect();
-    common(&spec, old, &Kind { name: "statefulset", pods_of: "StatefulSet", claims: &claim_names }, errors);
+    let kind = Kind { claims: &claim_names, ..STATEFUL_SET };
+    selected_template(&spec, old, &kind, errors);
     match old {
         None => {
             for template in claims.items() {
@@ -112,21 +125,26 @@ fn stateful_set_change(spec: &At, old: &At, errors: &mut Errors) {
 
 pub(super) fn daemon_set(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
-    common(&spec, old, &Kind { name: "daemonset", pods_of: "DaemonSet", claims: &[] }, errors);
-    fixed_selector(&spec, old, errors);
+    selected_template(&spec, old, &DAEMON_SET, errors);
+    spec.get("minReadySeconds").not_negative(errors);
+    daemon_strategy(&spec.get("updateStrategy"), errors);
     spec.get("revisionHistoryLimit").not_negative(errors);
-    let strategy = spec.get("updateStrategy");
-    strategy.get("type").need(errors);
-    if strategy.str("type") != "RollingUpdate" {
-        return;
-    }
+    fixed_selector(&spec, old, errors);
+}
+
+fn daemon_strategy(strategy: &At, errors: &mut Errors) {
     let rolling = strategy.get("rollingUpdate");
-    if !rolling.need(errors) {
-        return;
+    match strategy.str("type") {
+        "OnDelete" => return,
+        "RollingUpdate" if !rolling.is_set() => return rolling.required(errors, ""),
+        "RollingUpdate" => {}
+        _ => return strategy.not_supported(errors, &["RollingUpdate", "OnDelete"]),
     }
     let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
     for bound in [unavailable, surge] {
         count_or_percent(&bound, errors);
+    }
+    for bound in [unavailable, surge] {
         at_most_everything(&bound, errors);
     }
     match (is_zero(&unavailable), is_zero(&surge)) {
@@ -158,22 +176,40 @@ struct Kind<'a> {
     name: &'a str,
     pods_of: &'a str,
     claims: &'a [&'a str],
+    needs_selector: bool,
+    /// What is said of a selector that cannot be understood; its template is then not looked at.
+    bad_selector: Option<&'a str>,
 }
 
-const RC: Kind = Kind { name: "replicationcontroller", pods_of: "ReplicationController", claims: &[] };
+const DEPLOYMENT: Kind = Kind {
+    name: "deployment",
+    pods_of: "ReplicaSet",
+    claims: &[],
+    needs_selector: true,
+    bad_selector: Some("invalid label selector"),
+};
+const STATEFUL_SET: Kind = Kind { name: "statefulset", pods_of: "StatefulSet", bad_selector: Some(""), ..DEPLOYMENT };
+const DAEMON_SET: Kind =
+    Kind { name: "daemonset", pods_of: "DaemonSet", needs_selector: false, bad_selector: None, ..DEPLOYMENT };
+const RC: Kind = Kind { name: "replicationcontroller", pods_of: "ReplicationController", ..DAEMON_SET };
 
-/// Replicas, selector and template.
-fn common(spec: &At, old: Option<&At>, kind: &Kind, errors: &mut Errors) {
-    spec.get("replicas").not_negative(errors);
-    spec.get("minReadySeconds").not_negative(errors);
+/// Selector and template.
+fn selected_template(spec: &At, old: Option<&At>, kind: &Kind, errors: &mut Errors) {
     let (selector, template) = (spec.get("selector"), spec.get("template"));
+    let before = errors.len();
+    label_selector(&selector, errors);
+    let understood = errors.len() == before;
     if !selector.is_set() {
-        selector.required(errors, "");
-    } else if selector.is_empty() {
+        if kind.needs_selector {
+            selector.required(errors, "");
+        }
+    } else if selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty() {
         selector.invalid(errors, format!("empty selector is invalid for {}", kind.name));
-    } else {
-        label_selector(&selector, errors);
-        selects(&selector, &template, errors);
+    }
+    match kind.bad_selector {
+        _ if understood => selects(&selector, &template, errors),
+        Some(words) => return selector.invalid(errors, words),
+        None => {}
     }
     controlled_template(&template, old.map(|o| &o.value["spec"]["template"]), kind, errors);
 }
@@ -184,11 +220,12 @@ fn fixed_selector(spec: &At, old: Option<&At>, errors: &mut Errors) {
     }
 }
 
-/// The selector must match the labels of its template.
+/// The selector must match the labels of its template; one that is missing matches nothing.
 pub(super) fn selects(selector: &At, template: &At, errors: &mut Errors) {
     let labels = template.get("metadata.labels");
-    if LabelSelector::from_value(selector.value).is_ok_and(|s| !s.matches_value(labels.value)) {
-        labels.invalid_value(errors, labels.value.as_object().cloned().unwrap_or_default(), MISMATCH);
+    let nothing = !selector.is_set();
+    if nothing || LabelSelector::from_value(selector.value).is_ok_and(|s| !s.matches_value(labels.value)) {
+        labels.invalid(errors, MISMATCH);
     }
 }
 
@@ -225,6 +262,16 @@ fn at_most_everything(at: &At, errors: &mut Errors) {
     }
 }
 
+/// What may not exceed what, in which words.
+const BOUNDS: [(&str, &str); 6] = [
+    ("fullyLabeledReplicas", "replicas"),
+    ("updatedReplicas", "replicas"),
+    ("readyReplicas", "replicas"),
+    ("currentReplicas", "replicas"),
+    ("availableReplicas", "replicas"),
+    ("availableReplicas", "readyReplicas"),
+];
+
 /// Status of any of them: counts are not negative, and collisions are only added.
 pub(super) fn status(object: &At, old: &At, errors: &mut Errors) {
     let status = object.get("status");
@@ -233,15 +280,16 @@ pub(super) fn status(object: &At, old: &At, errors: &mut Errors) {
             status.get(name).not_negative(errors);
         }
     }
-    let collisions = status.get("collisionCount");
-    if collisions.int().unwrap_or(0) < old.get("status.collisionCount").int().unwrap_or(0) {
-        collisions.invalid_value(errors, collisions.int().unwrap_or(0), "cannot be decremented");
-    }
-    let replicas = status.get("replicas").int().unwrap_or(0);
-    for name in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
+    let named_whole = object.str("kind") == "StatefulSet";
+    for (name, bound) in BOUNDS {
         let count = status.get(name);
-        if status.get("replicas").is_set() && count.int().is_some_and(|n| n > replicas) {
-            count.invalid(errors, "cannot be greater than status.replicas");
+        if count.int().is_some_and(|n| n > status.number(bound)) {
+            let place = if bound == "replicas" || named_whole { "status." } else { "" };
+            count.invalid(errors, format!("cannot be greater than {place}{bound}"));
         }
+    }
+    let collisions = status.get("collisionCount");
+    if collisions.int().unwrap_or(0) < old.get("status").number("collisionCount") {
+        collisions.invalid_value(errors, collisions.int().unwrap_or(0), "cannot be decremented");
     }
 }

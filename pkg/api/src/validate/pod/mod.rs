@@ -19,8 +19,8 @@ use super::{Errors, format, metadata};
 
 pub(super) use affinity::tolerations;
 pub(super) use handler::port as port_reference;
-pub(super) use resources::quantity;
 use resources::requirements;
+pub(super) use resources::{container_resource_name, quantity};
 pub(super) use update::{ephemeral_containers, resize, status};
 
 /// What rules about parts of a pod need to know of the whole.

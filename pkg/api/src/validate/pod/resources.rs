@@ -27,7 +27,7 @@ pub(in crate::validate) fn quantity(at: &At, name: &str, errors: &mut Errors) {
 }
 
 /// A name under which a container may ask for something.
-fn container_resource_name(at: &At, name: &str, errors: &mut Errors) {
+pub(in crate::validate) fn container_resource_name(at: &At, name: &str, errors: &mut Errors) {
     for problem in format::qualified_name(name) {
         at.invalid_value(errors, name, problem);
     }
