@@ -63,7 +63,7 @@ async fn large_bodies_and_late_requests_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_says_so_first_and_then_finishes_what_began() {
-    let requests = RequestOptions { shutdown_delay: Duration::from_millis(500), ..RequestOptions::default() };
+    let requests = RequestOptions { shutdown_delay: Duration::from_secs(3), ..RequestOptions::default() };
     let server = TestServer::start_with(|_| Front { requests, ..Front::default() }).await;
     let client = server.admin().await;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");

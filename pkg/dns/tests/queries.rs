@@ -172,7 +172,7 @@ async fn udp(query: &Message) -> Message {
     socket.connect(SocketAddr::new(SERVER.parse().unwrap(), 53)).await.unwrap();
     socket.send(&query.to_vec().unwrap()).await.unwrap();
     let mut buffer = [0; 4096];
-    let received = tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut buffer)).await;
+    let received = tokio::time::timeout(Duration::from_secs(20), socket.recv(&mut buffer)).await;
     let length = received.expect("no answer").unwrap();
     let limit = query.edns.as_ref().map_or(512, Edns::max_payload);
     assert!(length <= limit.into(), "{length} bytes are more than the client takes");

@@ -28,7 +28,7 @@ fn serve_once(pod: &Pod) -> JoinHandle<()> {
 /// Who the server says we are.
 fn ask(from: &Namespace, to: SocketAddr) -> std::io::Result<String> {
     from.run(|| {
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(20))?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
