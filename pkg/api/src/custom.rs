@@ -6,6 +6,57 @@ use crate::codec::trail::Trail;
 use crate::field::{FieldError, FieldErrorKind, FieldPath};
 use crate::structural::{RuleSet, Schema, lookup, parse};
 
+/// What is known of the review of an API of the Kubernetes project, by an annotation of its definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// The group is not the project's.
+    NotNeeded,
+    /// Where the API was approved.
+    Given(String),
+    /// Why it need not be.
+    Bypassed(String),
+    Missing,
+    Invalid(String),
+}
+
+impl Approval {
+    pub const ANNOTATION: &'static str = "api-approved.kubernetes.io";
+
+    pub fn of(definition: &Value) -> Self {
+        let group = definition["spec"]["group"].as_str().unwrap_or_default();
+        let within =
+            |domain: &str| group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let text = definition["metadata"]["annotations"][Self::ANNOTATION].as_str().unwrap_or_default();
+        match text {
+            _ if !within("k8s.io") && !within("kubernetes.io") => Self::NotNeeded,
+            "" => Self::Missing,
+            _ if text.starts_with("unapproved") => Self::Bypassed(text.to_owned()),
+            _ => match text.split_once("://") {
+                Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() => Self::Given(text.to_owned()),
+                _ => Self::Invalid(text.to_owned()),
+            },
+        }
+    }
+
+    /// For the condition, or for whoever writes the definition.
+    pub fn message(&self) -> String {
+        let must = |how: &str| {
+            let annotation = Self::ANNOTATION;
+            format!(
+                "protected groups must have approval annotation \"{annotation}\"{how}, \
+                 see https://github.com/kubernetes/enhancements/pull/1111"
+            )
+        };
+        match self {
+            Self::NotNeeded => String::new(),
+            Self::Given(text) => format!("approved in {text}"),
+            Self::Bypassed(text) => format!("not approved: {text:?}"),
+            Self::Missing => must(""),
+            Self::Invalid(_) => must(" with either a URL or a reason starting with \"unapproved\""),
+        }
+    }
+}
+
 /// The schema of one version of a custom resource, ready for use.
 #[derive(Debug)]
 pub struct CustomSchema {
@@ -21,6 +72,11 @@ impl CustomSchema {
     pub fn compile(schema: &Value, path: &FieldPath) -> Result<Self, Vec<FieldError>> {
         let rules = RuleSet::compile(schema, path)?;
         Ok(Self { schema: parse(schema, path)?, rules })
+    }
+
+    /// Defaults that the rules of their own part of `schema` refuse.
+    pub(crate) fn default_errors(&self, schema: &Value, path: &FieldPath) -> Vec<FieldError> {
+        self.rules.as_ref().map(|rules| rules.default_errors(schema, path)).unwrap_or_default()
     }
 
     pub fn schema(&self) -> &Schema {

@@ -54,7 +54,7 @@ impl Schema {
         errors
     }
 
-    fn check_embedded(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    pub(super) fn check_embedded(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
         if !self.may_embed || errors.len() >= ERRORS_MAX {
             return;
         }

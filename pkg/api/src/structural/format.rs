@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use base64::Engine;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use serde_json::Value;
 
 /// Whether a string has the format.
 pub(super) fn text_fits(format: &str, text: &str) -> bool {
@@ -25,6 +26,62 @@ pub(super) fn text_fits(format: &str, text: &str) -> bool {
         "k8s-long-name" => text.len() <= 253 && text.split('.').all(is_label),
         _ => true,
     }
+}
+
+/// Formats of strings that have a meaning, without hyphens, as upstream compares them.
+const TEXT_FORMATS: [&str; 26] = [
+    "bsonobjectid",
+    "uri",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "ssn",
+    "hexcolor",
+    "rgbcolor",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "datetime",
+    "k8sshortname",
+    "k8slongname",
+];
+
+/// Formats in a schema that mean nothing for the type they are given to, in no certain order.
+pub fn unknown_formats(schema: &Value) -> Vec<String> {
+    let Some(members) = schema.as_object() else { return Vec::new() };
+    let mut found = Vec::new();
+    let format = members.get("format").and_then(Value::as_str).unwrap_or_default();
+    let known = match members.get("type").and_then(Value::as_str).unwrap_or_default() {
+        "" | "string" => TEXT_FORMATS.contains(&format.replace('-', "").as_str()),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    };
+    if !format.is_empty() && !known {
+        found.push(format.to_owned());
+    }
+    for key in ["items", "additionalProperties", "not"] {
+        found.extend(members.get(key).map(unknown_formats).unwrap_or_default());
+    }
+    for key in ["allOf", "anyOf", "oneOf"] {
+        let branches = members.get(key).and_then(Value::as_array).into_iter().flatten();
+        found.extend(branches.flat_map(unknown_formats));
+    }
+    let properties = members.get("properties").and_then(Value::as_object).into_iter().flat_map(serde_json::Map::values);
+    found.extend(properties.flat_map(unknown_formats));
+    found
 }
 
 /// Whether a number lies in the format's range.

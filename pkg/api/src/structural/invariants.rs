@@ -7,8 +7,8 @@ use super::{Additional, Schema};
 use crate::codec::trail::Trail;
 use crate::field::{FieldError, FieldErrorKind, FieldPath};
 
-const LIST_TYPE: &str = "x-kubernetes-list-type";
-const MAP_TYPE: &str = "x-kubernetes-map-type";
+pub(super) const LIST_TYPE: &str = "x-kubernetes-list-type";
+pub(super) const MAP_TYPE: &str = "x-kubernetes-map-type";
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
@@ -28,6 +28,9 @@ const NOT_IN_BRANCHES: [(&str, &str); 6] = [
 pub(crate) fn check(schema: &Value, path: &FieldPath) -> Vec<FieldError> {
     let mut checker = Checker { errors: Vec::new() };
     if let Some(members) = schema.as_object() {
+        if members.get("nullable") == Some(&Value::Bool(true)) {
+            checker.forbid(path.child("nullable"), "nullable cannot be true at the root");
+        }
         if members.get("additionalProperties").is_some_and(|a| !a.is_null()) {
             let path = path.child("additionalProperties");
             checker.errors.push(FieldError::forbidden(&path, "must not be used at the root"));
@@ -44,21 +47,23 @@ pub(crate) fn check_defaults(schema: &Schema, path: &FieldPath) -> Vec<FieldErro
     errors
 }
 
-struct Checker {
-    errors: Vec<FieldError>,
+pub(super) struct Checker {
+    pub(super) errors: Vec<FieldError>,
 }
 
 impl Checker {
-    fn forbid(&mut self, path: FieldPath, detail: &str) {
+    pub(super) fn forbid(&mut self, path: FieldPath, detail: &str) {
         self.errors.push(FieldError::forbidden(&path, detail));
     }
 
-    fn invalid(&mut self, path: FieldPath, value: impl Into<Value>, detail: &str) {
+    pub(super) fn invalid(&mut self, path: FieldPath, value: impl Into<Value>, detail: &str) {
         self.errors.push(FieldError::invalid(&path, value, detail));
     }
 
     fn node(&mut self, node: &Map<String, Value>, path: &FieldPath, root: bool) {
+        self.keywords(node, path);
         self.extensions(node, path);
+        self.lists(node, path);
         for key in ["anyOf", "oneOf", "allOf"] {
             for (index, branch) in node.get(key).and_then(Value::as_array).into_iter().flatten().enumerate() {
                 if !is_pattern(key, index, node) {
@@ -70,6 +75,13 @@ impl Checker {
             self.branch(branch, &path.child("not"));
         }
         let properties = node.get("properties").and_then(Value::as_object);
+        if root {
+            for name in ["apiVersion", "kind", "metadata"] {
+                if let Some(child) = properties.and_then(|p| p.get(name)) {
+                    self.forbid_defaults(child, &path.child("properties").key(name), name);
+                }
+            }
+        }
         if root || node.get(EMBEDDED) == Some(&Value::Bool(true)) {
             self.metadata(properties, path, root);
         }
@@ -89,60 +101,32 @@ impl Checker {
         }
     }
 
+    pub(super) fn wrong_type(&mut self, path: &FieldPath, given: &str, detail: &str) {
+        match given {
+            "" => self.errors.push(FieldError::required(&path.child("type"), detail)),
+            _ => self.invalid(path.child("type"), given, detail),
+        }
+    }
+
     fn extensions(&mut self, node: &Map<String, Value>, path: &FieldPath) {
         let text = |key: &str| node.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
         let has = |key: &str| node.get(key) == Some(&Value::Bool(true));
         let given = text("type").unwrap_or_default();
-        if let Some(list_type) = text(LIST_TYPE) {
-            if !matches!(list_type, "atomic" | "set" | "map") {
-                let all = ["atomic", "set", "map"];
-                self.errors.push(FieldError::not_supported(&path.child(LIST_TYPE), list_type, &all));
-            }
-            if given != "array" {
-                self.invalid(path.child("type"), given, "must be array if x-kubernetes-list-type is specified");
-            }
-            let items = &node.get("items").cloned().unwrap_or_default();
-            let item = path.child("items");
-            match (list_type, items["type"].as_str()) {
-                ("set", Some("array")) if items[LIST_TYPE] != "atomic" => {
-                    let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
-                    self.invalid(item.child(LIST_TYPE), items[LIST_TYPE].clone(), detail);
-                }
-                ("set", Some("object")) if items[MAP_TYPE] != "atomic" => {
-                    let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
-                    self.invalid(item.child(MAP_TYPE), items[MAP_TYPE].clone(), detail);
-                }
-                ("map", found) if found != Some("object") && given == "array" => {
-                    let detail = "must be object if parent array's x-kubernetes-list-type is map";
-                    self.invalid(item.child("type"), found.unwrap_or_default(), detail);
-                }
-                _ => {}
-            }
-        }
-        if let Some(map_type) = text(MAP_TYPE) {
-            if !matches!(map_type, "atomic" | "granular") {
-                let path = path.child(MAP_TYPE);
-                self.errors.push(FieldError::not_supported(&path, map_type, &["atomic", "granular"]));
-            }
-            if given != "object" {
-                self.invalid(path.child("type"), given, "must be object if x-kubernetes-map-type is specified");
-            }
-        }
         if node.get(PRESERVE) == Some(&Value::Bool(false)) {
             self.invalid(path.child(PRESERVE), false, "must be true or undefined");
         }
         if has(EMBEDDED) {
-            if given != "object" {
-                let detail = "must be object if x-kubernetes-embedded-resource is true";
-                match given {
-                    "" => self.errors.push(FieldError::required(&path.child("type"), detail)),
-                    _ => self.invalid(path.child("type"), given, detail),
-                }
-            }
             let named = node.get("properties").and_then(Value::as_object).is_some_and(|p| !p.is_empty());
             if !has(PRESERVE) && !named {
                 let detail = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
                 self.errors.push(FieldError::required(&path.child("properties"), detail));
+            }
+            if node.get("additionalProperties").is_some_and(|a| !a.is_null()) {
+                let detail = "must not be used if x-kubernetes-embedded-resource is set";
+                self.forbid(path.child("additionalProperties"), detail);
+            }
+            if given != "object" {
+                self.wrong_type(path, given, "must be object if x-kubernetes-embedded-resource is true");
             }
         }
         if has(INT_OR_STRING) {
@@ -156,6 +140,8 @@ impl Checker {
 
     fn branch(&mut self, branch: &Value, path: &FieldPath) {
         let Some(members) = branch.as_object() else { return };
+        self.keywords(members, path);
+        self.lists(members, path);
         for (key, detail) in NOT_IN_BRANCHES {
             if members.get(key).is_some_and(|v| !v.is_null() && v != &Value::Bool(false) && v != "") {
                 self.forbid(path.child(key), detail);
@@ -202,9 +188,6 @@ impl Checker {
         if !root {
             return;
         }
-        if metadata.get("default").is_some_and(|d| !d.is_null()) {
-            self.forbid(path.child("default"), "must not be set in top-level metadata");
-        }
         let narrows_names = |properties: &Value| {
             let mut names = properties.as_object().into_iter().flat_map(Map::keys);
             names.all(|name| matches!(name.as_str(), "name" | "generateName"))
@@ -240,7 +223,10 @@ fn defaults(schema: &Schema, path: &FieldPath, errors: &mut Vec<FieldError>) {
         if pruned != *default {
             errors.push(FieldError::invalid(&place, default.clone(), "must not have unknown fields"));
         }
-        for mut error in schema.errors_of(default) {
+        let before = errors.len();
+        schema.check_embedded(default, &place, errors);
+        let embedded = errors.len() > before;
+        for mut error in schema.errors_of(default).into_iter().filter(|_| !embedded) {
             let within = if error.field.is_empty() || error.kind == FieldErrorKind::Invalid && error.field == "<nil>" {
                 String::new()
             } else {

@@ -5,13 +5,16 @@ mod defaulting;
 mod embedded;
 mod format;
 mod invariants;
+mod keywords;
 mod lists;
 mod parse;
 mod prune;
 mod rules;
 mod validate;
 
+pub use format::unknown_formats;
 pub(crate) use invariants::{check, check_defaults};
+pub(crate) use keywords::is_convertible;
 pub use parse::parse;
 pub use rules::RuleSet;
 pub(crate) use rules::lookup;

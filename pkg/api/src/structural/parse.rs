@@ -156,7 +156,9 @@ impl Parser {
             let detail = "must not be empty if x-kubernetes-list-type is map";
             self.errors.push(FieldError::required(&keys_path, detail));
         }
-        let Some(items) = &schema.items else { return };
+        let Some(items) = schema.items.as_ref().filter(|items| items.json_type == Some(JsonType::Object)) else {
+            return;
+        };
         for key in keys {
             match items.properties.get(key) {
                 None => {

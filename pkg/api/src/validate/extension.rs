@@ -108,32 +108,57 @@ pub(super) fn client_config(config: &At, errors: &mut Errors) {
             for field in ["name", "namespace"] {
                 service.get(field).need(errors);
             }
-            service.get("port").in_range(errors, 1, 65535);
-            let path = service.get("path");
-            if !path.is_empty() && !path.text().starts_with('/') {
-                path.invalid(errors, "must start with a '/'");
+            let port = service.get("port");
+            if port.int().is_some_and(|n| !(1..=65535).contains(&n)) {
+                port.invalid(errors, "port is not valid: must be between 1 and 65535, inclusive");
             }
+            webhook_path(&service.get("path"), errors);
         }
         _ => config.required(errors, "exactly one of url or service is required"),
     }
 }
 
+fn webhook_path(path: &At, errors: &mut Errors) {
+    let steps = match path.text() {
+        "" | "/" => return,
+        "//" => return path.invalid(errors, "segment[0] may not be empty"),
+        text if text.starts_with('/') => &text[1..],
+        text => {
+            path.invalid(errors, "must start with a '/'");
+            text.split_at(text.chars().next().map_or(0, char::len_utf8)).1
+        }
+    };
+    for (index, step) in steps.strip_suffix('/').unwrap_or(steps).split('/').enumerate() {
+        if step.is_empty() {
+            path.invalid(errors, format!("segment[{index}] may not be empty"));
+            continue;
+        }
+        let problems = format::dns_subdomain(step);
+        path.check(errors, problems.into_iter().map(|why| format!("segment[{index}]: {why}")).collect());
+    }
+}
+
 fn webhook_url(url: &At, errors: &mut Errors) {
     const FORM: &str = "; desired format: https://host[/path]";
-    let Some((scheme, rest)) = url.text().split_once("://") else {
-        url.required(errors, &format!("url must be a valid URL{FORM}"));
+    let text = url.text();
+    if text.starts_with(':') {
+        url.required(errors, &format!("url must be a valid URL: parse {text:?}: missing protocol scheme{FORM}"));
         return;
-    };
+    }
+    let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
     if scheme != "https" {
-        url.invalid(errors, format!("'https' is the only allowed URL scheme{FORM}"));
+        url.invalid_value(errors, scheme, format!("'https' is the only allowed URL scheme{FORM}"));
     }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.is_empty() {
-        url.invalid(errors, format!("host must be specified{FORM}"));
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = rest.strip_prefix("//").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    if host.is_empty() {
+        url.invalid_value(errors, host, format!("host must be specified{FORM}"));
     }
-    for (part, name) in [('@', "user information"), ('#', "fragments"), ('?', "query parameters")] {
-        if if part == '@' { authority.contains(part) } else { rest.contains(part) } {
-            url.invalid(errors, format!("{name} is not permitted in the URL"));
+    for (part, what) in [(user, "user information is"), (fragment, "fragments are"), (query, "query parameters are")] {
+        if !part.is_empty() {
+            url.invalid_value(errors, part, format!("{what} not permitted in the URL"));
         }
     }
 }

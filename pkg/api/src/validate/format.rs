@@ -61,7 +61,8 @@ pub(crate) fn dns_label(text: &str) -> Vec<String> {
 
 /// A label that begins with a letter.
 pub(crate) fn dns1035_label(text: &str) -> Vec<String> {
-    both(text, 63, is_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase()), LABEL_1035)
+    let valid = is_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase());
+    both(text, 63, valid, LABEL_1035)
 }
 
 pub(crate) fn dns_subdomain(text: &str) -> Vec<String> {

@@ -4,6 +4,7 @@
 //! rules let in can still be updated around.
 
 mod address;
+mod api_service;
 mod at;
 mod autoscaler;
 mod batch;
@@ -30,6 +31,7 @@ mod selector;
 mod service;
 mod storage;
 mod storage_class;
+mod version;
 mod workload;
 
 use serde_json::Value;
@@ -69,7 +71,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", extension::admission_binding),
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", extension::webhooks),
     ("apiextensions.k8s.io", "CustomResourceDefinition", definition::custom_resource_definition),
-    ("apiregistration.k8s.io", "APIService", definition::api_service),
+    ("apiregistration.k8s.io", "APIService", api_service::api_service),
     ("apps", "ControllerRevision", records::controller_revision),
     ("apps", "DaemonSet", workload::daemon_set),
     ("apps", "Deployment", workload::deployment),
@@ -118,7 +120,7 @@ const SUBRESOURCE_RULES: &[(&str, &str, &str, SubresourceRule)] = &[
     ("", "Pod", "status", pod::status),
     ("", "ReplicationController", "status", workload::status),
     ("", "ResourceQuota", "status", cluster::resource_quota_status),
-    ("apiregistration.k8s.io", "APIService", "status", definition::api_service_status),
+    ("apiregistration.k8s.io", "APIService", "status", api_service::api_service_status),
     ("apps", "DaemonSet", "status", workload::status),
     ("apps", "Deployment", "status", workload::status),
     ("apps", "ReplicaSet", "status", workload::status),
@@ -217,5 +219,7 @@ pub fn validate_metadata(resource: &Resource, object: &Value, old: Option<&Value
     errors
 }
 
+#[cfg(test)]
+mod definition_tests;
 #[cfg(test)]
 mod tests;

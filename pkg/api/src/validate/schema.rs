@@ -7,7 +7,8 @@ use crate::field::{FieldError, FieldPath};
 use crate::schema::{Field, Shape};
 
 /// Types whose lists are checked by their own rules, with other words.
-const OWN_RULES: [&str; 3] = [
+const OWN_RULES: [&str; 4] = [
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ValidationRule",
     "io.k8s.api.core.v1.NodeSelectorRequirement",
     "io.k8s.api.core.v1.Toleration",
     "io.k8s.api.core.v1.ScopedResourceSelectorRequirement",

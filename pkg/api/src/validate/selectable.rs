@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use super::Errors;
 use super::at::At;
-use crate::field::FieldError;
+use crate::field::{FieldError, FieldPath};
 
 const MOST: usize = 8;
 
 /// Each names a scalar that the schema declares, and not in metadata.
-pub(super) fn fields(version: &At, old: Option<&Value>, errors: &mut Errors) {
+pub(super) fn fields(version: &At, old: Option<&Value>, path: &FieldPath, errors: &mut Errors) {
+    let before = errors.len();
     let (fields, schema) = (version.get("selectableFields"), &version.value["schema"]["openAPIV3Schema"]);
     let mut known: HashSet<&str> = HashSet::new();
     for field in fields.items() {
@@ -44,6 +45,10 @@ pub(super) fn fields(version: &At, old: Option<&Value>, errors: &mut Errors) {
         .is_some_and(|list| list.iter().any(|v| v["selectableFields"] == version.value["selectableFields"]));
     if known.len() > MOST && !unchanged {
         errors.push(FieldError::too_many(&fields.path(), known.len(), MOST));
+    }
+    let own = fields.path().to_string();
+    for error in &mut errors[before..] {
+        error.field = error.field.replacen(&own, &path.to_string(), 1);
     }
 }
 
@@ -99,7 +104,7 @@ mod tests {
             let fields: Vec<Value> = paths.iter().map(|path| json!({"jsonPath": path})).collect();
             let version = json!({"schema": {"openAPIV3Schema": schema}, "selectableFields": fields});
             let mut errors = Vec::new();
-            super::fields(&At::root(&version), None, &mut errors);
+            super::fields(&At::root(&version), None, &FieldPath::new("selectableFields"), &mut errors);
             let found: Vec<String> = errors.iter().map(FieldError::body).collect();
             assert_eq!(found.join("; "), expected, "{paths:?}");
         }

@@ -12,6 +12,7 @@ pub use rows::{rows, stored_row};
 
 use std::collections::BTreeSet;
 
+use kube1_api::custom::Approval;
 use kube1_api::field::FieldPath;
 use kube1_api::structural;
 use serde_json::{Value, json};
@@ -20,7 +21,6 @@ use serde_json::{Value, json};
 pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 const TERMINATING: &str = "Terminating";
-const APPROVED: &str = "api-approved.kubernetes.io";
 
 /// The status that a definition should have, given all others.
 ///
@@ -42,14 +42,17 @@ pub fn status(definition: &Value, others: &[&Value], now: &str) -> Value {
     } else if !already {
         put(Condition::new("Established", false, "NotAccepted", "not all names are accepted"));
     }
-    match approval(definition) {
-        Approval::NotNeeded => {}
-        Approval::Given(text) => {
-            put(Condition::new("KubernetesAPIApprovalPolicyConformant", true, "ApprovedAnnotation", &text))
-        }
-        Approval::Missing(reason, text) => {
-            put(Condition::new("KubernetesAPIApprovalPolicyConformant", false, reason, &text))
-        }
+    let approval = Approval::of(definition);
+    let reason = match approval {
+        Approval::NotNeeded => None,
+        Approval::Given(_) => Some("ApprovedAnnotation"),
+        Approval::Bypassed(_) => Some("UnapprovedAnnotation"),
+        Approval::Missing => Some("MissingAnnotation"),
+        Approval::Invalid(_) => Some("InvalidAnnotation"),
+    };
+    if let Some(reason) = reason {
+        let (given, message) = (matches!(approval, Approval::Given(_)), approval.message());
+        put(Condition::new("KubernetesAPIApprovalPolicyConformant", given, reason, &message));
     }
     let problems = schema_problems(definition);
     if problems.is_empty() {
@@ -109,34 +112,6 @@ pub fn is_established(definition: &Value) -> bool {
 pub fn storage_version(definition: &Value) -> Option<&str> {
     let versions = definition["spec"]["versions"].as_array()?;
     versions.iter().find(|v| v["storage"] == true)?["name"].as_str()
-}
-
-enum Approval {
-    NotNeeded,
-    Given(String),
-    Missing(&'static str, String),
-}
-
-/// Groups of the Kubernetes project need a link to the review of their API.
-fn approval(definition: &Value) -> Approval {
-    let group = definition["spec"]["group"].as_str().unwrap_or_default();
-    let ours = ["k8s.io", "kubernetes.io"].iter().any(|s| group == *s || group.ends_with(&format!(".{s}")));
-    let Some(text) = definition["metadata"]["annotations"][APPROVED].as_str() else {
-        let message = format!(
-            "protected groups must have approval annotation \"{APPROVED}\", see https://github.com/kubernetes/enhancements/pull/1111"
-        );
-        return if ours { Approval::Missing("MissingAnnotation", message) } else { Approval::NotNeeded };
-    };
-    match text {
-        _ if !ours => Approval::NotNeeded,
-        _ if text.starts_with("unapproved") => {
-            Approval::Missing("UnapprovedAnnotation", format!("not approved: \"{text}\""))
-        }
-        _ if text.starts_with("http") => Approval::Given(format!("approved in {text}")),
-        _ => {
-            Approval::Missing("InvalidAnnotation", format!("invalid api-approved.kubernetes.io annotation: \"{text}\""))
-        }
-    }
 }
 
 fn schema_problems(definition: &Value) -> String {

@@ -31,7 +31,7 @@ pub(super) fn create_job(job: &mut Value, _: &Context<'_>) {
 
 pub(super) fn create_crd(crd: &mut Value, _: &Context<'_>) {
     crd["status"] = json!({"storedVersions": storage_version(crd).into_iter().collect::<Vec<_>>(),
-        "conditions": [], "acceptedNames": {"plural": "", "kind": ""}});
+        "conditions": null, "acceptedNames": {"plural": "", "kind": ""}});
 }
 
 pub(super) fn update_crd(new: &mut Value, _: &Value, _: &Context<'_>) {

@@ -1,6 +1,7 @@
 //! Advice that a write returns in Warning headers.
 
 use kube1_api::resource::Resource;
+use kube1_api::structural::unknown_formats;
 use serde_json::Value;
 
 /// What to tell the writer of `new`.
@@ -26,6 +27,15 @@ pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<St
         && old.is_none_or(|old| pod_spec(group, plural, old).is_none_or(|(_, before)| before != spec))
     {
         warn_pod_spec(&path, spec, &mut warnings);
+    }
+    if (group, plural) == ("apiextensions.k8s.io", "customresourcedefinitions") {
+        let formats = |definition: &Value| {
+            let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+            versions.flat_map(|v| unknown_formats(&v["schema"]["openAPIV3Schema"])).collect::<Vec<_>>()
+        };
+        let known = old.map(formats).unwrap_or_default();
+        let new = formats(new).into_iter().filter(|format| !known.contains(format));
+        warnings.extend(new.map(|format| format!("unrecognized format {format:?}")));
     }
     warnings
 }

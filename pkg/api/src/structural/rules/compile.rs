@@ -70,6 +70,26 @@ fn too_costly(what: &str, cost: u64, limit: u64) -> String {
     )
 }
 
+/// A rule as messages show it: under upstream's own names.
+fn shown(rule: &Value) -> String {
+    let text = |key: &str| {
+        let text: String = rule[key].as_str().unwrap_or_default().chars().take(SHOWN).collect();
+        let text = Value::from(text).to_string();
+        [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026")]
+            .iter()
+            .fold(text, |text, (from, to)| text.replace(*from, to))
+    };
+    format!(
+        "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
+        text("rule"),
+        text("message"),
+        text("messageExpression"),
+        rule["reason"],
+        text("fieldPath"),
+        rule["optionalOldSelf"],
+    )
+}
+
 impl Compiler {
     /// `schema` says the rules of what `spine` describes; they differ in `allOf` only.
     fn node(&mut self, schema: &Value, spine: &Value, path: &FieldPath, at: &Place) -> Node {
@@ -178,13 +198,13 @@ impl Compiler {
         let optional_old = rule["optionalOldSelf"] == true;
         let old = if optional_old { Type::optional(shape.ty()) } else { shape.ty() };
         let env = Env::default().with_shape("self", shape).with("oldSelf", old);
-        let program = self.program(&text("rule"), &path.child("rule"), &env, &Type::Bool)?;
+        let program = self.program(rule, "rule", path, &env, &Type::Bool)?;
         let count = at.count.unwrap_or_else(|| shape.most_in_request());
         self.charge(program.estimate(shape).saturating_mul(count), &path.child("rule"), "estimated rule cost");
         let mut message_program = None;
         if !text("messageExpression").is_empty() {
             let at = path.child("messageExpression");
-            let program = self.program(&text("messageExpression"), &at, &env, &Type::String)?;
+            let program = self.program(rule, "messageExpression", path, &env, &Type::String)?;
             self.charge(program.estimate(shape), &at, "estimated messageExpression cost");
             message_program = Some(program);
         }
@@ -213,17 +233,16 @@ impl Compiler {
         })
     }
 
-    fn program(&mut self, text: &str, path: &FieldPath, env: &Env, gives: &Type) -> Option<Program> {
+    fn program(&mut self, rule: &Value, key: &str, path: &FieldPath, env: &Env, gives: &Type) -> Option<Program> {
         let message = *gives == Type::String;
-        let shown = || text.chars().take(SHOWN).collect::<String>();
-        let why = match Program::compile(text, env) {
+        let why = match Program::compile(rule[key].as_str().unwrap_or_default(), env) {
             Ok(program) if program.output() == gives => return Some(program),
             Ok(_) if message => "messageExpression must evaluate to a string".to_owned(),
             Ok(_) => "cel expression must evaluate to a bool".to_owned(),
             Err(issues) if message => format!("messageExpression compilation failed: {issues}"),
             Err(issues) => format!("compilation failed: {issues}"),
         };
-        self.errors.push(FieldError::invalid(path, shown(), why));
+        self.errors.push(FieldError::invalid_part(&path.child(key), format!("{}: {why}", shown(rule))));
         None
     }
 

@@ -72,6 +72,34 @@ impl RuleSet {
     }
 }
 
+impl RuleSet {
+    /// Defaults of `schema`, from which the rules were compiled, that do not keep the rules of their part.
+    pub(crate) fn default_errors(&self, schema: &Value, path: &FieldPath) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        self.root.default_errors(schema, path, &mut errors);
+        errors
+    }
+}
+
+impl Node {
+    fn default_errors(&self, schema: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        if let Some(default) = schema.get("default").filter(|default| !default.is_null()) {
+            let place = path.child("default");
+            for mut error in evaluate::evaluate(self, default, None) {
+                let part = Some(&error.field).filter(|field| !matches!(field.as_str(), "" | "<nil>"));
+                error.field = part.map_or_else(|| place.to_string(), |part| format!("{place}.{part}"));
+                errors.push(error);
+            }
+        }
+        for (name, child) in &self.properties {
+            child.default_errors(&schema["properties"][name.as_str()], &path.child("properties").key(name), errors);
+        }
+        if let Some(child) = self.element.as_ref().filter(|_| self.kind == "array") {
+            child.default_errors(&schema["items"], &path.child("items"), errors);
+        }
+    }
+}
+
 fn has_rules(schema: &Value) -> bool {
     match schema {
         Value::Object(map) => map.contains_key("x-kubernetes-validations") || map.values().any(has_rules),
