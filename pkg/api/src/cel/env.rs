@@ -30,6 +30,8 @@ pub struct Env {
     composed: Option<Vec<(String, Type)>>,
     /// Whether `Object{}`, `JSONPatch{}` and `jsonpatch.escapeKey` are there.
     patches: bool,
+    /// Whether there is the macro `cel.bind`.
+    binds: bool,
 }
 
 impl Env {
@@ -77,6 +79,17 @@ impl Env {
         self
     }
 
+    /// The same with the macro `cel.bind`.
+    #[must_use]
+    pub fn binding(mut self) -> Self {
+        self.binds = true;
+        self
+    }
+
+    pub(super) fn binds(&self) -> bool {
+        self.binds
+    }
+
     pub(super) fn has_function(&self, name: &str) -> bool {
         self.patches || name != "jsonpatch.escapeKey"
     }
@@ -87,7 +100,8 @@ impl Env {
         if let Some((_, ty)) = self.variables.iter().rev().find(|(known, _)| **known == *name) {
             return Some(Named::Variable(ty.clone()));
         }
-        self.type_of(name).map(Named::Type)
+        // What functions give has types that cannot be named.
+        self.type_of(name).filter(|_| !CLOSED.contains(&name)).map(Named::Type)
     }
 
     /// The type of this name.

@@ -60,7 +60,7 @@ impl<'a, 'p> Machine<'a, 'p> {
         }
         match &expr.kind {
             Kind::Literal(literal) => Ok(literal_value(literal)),
-            Kind::Ident(name) => Err(Error::failed(format!("no such attribute: {name}"))),
+            Kind::Ident(name) => Err(Error::failed(format!("no such attribute(s): {name}"))),
             Kind::Select { operand, field, test } => self.select(operand, field, *test),
             Kind::Call { target, function, args } => self.call(expr, target.as_deref(), function, args),
             Kind::List(items) => {
@@ -102,7 +102,7 @@ impl<'a, 'p> Machine<'a, 'p> {
         if let Some((_, value)) = self.scope.iter().rev().find(|(known, _)| *known == name) {
             return Ok(value.clone());
         }
-        self.activation.get(name).ok_or_else(|| Error::failed(format!("no such attribute: {name}")))
+        self.activation.get(name).ok_or_else(|| Error::failed(format!("no such attribute(s): {name}")))
     }
 
     fn select(&mut self, operand: &'p Expr, field: &str, test: bool) -> Evaluated<'a> {
@@ -170,6 +170,10 @@ impl<'a, 'p> Machine<'a, 'p> {
                 let Kind::Literal(Literal::String(field)) = &field.kind else { return Err(Error::no_overload()) };
                 let value = self.eval(operand)?;
                 self.meter.charge(1)?;
+                let held = if let Value::Optional(Some(held)) = &value { held } else { &value };
+                if held.is_scalar() {
+                    return Ok(Value::NONE);
+                }
                 return Ok(match self.member(&value, field, false)? {
                     Some(optional @ Value::Optional(_)) if matches!(value, Value::Optional(_)) => optional,
                     found => Value::Optional(found.map(Arc::new)),

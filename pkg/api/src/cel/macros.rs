@@ -34,7 +34,7 @@ pub(super) fn member(parser: &mut Parser<'_>, at: usize, target: Expr, function:
         ("transformMapEntry", 3 | 4) => m.map(target, args, true),
         ("optMap" | "optFlatMap", 2) => m.optional(function, target, args),
         ("sortBy", 2) => m.sort_by(target, args),
-        ("bind", 3) if target.as_ident().is_some_and(|name| &**name == "cel") => m.cel_bind(args),
+        ("bind", 3) if m.parser.binds && target.as_ident().is_some_and(|name| &**name == "cel") => m.cel_bind(args),
         _ => return parser.member(at, target, function, args),
     };
     expanded.unwrap_or_else(|(at, why)| broken(parser, at, &why))

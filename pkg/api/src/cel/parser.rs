@@ -59,15 +59,18 @@ pub(super) struct Parser<'t> {
     pub found: Found<'t>,
     /// Nothing after a syntax error says anything.
     lost: bool,
+    pub binds: bool,
 }
 
-pub(super) fn parse(text: &[char]) -> Result<Parsed, Issues> {
+/// `binds` says whether there is the macro `cel.bind`.
+pub(super) fn parse(text: &[char], binds: bool) -> Result<Parsed, Issues> {
     if text.len() > TEXT_MAX {
         let size = text.len();
         return Err(Issues::plain(format!("expression code point size exceeds limit: size: {size}, limit {TEXT_MAX}")));
     }
     let (lexemes, strange) = tokens(text);
-    let mut parser = Parser { lexemes, next: 0, nested: 0, places: Vec::new(), found: Found::new(text), lost: false };
+    let (places, found) = (Vec::new(), Found::new(text));
+    let mut parser = Parser { lexemes, next: 0, nested: 0, places, found, lost: false, binds };
     for (at, what) in strange {
         parser.found.report(at, format!("Syntax error: token recognition error at: '{what}'"));
     }

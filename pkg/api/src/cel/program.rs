@@ -37,7 +37,7 @@ impl Program {
     /// Says where it is wrong.
     pub fn compile(text: &str, env: &Env) -> Result<Self, Issues> {
         let characters: Vec<char> = text.chars().collect();
-        let parsed = parse(&characters)?;
+        let parsed = parse(&characters, env.binds())?;
         let checked = check(&parsed, &characters, env)?;
         let (constants, patterns) = (HashMap::new(), HashMap::new());
         let mut program = Self { text: text.to_owned(), root: parsed.root.clone(), checked, constants, patterns };

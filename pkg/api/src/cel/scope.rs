@@ -137,6 +137,6 @@ impl Env {
 
     /// Of the selection of devices.
     pub fn device() -> Self {
-        Self::default().with("device", Type::Dyn)
+        Self::default().with("device", Type::Dyn).binding()
     }
 }

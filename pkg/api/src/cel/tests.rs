@@ -59,6 +59,20 @@ fn expressions_give_values() {
         ("optional.of(1).hasValue() && !optional.none().hasValue()", "true"),
         ("{'a': {'b': 1}}.?a.?b.orValue(5) + {'a': {'b': 1}}.?x.b.orValue(5)", "6"),
         ("[1, 2][?5].or(optional.of(7)).value()", "7"),
+        ("{'a': dyn(null)}.?a.?b.orValue(5) + {'a': dyn(1)}.?a.?b.orValue(5) + dyn('x').?b.orValue(1)", "11"),
+        ("{true: dyn(0)}[?true][?1].hasValue() || dyn(1)[?'a'].hasValue()", "false"),
+        (
+            "kubernetes.Quantity == type(quantity('1'))",
+            "ERROR: <input>:1:1: undeclared reference to 'kubernetes' (in container '')\n \
+             | kubernetes.Quantity == type(quantity('1'))\n | ^",
+        ),
+        (
+            "cel.bind(x, 1, x)",
+            "ERROR: <input>:1:1: undeclared reference to 'cel' (in container '')\n | cel.bind(x, 1, x)\n | ^\n\
+             ERROR: <input>:1:9: undeclared reference to 'bind' (in container '')\n | cel.bind(x, 1, x)\n | ........^\n\
+             ERROR: <input>:1:10: undeclared reference to 'x' (in container '')\n | cel.bind(x, 1, x)\n | .........^\n\
+             ERROR: <input>:1:16: undeclared reference to 'x' (in container '')\n | cel.bind(x, 1, x)\n | ...............^",
+        ),
         ("optional.of(2).optMap(x, x * 2).value() + optional.of(2).optFlatMap(x, optional.of(x)).value()", "6"),
         ("[?optional.none(), ?optional.of(1)] == [1] && {?'a': optional.none()} == {}", "true"),
         ("[1].first().value() + [1, 2].last().value()", "3"),

@@ -300,6 +300,12 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Whether it has no members.
+    pub(super) fn is_scalar(&self) -> bool {
+        use Value::{Bool, Bytes, Double, Int, Null, String, Uint};
+        matches!(self, Null | Bool(_) | Int(_) | Uint(_) | Double(_) | String(_) | Bytes(_))
+    }
+
     /// The amount of an integer.
     pub(super) fn whole(&self) -> Option<i128> {
         match self {
