@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::Level;
+use super::policy::{Level, Policy};
 use super::restricted::{
-    privilege_escalation, restricted_capabilities, restricted_seccomp, restricted_volumes, run_as_non_root, run_as_user,
+    privilege_escalation, restricted_capabilities, restricted_proc_mount, restricted_seccomp, restricted_volumes,
+    run_as_non_root, run_as_user,
 };
 
-pub(super) const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
+const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 const BASELINE_CAPABILITIES: [&str; 13] = [
     "AUDIT_WRITE",
@@ -26,74 +27,75 @@ const BASELINE_CAPABILITIES: [&str; 13] = [
     "SETUID",
     "SYS_CHROOT",
 ];
-const SAFE_SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
+/// Each with the minor version of the standards that first lets it pass.
+const SAFE_SYSCTLS: [(&str, u32); 12] = [
+    ("kernel.shm_rmid_forced", 0),
+    ("net.ipv4.ip_local_port_range", 0),
+    ("net.ipv4.ip_local_reserved_ports", 27),
+    ("net.ipv4.ip_unprivileged_port_start", 0),
+    ("net.ipv4.ping_group_range", 0),
+    ("net.ipv4.tcp_fin_timeout", 29),
+    ("net.ipv4.tcp_keepalive_intvl", 29),
+    ("net.ipv4.tcp_keepalive_probes", 29),
+    ("net.ipv4.tcp_keepalive_time", 29),
+    ("net.ipv4.tcp_rmem", 32),
+    ("net.ipv4.tcp_syncookies", 0),
+    ("net.ipv4.tcp_wmem", 32),
 ];
-const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+const SELINUX_TYPES: [(&str, u32); 5] =
+    [("", 0), ("container_t", 0), ("container_init_t", 0), ("container_kvm_t", 0), ("container_engine_t", 31)];
+const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 
-/// A pod's metadata and spec.
+/// A pod's metadata and spec, looked at by a version of the standards.
 pub(super) struct Pod<'a> {
     metadata: &'a Value,
     pub spec: &'a Value,
+    /// The standards of Kubernetes 1.x.
+    pub minor: u32,
 }
 
 /// Reason, and what exactly of the pod.
 pub(super) type Violation = (String, String);
 type Check = fn(&Pod<'_>) -> Option<Violation>;
 
-const BASELINE: [Check; 12] = [
-    apparmor,
-    baseline_capabilities,
-    host_namespaces,
-    host_path_volumes,
-    host_ports,
-    probe_hosts,
-    privileged,
-    proc_mount,
-    selinux,
-    baseline_seccomp,
-    sysctls,
-    windows_host_process,
+const NEVER: u32 = u32::MAX;
+
+/// Checks with the minor version that first has them, and the one whose restricted level has a stricter form instead.
+const BASELINE: [(Check, u32, u32); 12] = [
+    (apparmor, 0, NEVER),
+    (baseline_capabilities, 0, 22),
+    (host_namespaces, 0, NEVER),
+    (host_path_volumes, 0, 0),
+    (host_ports, 0, NEVER),
+    (probe_hosts, 34, NEVER),
+    (privileged, 0, NEVER),
+    (baseline_proc_mount, 0, 35),
+    (selinux, 0, NEVER),
+    (baseline_seccomp, 0, 19),
+    (sysctls, 0, NEVER),
+    (windows_host_process, 0, NEVER),
 ];
-/// Checks of the baseline that the restricted level has in a stricter form are not repeated.
-const RESTRICTED: [Check; 15] = [
-    apparmor,
-    host_namespaces,
-    host_ports,
-    probe_hosts,
-    privileged,
-    proc_mount,
-    selinux,
-    sysctls,
-    windows_host_process,
-    privilege_escalation,
-    restricted_capabilities,
-    restricted_volumes,
-    run_as_non_root,
-    run_as_user,
-    restricted_seccomp,
+const RESTRICTED: [(Check, u32); 7] = [
+    (privilege_escalation, 8),
+    (restricted_capabilities, 22),
+    (restricted_proc_mount, 35),
+    (restricted_volumes, 0),
+    (run_as_non_root, 0),
+    (run_as_user, 23),
+    (restricted_seccomp, 19),
 ];
 
-/// What of a pod the level forbids.
-pub(super) fn violations(level: Level, metadata: &Value, spec: &Value) -> Vec<Violation> {
-    let checks: &[Check] = match level {
-        Level::Privileged => &[],
-        Level::Baseline => &BASELINE,
-        Level::Restricted => &RESTRICTED,
-    };
-    let pod = Pod { metadata, spec };
-    checks.iter().filter_map(|check| check(&pod)).collect()
+/// What of a pod the policy forbids.
+pub(super) fn violations(policy: Policy, metadata: &Value, spec: &Value) -> Vec<Violation> {
+    let (Policy { level, .. }, minor) = (policy, policy.version.minor());
+    let pod = Pod { metadata, spec, minor };
+    let baseline = BASELINE.iter().filter(|(_, since, stricter)| {
+        *since <= minor && (level == Level::Baseline || (level == Level::Restricted && minor < *stricter))
+    });
+    let restricted = RESTRICTED.iter().filter(|(_, since)| level == Level::Restricted && *since <= minor);
+    let checks = baseline.map(|(check, ..)| check).chain(restricted.map(|(check, _)| check));
+    checks.filter_map(|check| check(&pod)).collect()
 }
 
 pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -115,17 +117,23 @@ impl<'a> Pod<'a> {
         self.containers().filter(|(_, c)| bad(c)).map(|(name, _)| name).collect()
     }
 
+    /// The pod's own security context and those of its containers.
+    pub fn contexts(&self) -> impl Iterator<Item = &'a Value> + use<'a> {
+        std::iter::once(self.context()).chain(self.containers().map(|(_, c)| &c["securityContext"]))
+    }
+
     pub fn context(&self) -> &'a Value {
         &self.spec["securityContext"]
     }
 
+    /// Whether what only concerns Linux is not asked of it.
     pub fn is_windows(&self) -> bool {
-        self.spec["os"]["name"] == "windows"
+        self.minor >= 25 && self.spec["os"]["name"] == "windows"
     }
 
     /// Root inside is nobody outside.
     pub fn has_user_namespace(&self) -> bool {
-        self.spec["hostUsers"].as_bool() == Some(false)
+        self.minor >= 35 && self.spec["hostUsers"].as_bool() == Some(false)
     }
 }
 
@@ -147,24 +155,27 @@ pub(super) fn if_any(reason: &str, names: &[&str], must: &str) -> Option<Violati
 }
 
 fn apparmor(pod: &Pod<'_>) -> Option<Violation> {
-    let forbidden = |context: &Value| context["appArmorProfile"]["type"] == "Unconfined";
-    let mut found = Vec::new();
-    if forbidden(pod.context()) {
-        found.push("pod must not set AppArmor profile type to \"Unconfined\"".to_owned());
-    }
-    let names = pod.containers_where(|c| forbidden(&c["securityContext"]));
-    if !names.is_empty() {
-        found.push(format!("{} must not set AppArmor profile type to \"Unconfined\"", plural(&names)));
-    }
+    let bad = |context: &Value| {
+        let profile = text(&context["appArmorProfile"]["type"]);
+        !context["appArmorProfile"].is_null() && !matches!(profile, "RuntimeDefault" | "Localhost")
+    };
+    let mut setters = setters(pod, bad);
+    let bad_ones = pod.contexts().filter(|c| bad(c)).map(|c| text(&c["appArmorProfile"]["type"]).to_owned());
+    let mut values: Vec<String> = bad_ones.collect::<BTreeSet<_>>().into_iter().collect();
     let annotations = pod.metadata["annotations"].as_object().into_iter().flatten();
-    for (key, value) in annotations.filter(|(k, _)| k.starts_with(APPARMOR_ANNOTATION)) {
-        let value = text(value);
-        if !(value.is_empty() || value == "runtime/default" || value.starts_with("localhost/")) {
-            found.push(format!("annotation {key}=\"{value}\""));
-        }
+    let annotations = annotations.filter(|(k, _)| k.starts_with(APPARMOR_ANNOTATION)).map(|(k, v)| (k, text(v)));
+    let wrong = |v: &str| !(v.is_empty() || v == "runtime/default" || v.starts_with("localhost/"));
+    let annotations: BTreeSet<String> =
+        annotations.filter(|(_, v)| wrong(v)).map(|(k, v)| format!("{k}={v:?}")).collect();
+    if !annotations.is_empty() {
+        setters.push(if annotations.len() == 1 { "annotation" } else { "annotations" }.to_owned());
+        values.extend(annotations);
     }
-    let reason = if found.len() == 1 { "forbidden AppArmor profile" } else { "forbidden AppArmor profiles" };
-    if found.is_empty() { None } else { violation(reason, found.join(", ")) }
+    let reason = if values.len() == 1 { "forbidden AppArmor profile" } else { "forbidden AppArmor profiles" };
+    if setters.is_empty() {
+        return None;
+    }
+    violation(reason, format!("{} must not set AppArmor profile type to {}", setters.join(" and "), quoted(&values)))
 }
 
 fn added<'a>(container: &'a Value, allowed: &[&str]) -> Vec<&'a str> {
@@ -210,8 +221,9 @@ fn host_ports(pod: &Pod<'_>) -> Option<Violation> {
         items(&c["ports"]).filter_map(|p| p["hostPort"].as_u64()).filter(|p| *p != 0).collect()
     };
     let names = pod.containers_where(|c| !ports_of(c).is_empty());
-    let ports: BTreeSet<u64> = pod.containers().flat_map(|(_, c)| ports_of(c)).collect();
-    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let ports: BTreeSet<String> =
+        pod.containers().flat_map(|(_, c)| ports_of(c)).map(|port| port.to_string()).collect();
+    let ports: Vec<String> = ports.into_iter().collect();
     let verb = if names.len() == 1 { "uses" } else { "use" };
     let word = if ports.len() == 1 { "hostPort" } else { "hostPorts" };
     if names.is_empty() {
@@ -227,9 +239,10 @@ fn probe_hosts(pod: &Pod<'_>) -> Option<Violation> {
         let hooks = ["postStart", "preStop"].map(|h| &c["lifecycle"][h]);
         let both = probes.into_iter().chain(hooks);
         let hosts = both.flat_map(|h| [text(&h["httpGet"]["host"]), text(&h["tcpSocket"]["host"])]);
-        hosts.filter(|h| !matches!(*h, "" | "127.0.0.1" | "::1")).map(str::to_owned).collect()
+        hosts.filter(|h| !h.is_empty()).map(str::to_owned).collect()
     };
-    let names = pod.containers_where(|c| !handlers(c).is_empty());
+    let mut names = pod.containers_where(|c| !handlers(c).is_empty());
+    names.sort_unstable();
     let hosts: BTreeSet<String> = pod.containers().flat_map(|(_, c)| handlers(c)).collect();
     let verb = if names.len() == 1 { "uses" } else { "use" };
     let word = if hosts.len() == 1 { "host" } else { "hosts" };
@@ -247,12 +260,8 @@ fn privileged(pod: &Pod<'_>) -> Option<Violation> {
     if_any("privileged", &names, "must not set securityContext.privileged=true")
 }
 
-fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
-    if pod.has_user_namespace() {
-        return None;
-    }
-    let names = pod.containers_where(|c| c["securityContext"]["procMount"] == "Unmasked");
-    if_any("procMount", &names, "must not set securityContext.procMount to \"Unmasked\"")
+fn baseline_proc_mount(pod: &Pod<'_>) -> Option<Violation> {
+    if pod.has_user_namespace() { None } else { restricted_proc_mount(pod) }
 }
 
 /// The pod's own context and those of its containers, as `pod`, `container "a"` ...
@@ -269,29 +278,27 @@ pub(super) fn setters(pod: &Pod<'_>, bad: impl Fn(&Value) -> bool) -> Vec<String
 }
 
 fn selinux(pod: &Pod<'_>) -> Option<Violation> {
-    let forbidden_type = |c: &Value| !SELINUX_TYPES.contains(&text(&c["seLinuxOptions"]["type"]));
+    let allowed = |ty: &str| SELINUX_TYPES.iter().any(|(known, since)| *known == ty && *since <= pod.minor);
+    let forbidden_type = |c: &Value| !allowed(text(&c["seLinuxOptions"]["type"]));
     let sets = |c: &Value, member: &str| !text(&c["seLinuxOptions"][member]).is_empty();
     let setters = setters(pod, |c| forbidden_type(c) || sets(c, "user") || sets(c, "role"));
     if setters.is_empty() {
         return None;
     }
-    let contexts: Vec<&Value> =
-        std::iter::once(pod.context()).chain(pod.containers().map(|(_, c)| &c["securityContext"])).collect();
     let types: BTreeSet<&str> =
-        contexts.iter().filter(|c| forbidden_type(c)).map(|c| text(&c["seLinuxOptions"]["type"])).collect();
+        pod.contexts().filter(|c| forbidden_type(c)).map(|c| text(&c["seLinuxOptions"]["type"])).collect();
     let mut found = Vec::new();
     if !types.is_empty() {
         let word = if types.len() == 1 { "type" } else { "types" };
         found.push(format!("{word} {}", quoted(&types)));
     }
     for member in ["user", "role"] {
-        if contexts.iter().any(|c| sets(c, member)) {
+        if pod.contexts().any(|c| sets(c, member)) {
             found.push(format!("{member} may not be set"));
         }
     }
-    let verb = if setters.len() == 1 && !setters[0].starts_with("containers") { "sets" } else { "set" };
     let detail =
-        format!("{} {verb} forbidden securityContext.seLinuxOptions: {}", setters.join(" and "), found.join("; "));
+        format!("{} set forbidden securityContext.seLinuxOptions: {}", setters.join(" and "), found.join("; "));
     violation("seLinuxOptions", detail)
 }
 
@@ -299,7 +306,22 @@ pub(super) fn seccomp(context: &Value) -> &str {
     text(&context["seccompProfile"]["type"])
 }
 
+/// Before there was a field, annotations said it.
+fn annotated_seccomp(pod: &Pod<'_>) -> Option<Violation> {
+    let of_containers = pod.containers().map(|(name, _)| format!("{SECCOMP_OF_CONTAINER}{name}"));
+    let keys = std::iter::once(SECCOMP_OF_POD.to_owned()).chain(of_containers);
+    let wrong = |v: &str| !(matches!(v, "runtime/default" | "docker/default") || v.starts_with("localhost/"));
+    let value = |key: &str| pod.metadata["annotations"].get(key).map(text).filter(|v| wrong(v));
+    let found: BTreeSet<String> = keys.filter_map(|key| value(&key).map(|v| format!("{key}={v:?}"))).collect();
+    let word = if found.len() == 1 { "annotation" } else { "annotations" };
+    let texts: Vec<String> = found.into_iter().collect();
+    if texts.is_empty() { None } else { violation("seccompProfile", format!("forbidden {word} {}", texts.join(", "))) }
+}
+
 fn baseline_seccomp(pod: &Pod<'_>) -> Option<Violation> {
+    if pod.minor < 19 {
+        return annotated_seccomp(pod);
+    }
     let setters = setters(pod, |c| seccomp(c) == "Unconfined");
     if setters.is_empty() {
         return None;
@@ -311,7 +333,8 @@ fn baseline_seccomp(pod: &Pod<'_>) -> Option<Violation> {
 
 fn sysctls(pod: &Pod<'_>) -> Option<Violation> {
     let names = items(&pod.context()["sysctls"]).map(|s| text(&s["name"]));
-    let bad: Vec<&str> = names.filter(|n| !SAFE_SYSCTLS.contains(n)).collect();
+    let safe = |name: &str| SAFE_SYSCTLS.iter().any(|(known, since)| *known == name && *since <= pod.minor);
+    let bad: Vec<&str> = names.filter(|n| !safe(n)).collect();
     if bad.is_empty() { None } else { violation("forbidden sysctls", bad.join(", ")) }
 }
 

@@ -8,8 +8,23 @@ use super::checks::{
     Pod, Violation, forbidden_additions, if_any, items, plural, quoted, seccomp, setters, text, violation,
 };
 
-const RESTRICTED_VOLUMES: [&str; 8] =
-    ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
+const RESTRICTED_VOLUMES: [&str; 9] = [
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
+
+/// User namespaces make no difference here.
+pub(super) fn restricted_proc_mount(pod: &Pod<'_>) -> Option<Violation> {
+    let names = pod.containers_where(|c| c["securityContext"]["procMount"] == "Unmasked");
+    if_any("procMount", &names, "must not set securityContext.procMount to \"Unmasked\"")
+}
 
 pub(super) fn restricted_capabilities(pod: &Pod<'_>) -> Option<Violation> {
     if pod.is_windows() {
@@ -82,22 +97,16 @@ pub(super) fn run_as_non_root(pod: &Pod<'_>) -> Option<Violation> {
     }
     let setting = |c: &Value| c["runAsNonRoot"].as_bool();
     let bad = setters(pod, |c| setting(c) == Some(false));
-    let pod_level = setting(pod.context());
-    let explicit = pod.containers_where(|c| setting(&c["securityContext"]) == Some(false));
-    let inherited = pod.containers_where(|c| setting(&c["securityContext"]).is_none());
-    if !explicit.is_empty() || (pod_level == Some(false) && !inherited.is_empty()) {
-        return violation(
-            "runAsNonRoot != true",
-            format!("{} must not set securityContext.runAsNonRoot=false", bad.join(" and ")),
-        );
+    if !bad.is_empty() {
+        let detail = format!("{} must not set securityContext.runAsNonRoot=false", bad.join(" and "));
+        return violation("runAsNonRoot != true", detail);
     }
-    if pod_level == Some(true) || inherited.is_empty() {
+    let open = pod.containers_where(|c| setting(&c["securityContext"]).is_none());
+    if setting(pod.context()) == Some(true) || open.is_empty() {
         return None;
     }
-    violation(
-        "runAsNonRoot != true",
-        format!("pod or {} must set securityContext.runAsNonRoot=true", plural(&inherited)),
-    )
+    let detail = format!("pod or {} must set securityContext.runAsNonRoot=true", plural(&open));
+    violation("runAsNonRoot != true", detail)
 }
 
 pub(super) fn run_as_user(pod: &Pod<'_>) -> Option<Violation> {
