@@ -1,5 +1,6 @@
 //! The Status object: how the API says that something failed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -24,7 +25,7 @@ pub struct Status {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Inner {
     code: u16,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     name: String,
     group: String,
@@ -37,7 +38,7 @@ struct Inner {
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { inner: Box::new(Inner { code, reason, message: message.into(), ..Inner::default() }) }
+        Self { inner: Box::new(Inner { code, reason: reason.into(), message: message.into(), ..Inner::default() }) }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -121,16 +122,42 @@ impl Status {
         Self::new(409, "Conflict", message).about(&resource.group, &resource.resource, name)
     }
 
-    /// An admission webhook or policy said no, with the code it chose.
-    pub fn admission_denied(code: u16, message: impl Into<String>) -> Self {
-        Self::new(code, reason_of(code), message)
+    /// A failure that somebody else tells of: its reason and details, with this code and message.
+    pub fn relayed(told: &Value, code: u16, message: impl Into<String>) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let details = &told["details"];
+        let cause = |cause: &Value| Cause {
+            reason: text(&cause["reason"]),
+            message: text(&cause["message"]),
+            field: text(&cause["field"]),
+        };
+        let inner = Inner {
+            code,
+            reason: text(&told["reason"]).into(),
+            message: message.into(),
+            name: text(&details["name"]),
+            group: text(&details["group"]),
+            kind: text(&details["kind"]),
+            uid: text(&details["uid"]),
+            causes: details["causes"].as_array().into_iter().flatten().map(cause).collect(),
+            retry_after_seconds: details["retryAfterSeconds"].as_u64().and_then(|s| s.try_into().ok()).unwrap_or(0),
+            continue_token: String::new(),
+        };
+        Self { inner: Box::new(inner) }
     }
 
     /// The same failure under another code.
     #[must_use]
     pub fn with_code(mut self, code: u16) -> Self {
         self.inner.code = code;
-        self.inner.reason = reason_of(code);
+        self.inner.reason = reason_of(code).into();
+        self
+    }
+
+    /// The same failure for another reason.
+    #[must_use]
+    pub fn with_reason(mut self, reason: &'static str) -> Self {
+        self.inner.reason = reason.into();
         self
     }
 
@@ -251,8 +278,8 @@ impl Status {
         self.inner.code
     }
 
-    pub fn reason(&self) -> &'static str {
-        self.inner.reason
+    pub fn reason(&self) -> &str {
+        &self.inner.reason
     }
 
     pub fn message(&self) -> &str {

@@ -1,6 +1,6 @@
 //! What plugins are told of a request, and what they may change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,6 +56,55 @@ pub struct Attributes {
     /// Returned to the client, however the request ends.
     pub warnings: Vec<String>,
     pub audit_annotations: BTreeMap<String, String>,
+    pub rounds: Rounds,
+}
+
+/// Plugins change an object in one round, and in a second one if others changed it after them.
+#[derive(Clone, Debug, Default)]
+pub struct Rounds {
+    /// This is the second round.
+    pub again: bool,
+    /// There must be a second round.
+    pub needed: bool,
+    pub policies: Invoked,
+    pub webhooks: Invoked,
+}
+
+/// Which of the webhooks, or of the policies, want to see what others changed after them.
+#[derive(Clone, Debug, Default)]
+pub struct Invoked {
+    before: BTreeSet<String>,
+    again: BTreeSet<String>,
+    output: Option<Value>,
+}
+
+impl Invoked {
+    /// To be called before the first of them; `object` may be others' work in the second round.
+    pub fn begin(&mut self, again: bool, object: Option<&Value>) {
+        if again && !self.before.is_empty() && self.output.as_ref() != object {
+            self.changed();
+        }
+    }
+
+    /// To be called after the last of them.
+    pub fn end(&mut self, object: Option<&Value>) {
+        self.output = object.filter(|_| !self.before.is_empty()).cloned();
+    }
+
+    /// Those that were there before see the object once more.
+    pub fn changed(&mut self) {
+        self.again.append(&mut self.before);
+    }
+
+    /// Notes one that wants to see later changes.
+    pub fn note(&mut self, key: String) {
+        self.before.insert(key);
+    }
+
+    /// Whether one takes part in the second round.
+    pub fn is_wanted(&self, key: &str) -> bool {
+        self.again.contains(key)
+    }
 }
 
 impl Attributes {
@@ -80,7 +129,13 @@ impl Attributes {
             deadline: None,
             warnings: Vec::new(),
             audit_annotations: BTreeMap::new(),
+            rounds: Rounds::default(),
         }
+    }
+
+    /// Adds an audit annotation; the first of a key stays.
+    pub fn annotate(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.audit_annotations.entry(key.into()).or_insert_with(|| value.into());
     }
 
     pub fn group_resource(&self) -> GroupResource {

@@ -10,10 +10,10 @@ use crate::metrics::AdmissionMetrics;
 
 /// Upstream's order. Plugins that are not named here come last but for quota.
 const ORDER: [&str; 26] = [
-    "NodeRestriction",
     "NamespaceLifecycle",
     "LimitRanger",
     "ServiceAccount",
+    "NodeRestriction",
     "TaintNodesByCondition",
     "PodSecurity",
     "Priority",
@@ -54,9 +54,6 @@ pub struct Admission {
     metrics: Option<AdmissionMetrics>,
 }
 
-/// After these have changed an object, all plugins look at it once more.
-const OUTSIDE: [&str; 2] = ["MutatingAdmissionPolicy", "MutatingAdmissionWebhook"];
-
 impl Admission {
     /// Takes plugins in any order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
@@ -78,19 +75,16 @@ impl Admission {
     }
 
     async fn mutate_all(&self, attributes: &mut Attributes) -> Result<(), Status> {
-        let mut changed = false;
         for plugin in self.plugins.iter().filter(|p| p.handles(attributes)).collect::<Vec<_>>() {
-            let outside = OUTSIDE.contains(&plugin.name());
-            let before = if outside { attributes.object.clone() } else { None };
             let started = Instant::now();
             let result = plugin.mutate(attributes).await;
             self.note(&**plugin, "admit", attributes.operation, &result, started);
             result?;
-            changed |= outside && before != attributes.object;
         }
-        if changed {
+        if attributes.rounds.needed {
+            attributes.rounds.again = true;
             for plugin in self.plugins.iter().filter(|p| p.handles(attributes)).collect::<Vec<_>>() {
-                plugin.mutate_again(attributes).await?;
+                plugin.mutate(attributes).await?;
             }
         }
         Ok(())

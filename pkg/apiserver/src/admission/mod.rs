@@ -63,14 +63,9 @@ pub trait Plugin: Send + Sync + 'static {
     /// Whether the plugin wants to see this request at all.
     fn handles(&self, attributes: &Attributes) -> bool;
 
-    /// May change the object.
+    /// May change the object. Called in a second round after webhooks or policies changed it.
     async fn mutate(&self, _attributes: &mut Attributes) -> Result<(), Status> {
         Ok(())
-    }
-
-    /// Called once more after webhooks or policies changed the object.
-    async fn mutate_again(&self, attributes: &mut Attributes) -> Result<(), Status> {
-        self.mutate(attributes).await
     }
 
     /// May only refuse, or add warnings and audit annotations.

@@ -7,6 +7,8 @@ use futures::FutureExt;
 use kube1_api::cel::{
     Activation, Answer, CALL_LIMIT, CONDITIONS_BUDGET, Decide, Extension, Question, REQUEST, Value as Cel,
 };
+use kube1_api::codec::{FieldValidation, check_value};
+use kube1_api::default::apply_defaults;
 use kube1_api::expression::{Budget, Expression};
 use kube1_api::resource::{Resource, ResourceTable};
 use kube1_api::selector::LabelSelector;
@@ -26,8 +28,10 @@ use crate::webhook::{Review, Subject};
 /// What rules and selectors look at.
 pub(super) struct View<'a> {
     pub attributes: &'a Attributes,
-    /// The namespace of the object; none for cluster-scoped ones.
+    /// The namespace of the object; none for cluster-scoped ones, among them namespaces.
     pub namespace: Option<Value>,
+    /// Labels by which the request is selected; none if it is always.
+    labels: Option<Value>,
     equivalents: Vec<(String, String)>,
     table: &'a ResourceTable,
 }
@@ -42,15 +46,24 @@ pub(super) struct Versioned {
 impl<'a> View<'a> {
     pub fn new(attributes: &'a Attributes, reader: &StorageReader, table: &'a ResourceTable) -> Self {
         let row = &attributes.resource;
-        let namespace = Some(attributes.namespace.as_str()).filter(|n| !n.is_empty());
-        let namespace = namespace.and_then(|n| reader.collection("", "namespaces")?.get("", n));
+        let is_namespace = attributes.is("", "namespaces");
+        let name = if is_namespace { attributes.object_name() } else { &attributes.namespace };
+        let namespace = Some(name).filter(|n| !n.is_empty());
+        let namespace = namespace.and_then(|n| reader.collection("", "namespaces")?.get("", n)).map(|n| n.value());
+        // A new or changed namespace is selected by what it is going to be.
+        let own = attributes.object.as_ref().filter(|_| {
+            let writes = matches!(attributes.operation, Operation::Create | Operation::Update);
+            is_namespace && attributes.subresource.is_empty() && writes
+        });
+        let labels = own.or(namespace.as_ref()).map(|n| n["metadata"]["labels"].clone());
+        let namespace = namespace.filter(|_| !is_namespace);
         let same = |other: &&Arc<Resource>| {
             other.storage_group == row.storage_group
                 && other.storage_plural == row.storage_plural
                 && (other.group != row.group || other.version != row.version)
         };
         let equivalents = table.iter().filter(same).map(|r| (r.group.clone(), r.version.clone())).collect();
-        Self { attributes, namespace: namespace.map(|n| n.value()), equivalents, table }
+        Self { attributes, namespace, labels, equivalents, table }
     }
 
     pub fn subject(&self) -> Subject<'_> {
@@ -69,15 +82,7 @@ impl<'a> View<'a> {
 
     /// A namespace is selected by its own labels, and what is in no namespace always is.
     pub fn in_namespaces(&self, selector: &LabelSelector) -> bool {
-        let attributes = self.attributes;
-        if selector.is_empty() {
-            return true;
-        }
-        if attributes.is("", "namespaces") && attributes.subresource.is_empty() {
-            let own = attributes.object.as_ref().or(attributes.old.as_ref());
-            return own.is_some_and(|o| selector.matches_value(&o["metadata"]["labels"]));
-        }
-        self.namespace.as_ref().is_none_or(|n| selector.matches_value(&n["metadata"]["labels"]))
+        selector.is_empty() || self.labels.as_ref().is_none_or(|labels| selector.matches_value(labels))
     }
 
     /// Either form of the object is enough.
@@ -97,6 +102,11 @@ impl<'a> View<'a> {
             }
         }
         Ok(versioned)
+    }
+
+    /// What a webhook or policy may change; a deletion has nothing of the kind.
+    pub fn object<'b>(&self, versioned: &'b Versioned) -> Option<&'b Value> {
+        versioned.object.as_ref().filter(|_| self.attributes.operation != Operation::Delete)
     }
 
     /// The object back in the request's version.
@@ -136,7 +146,7 @@ impl<'a> View<'a> {
             },
             operation: attributes.operation.as_str(),
             user: &attributes.user,
-            object: versioned.object.as_ref().filter(|_| attributes.operation != Operation::Delete),
+            object: self.object(versioned),
             old_object: versioned.old.as_ref(),
             options,
             dry_run: attributes.dry_run,
@@ -292,7 +302,42 @@ pub(super) fn all_hold(conditions: &Conditions, activation: &Activation<'_>) -> 
     }
 }
 
-/// Kinds that decide about others' admission are not subject to it themselves.
+/// An object that a webhook or policy made, as its version has it: members that are unknown are dropped or refused, and
+/// defaults filled in.
+pub(super) fn complete(row: &Resource, object: Value, unknown: FieldValidation) -> Result<Value, Status> {
+    if object["kind"] != row.kind.as_str() {
+        return Ok(object);
+    }
+    let mut object = match row.is_custom() {
+        true => object,
+        false => {
+            check_value(row, object, unknown).map_err(|status| Status::internal(reason(row, status.message())))?.value
+        }
+    };
+    apply_defaults(row, &mut object);
+    Ok(object)
+}
+
+/// Why an object cannot be decoded, without the words that are for those who sent one.
+fn reason<'a>(row: &Resource, message: &'a str) -> &'a str {
+    let words = format!(" cannot be handled as a {}: ", row.kind);
+    message.split_once(&words).map_or(message, |(_, why)| why)
+}
+
+const GROUP: &str = "admissionregistration.k8s.io";
+
+/// Webhooks do not decide about webhooks and policies.
+pub(super) fn is_configuration(attributes: &Attributes) -> bool {
+    attributes.resource.group == GROUP
+}
+
+/// Policies do not decide about policies, nor about questions that the server asks of itself to answer requests.
 pub(super) fn is_exempt(attributes: &Attributes) -> bool {
-    attributes.resource.group == "admissionregistration.k8s.io"
+    let row = &attributes.resource;
+    match row.group.as_str() {
+        GROUP => row.plural.contains("admissionpolic"),
+        "authentication.k8s.io" => matches!(row.plural.as_str(), "tokenreviews" | "selfsubjectreviews"),
+        "authorization.k8s.io" => true,
+        _ => false,
+    }
 }

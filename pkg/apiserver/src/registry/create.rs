@@ -81,12 +81,13 @@ impl Endpoint {
         }
         let mut attributes =
             self.attributes(call, Operation::Create, options.to_json("CreateOptions"), options.dry_run);
-        attributes.name = generated.unwrap_or(metadata::text(&object, "name")).to_owned();
+        attributes.name = metadata::text(&object, "name").to_owned();
         attributes.object = Some(object);
         let mut object = self.mutate(call, &mut attributes).await?;
         call.warnings.extend(strategy::dedup_owners(&mut object, true));
         apply_defaults(&self.row, &mut object);
         if let Some(name) = generated {
+            name.clone_into(&mut attributes.name);
             metadata::metadata(&mut object).insert("name".into(), name.into());
         }
         let context = self.context(call);

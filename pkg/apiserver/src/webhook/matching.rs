@@ -52,8 +52,11 @@ impl Rules {
         if matches(subject.group, subject.version) {
             return Some((subject.group, subject.version));
         }
-        let others = subject.equivalents.iter().filter(|_| self.equivalent);
-        others.map(|(group, version)| (group.as_str(), version.as_str())).find(|(g, v)| matches(g, v))
+        let equivalents = if self.equivalent { subject.equivalents } else { &[] };
+        let others = |rule| equivalents.iter().map(move |(group, version)| (rule, group.as_str(), version.as_str()));
+        let mut each = self.rules.iter().flat_map(others);
+        each.find(|(rule, group, version): &(&Rule, _, _)| rule.matches(subject, group, version))
+            .map(|(_, g, v)| (g, v))
     }
 }
 

@@ -31,8 +31,8 @@ pub struct Review<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     pub allowed: bool,
-    /// Code and message of a denial.
-    pub denial: Option<(u16, String)>,
+    /// What the webhook says of a denial: a Status, or null.
+    pub status: Value,
     pub patch: Option<Value>,
     pub warnings: Vec<String>,
     pub audit_annotations: Map<String, Value>,
@@ -74,42 +74,59 @@ impl Review<'_> {
     }
 
     /// Reads the answer to this question; the error says what is wrong with it.
-    pub fn answer(&self, body: &[u8]) -> Result<Answer, String> {
-        let review: Value = serde_json::from_slice(body).map_err(|error| format!("the answer is no JSON: {error}"))?;
-        let response = review.get("response").filter(|r| r.is_object()).ok_or("webhook response was absent")?;
-        if self.version == "v1" {
-            if review["kind"] != "AdmissionReview" || review["apiVersion"] != "admission.k8s.io/v1" {
-                return Err("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview".into());
-            }
-            if response["uid"] != self.uid.as_str() {
-                return Err(format!("expected response.uid=\"{}\", got {}", self.uid, response["uid"]));
-            }
-        }
-        let patch = match response["patch"].as_str().filter(|p| !p.is_empty()) {
+    pub fn answer(&self, body: &[u8], mutating: bool) -> Result<Answer, String> {
+        let review: Value = serde_json::from_slice(body)
+            .map_err(|error| format!("failed to call webhook: couldn't get version/kind; json parse error: {error}"))?;
+        let response = self.verify(&review, mutating).map_err(|e| format!("received invalid webhook response: {e}"))?;
+        let patch = match response["patch"].as_str().filter(|p| mutating && !p.is_empty()) {
             None => None,
             Some(_) if self.version == "v1" && response["patchType"] != "JSONPatch" => {
-                return Err(format!(
-                    "webhook returned response.patch but not response.patchType, got {}",
-                    response["patchType"]
-                ));
+                return Err(format!("unsupported patch type {}", response["patchType"]));
             }
             Some(text) => {
-                let bytes = STANDARD.decode(text).map_err(|error| format!("the patch is no base64: {error}"))?;
-                Some(serde_json::from_slice(&bytes).map_err(|error| format!("the patch is no JSON: {error}"))?)
+                let undecodable = |why: String| format!("received undecodable patch in webhook response: {why}");
+                let bytes = STANDARD.decode(text).map_err(|error| undecodable(error.to_string()))?;
+                let patch: Value = serde_json::from_slice(&bytes).map_err(|error| undecodable(error.to_string()))?;
+                Some(patch).filter(|p| p.as_array().is_none_or(|operations| !operations.is_empty()))
             }
         };
-        let allowed = response["allowed"].as_bool().unwrap_or(false);
-        let code = response["status"]["code"].as_u64().and_then(|c| u16::try_from(c).ok()).filter(|c| *c >= 400);
-        let message = [&response["status"]["message"], &response["status"]["reason"]];
-        let message = message.iter().find_map(|t| t.as_str().filter(|t| !t.is_empty())).unwrap_or_default();
         let warnings = response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
         Ok(Answer {
-            allowed,
-            denial: (!allowed).then(|| (code.unwrap_or(400), message.to_owned())),
+            allowed: response["allowed"].as_bool().unwrap_or(false),
+            status: response["status"].clone(),
             patch,
             warnings: warnings.map(str::to_owned).collect(),
             audit_annotations: response["auditAnnotations"].as_object().cloned().unwrap_or_default(),
         })
+    }
+}
+
+impl Review<'_> {
+    /// Whether a response is one to this question.
+    fn verify<'a>(&self, review: &'a Value, mutating: bool) -> Result<&'a Value, String> {
+        let response = review.get("response").filter(|r| r.is_object()).ok_or("webhook response was absent")?;
+        if self.version != "v1" {
+            return Ok(response);
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        if response["uid"] != self.uid.as_str() {
+            return Err(format!("expected response.uid={:?}, got {:?}", self.uid, text(&response["uid"])));
+        }
+        let (api_version, kind) = (text(&review["apiVersion"]), text(&review["kind"]));
+        if (api_version.as_str(), kind.as_str()) != ("admission.k8s.io/v1", "AdmissionReview") {
+            let expected = "admission.k8s.io/v1, Kind=AdmissionReview";
+            return Err(format!("expected webhook response of {expected}, got {api_version}, Kind={kind}"));
+        }
+        let (patch, kind) = (!text(&response["patch"]).is_empty(), response["patchType"].as_str());
+        let wrong = match (mutating, patch, kind) {
+            (true, true, None) => "webhook returned response.patch but not response.patchType",
+            (true, false, Some(_)) => "webhook returned response.patchType but not response.patch",
+            (true, true, Some("")) => "webhook returned invalid response.patchType of \"\"",
+            (false, true, _) => "validating webhook may not return response.patch",
+            (false, _, Some(_)) => "validating webhook may not return response.patchType",
+            _ => return Ok(response),
+        };
+        Err(wrong.to_owned())
     }
 }
 
@@ -124,13 +141,15 @@ impl Answer {
 
     /// The denial of webhook `name` as the client sees it.
     pub fn denied(&self, name: &str) -> Option<Status> {
-        let (code, message) = self.denial.as_ref()?;
-        let text = if message.is_empty() {
-            format!("admission webhook \"{name}\" denied the request without explanation")
-        } else {
-            format!("admission webhook \"{name}\" denied the request: {message}")
-        };
-        Some(Status::admission_denied(*code, text))
+        if self.allowed {
+            return None;
+        }
+        let code = self.status["code"].as_u64().and_then(|c| u16::try_from(c).ok()).filter(|c| *c >= 400);
+        let said = [&self.status["message"], &self.status["reason"]];
+        let said = said.iter().find_map(|t| t.as_str().filter(|t| !t.is_empty()));
+        let said = said.map_or(" without explanation".to_owned(), |said| format!(": {said}"));
+        let text = format!("admission webhook \"{name}\" denied the request{said}");
+        Some(Status::relayed(&self.status, code.unwrap_or(400), text))
     }
 }
 
@@ -162,7 +181,42 @@ mod tests {
     fn answer(response: Value) -> Result<Answer, String> {
         let user = UserInfo::anonymous();
         let body = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
-        review(&user).answer(body.to_string().as_bytes())
+        review(&user).answer(body.to_string().as_bytes(), true)
+    }
+
+    #[test]
+    fn answers_that_are_none_are_told_apart() {
+        let user = UserInfo::anonymous();
+        let whole = |response: Value| json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
+        let (patch, ok) = (STANDARD.encode("[{}]"), "u-1");
+        for (mutating, body, expected) in [
+            (true, json!({}), "webhook response was absent"),
+            (true, whole(json!({"uid": "x"})), "expected response.uid=\"u-1\", got \"x\""),
+            (
+                true,
+                json!({"kind": "Pod", "apiVersion": "v1", "response": {"uid": ok}}),
+                "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got v1, Kind=Pod",
+            ),
+            (
+                true,
+                whole(json!({"uid": ok, "patch": patch})),
+                "webhook returned response.patch but not response.patchType",
+            ),
+            (
+                true,
+                whole(json!({"uid": ok, "patchType": "JSONPatch"})),
+                "webhook returned response.patchType but not response.patch",
+            ),
+            (false, whole(json!({"uid": ok, "patch": patch})), "validating webhook may not return response.patch"),
+            (
+                false,
+                whole(json!({"uid": ok, "patchType": "JSONPatch"})),
+                "validating webhook may not return response.patchType",
+            ),
+        ] {
+            let found = review(&user).answer(body.to_string().as_bytes(), mutating).unwrap_err();
+            assert_eq!(found, format!("received invalid webhook response: {expected}"));
+        }
     }
 
     #[test]
@@ -172,6 +226,15 @@ mod tests {
         let denied = answer(json!({"uid": "u-1", "allowed": false, "status": {"message": "no", "code": 200}})).unwrap();
         let status = denied.denied("w.example").unwrap();
         assert_eq!((status.code(), status.message()), (400, "admission webhook \"w.example\" denied the request: no"));
+        let denied = json!({"uid": "u-1", "allowed": false, "status": {"reason": "Odd", "code": 418,
+            "details": {"name": "n", "kind": "k", "causes": [{"reason": "R", "message": "m", "field": "f"}]}}});
+        let status = answer(denied).unwrap().denied("w.example").unwrap().to_json();
+        assert_eq!(
+            status,
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Odd", "code": 418,
+                "message": "admission webhook \"w.example\" denied the request: Odd",
+                "details": {"name": "n", "kind": "k", "causes": [{"reason": "R", "message": "m", "field": "f"}]}})
+        );
         let patch = STANDARD.encode(r#"[{"op":"add","path":"/a","value":1}]"#);
         let patched = answer(json!({"uid": "u-1", "allowed": true, "patch": patch, "patchType": "JSONPatch"})).unwrap();
         assert_eq!(patched.apply(json!({})).unwrap(), json!({"a": 1}));

@@ -69,12 +69,14 @@ impl Policy {
     }
 
     /// What an evaluation with one parameter object sees.
-    fn activation<'a>(&'a self, facts: &'a Facts<'_>, view: &'a View<'_>, param: &'a Value) -> Activation<'a> {
+    /// Conditions have no view: they do not see the namespace.
+    fn activation<'a>(&'a self, facts: &'a Facts<'_>, view: Option<&'a View<'_>>, param: &'a Value) -> Activation<'a> {
         let mut activation = facts.activation();
         activation.set("params", Cel::of_json(param));
         activation.set_composed(&self.variables);
-        let namespace = view.namespace.as_ref().map_or(Cel::Null, |n| Cel::shaped(n, &NAMESPACE));
-        activation.set("namespaceObject", namespace);
+        if let Some(namespace) = view.and_then(|v| v.namespace.as_ref()) {
+            activation.set("namespaceObject", Cel::shaped(namespace, &NAMESPACE));
+        }
         activation
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn row(configured: &Configured, policy: &Policy) -> Result<Option<Arc
     let Some((api_version, kind)) = &policy.param_kind else { return Ok(None) };
     let (group, version) = split_api_version(api_version);
     let row = configured.table.load().by_kind(group, version, kind);
-    let none = || format!("failed to find resource referenced by paramKind: '{api_version}, Kind={kind}'");
+    let none = || format!("failed to find resource referenced by paramKind: '{group}/{version}, Kind={kind}'");
     row.map(Some).ok_or_else(none)
 }
 

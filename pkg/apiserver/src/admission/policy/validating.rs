@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kube1_api::cel::{Activation, BUDGET, MESSAGE_MAX, Value as Cel};
-use kube1_api::expression::Budget;
+use kube1_api::expression::{Budget, OutOfBudget};
 use kube1_api::status::Status;
 use serde_json::{Value, json};
 
-use super::config::{Binding, Policy, Validation};
+use super::config::{Binding, Policy};
 use super::{Policies, evaluate, facts, params};
-use crate::admission::subject::{View, all_hold, is_exempt};
+use crate::admission::subject::{Facts, View, all_hold, is_exempt};
 use crate::admission::{Attributes, Configured, Plugin};
 use crate::metrics::policy as metrics;
 
@@ -37,7 +37,8 @@ impl ValidatingPolicies {
 struct Findings {
     refusal: Option<Status>,
     warnings: Vec<String>,
-    failures: Vec<Value>,
+    /// The first one, which is the one that is noted.
+    failure: Option<Value>,
     annotations: Vec<(String, String)>,
 }
 
@@ -67,8 +68,11 @@ impl Findings {
             self.warnings.push(format!("Validation failed for {KIND} '{policy}' with binding '{binding}': {message}"));
         }
         if binding.acts("Audit") {
-            self.failures.push(json!({"message": message, "policy": policy.name, "binding": binding.name,
-                "expressionIndex": index, "validationActions": binding.actions}));
+            let about = || {
+                json!({"message": message, "policy": policy.name, "binding": binding.name, "expressionIndex": index,
+                    "validationActions": binding.actions})
+            };
+            self.failure.get_or_insert_with(about);
         }
     }
 }
@@ -88,8 +92,8 @@ impl Plugin for ValidatingPolicies {
         let findings = self.judge(attributes, &policies).await?;
         attributes.warnings.extend(findings.warnings);
         attributes.audit_annotations.extend(findings.annotations);
-        if !findings.failures.is_empty() {
-            attributes.audit_annotations.insert(FAILURES.into(), json!(findings.failures).to_string());
+        if let Some(first) = findings.failure {
+            attributes.annotate(FAILURES, json!([first]).to_string());
         }
         findings.refusal.map_or(Ok(()), Err)
     }
@@ -132,7 +136,7 @@ impl ValidatingPolicies {
                     }
                 };
                 for param in &found {
-                    let run = Run { policy, binding, activation: policy.activation(&facts, &view, param) };
+                    let run = Run { policy, binding, facts: &facts, view: &view, param };
                     run.judge(attributes, &mut findings, &mut annotations);
                 }
             }
@@ -163,7 +167,9 @@ impl Annotations {
 struct Run<'a> {
     policy: &'a Policy,
     binding: &'a Binding,
-    activation: Activation<'a>,
+    facts: &'a Facts<'a>,
+    view: &'a View<'a>,
+    param: &'a Value,
 }
 
 impl Run<'_> {
@@ -218,51 +224,67 @@ impl Run<'_> {
     /// What does not hold and the audit annotations; none if the policy is not about the request. The error stands for
     /// all of it.
     fn evaluated(&self) -> Result<Option<Evaluated>, String> {
-        if !all_hold(&self.policy.conditions, &self.activation)? {
+        if !all_hold(&self.policy.conditions, &self.policy.activation(self.facts, None, self.param))? {
             return Ok(None);
         }
-        let (mut budget, mut denials) = (Budget::new(BUDGET), Vec::new());
-        let mut failed = Vec::new();
-        for (index, validation) in self.policy.validations.iter().enumerate() {
-            match evaluate(&validation.expression, &self.activation, &mut budget).map_err(|e| e.to_string())? {
-                Ok(Cel::Bool(true)) => {}
-                Ok(_) => failed.push((index, validation)),
-                Err(message) if self.policy.fails() => denials.push(Denial { index, message, code: 422 }),
-                Err(_) => {}
-            }
+        let (mut budget, mut outcomes) = (Budget::new(BUDGET), Vec::new());
+        let activation = self.policy.activation(self.facts, Some(self.view), self.param);
+        for validation in &self.policy.validations {
+            let outcome = evaluate(&validation.expression, &activation, &mut budget).map_err(|e| e.to_string())?;
+            outcomes.push(outcome.map(|value| matches!(value, Cel::Bool(true))));
         }
-        for (index, validation) in failed {
-            match self.message(validation, &mut budget) {
+        let messages = self.messages(&mut budget);
+        let mut denials = Vec::new();
+        for (index, (validation, outcome)) in self.policy.validations.iter().zip(outcomes).enumerate() {
+            let failed = match (outcome, &messages) {
+                (Err(message), _) => Err(message),
+                (Ok(_), Err(why)) => Err(format!("failed messageExpression: {why}")),
+                (Ok(true), Ok(_)) => continue,
+                (Ok(false), Ok(messages)) => Ok(messages[index].clone()),
+            };
+            match failed {
                 Ok(message) => denials.push(Denial { index, message, code: validation.code }),
                 Err(message) if self.policy.fails() => denials.push(Denial { index, message, code: 422 }),
                 Err(_) => {}
             }
         }
-        denials.sort_by_key(|denial| denial.index);
         Ok(Some((denials, self.annotations()?)))
     }
 
-    /// What is said of a validation that does not hold. The error is that there is no budget left to tell.
-    fn message(&self, validation: &Validation, budget: &mut Budget) -> Result<String, String> {
-        if let Some(expression) = &validation.message_expression {
-            let made = evaluate(expression, &self.activation, budget);
-            let made = made.map_err(|why| format!("failed messageExpression: {why}"))?.ok();
-            let text = made.as_ref().and_then(Cel::as_text).map(str::trim);
-            if let Some(text) = text.filter(|t| !t.is_empty() && t.len() <= MESSAGE_MAX && !t.contains('\n')) {
-                return Ok(text.to_owned());
-            }
+    /// Messages and annotations are made without it.
+    fn without_authorizer(&self) -> Activation<'_> {
+        let mut activation = self.policy.activation(self.facts, Some(self.view), self.param);
+        for name in ["authorizer", "authorizer.requestResource"] {
+            activation.unset(name);
         }
-        Ok(match validation.message.as_str() {
-            "" => format!("failed expression: {}", validation.text),
-            message => message.to_owned(),
-        })
+        activation
+    }
+
+    /// What is said of each validation if it does not hold.
+    fn messages(&self, budget: &mut Budget) -> Result<Vec<String>, OutOfBudget> {
+        let activation = self.without_authorizer();
+        let mut messages = Vec::new();
+        for validation in &self.policy.validations {
+            let made = match &validation.message_expression {
+                Some(expression) => evaluate(expression, &activation, budget)?.ok(),
+                None => None,
+            };
+            let text = made.as_ref().and_then(Cel::as_text).map(str::trim);
+            let text = text.filter(|t| !t.is_empty() && t.len() <= MESSAGE_MAX && !t.contains('\n'));
+            messages.push(match (text, validation.message.as_str()) {
+                (Some(text), _) => text.to_owned(),
+                (None, "") => format!("failed expression: {}", validation.text),
+                (None, message) => message.to_owned(),
+            });
+        }
+        Ok(messages)
     }
 
     fn annotations(&self) -> Result<Vec<(String, Annotation)>, String> {
-        let mut budget = Budget::new(BUDGET);
-        let mut made = Vec::new();
+        let (mut budget, mut made) = (Budget::new(BUDGET), Vec::new());
+        let activation = self.without_authorizer();
         for (key, expression) in &self.policy.annotations {
-            let value = evaluate(expression, &self.activation, &mut budget).map_err(|e| e.to_string())?;
+            let value = evaluate(expression, &activation, &mut budget).map_err(|e| e.to_string())?;
             let value = value.map(|v| v.as_text().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()));
             made.push((key.clone(), value));
         }
