@@ -106,7 +106,7 @@ impl CustomSchema {
     }
 
     /// Everything that is wrong with an object. Rules are only asked when its structure is right. Errors that `old`
-    /// already had are tolerated where the value at their field is unchanged.
+    /// already had are left out where the value at their field is unchanged, those of rules are marked as tolerated.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = self.schema.validate(object);
         if let Some(old) = old.filter(|_| !errors.is_empty()) {

@@ -143,11 +143,13 @@ pub struct FieldError {
     pub field: String,
     pub value: Value,
     pub detail: String,
+    /// It was as wrong before: to be told, and no reason to refuse a change.
+    pub tolerated: bool,
 }
 
 impl FieldError {
     fn new(kind: FieldErrorKind, path: &FieldPath, value: Value, detail: impl Into<String>) -> Self {
-        Self { kind, field: path.to_string(), value, detail: detail.into() }
+        Self { kind, field: path.to_string(), value, detail: detail.into(), tolerated: false }
     }
 
     pub fn required(path: &FieldPath, detail: impl Into<String>) -> Self {

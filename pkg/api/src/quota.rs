@@ -1,5 +1,7 @@
 //! What objects count for in ResourceQuotas. The admission that charges and the controller that counts agree through it.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::amounts::{self, Amounts, qos_class};
@@ -15,8 +17,14 @@ const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 pub fn usage(group: &str, plural: &str, object: &Value) -> Amounts {
     let one = Quantity::from_units(1);
     let mut usage = Amounts::new();
+    if (group, plural) == ("", "events") {
+        return usage;
+    }
     let name = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
     usage.insert(format!("count/{name}"), one);
+    if (group, plural) == ("resource.k8s.io", "resourceclaims") {
+        devices(&object["spec"]["devices"], &mut usage);
+    }
     if !group.is_empty() {
         return usage;
     }
@@ -71,7 +79,10 @@ fn claim(object: &Value, usage: &mut Amounts) {
     let spec = &object["spec"];
     let class = object["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-class"].as_str();
     let class = class.or(spec["storageClassName"].as_str()).filter(|c| !c.is_empty());
+    // While an expansion is undone, the larger amount counts.
+    let allocated = amounts::quantity(&object["status"]["allocatedResources"]["storage"]);
     let storage = amounts::quantity(&spec["resources"]["requests"]["storage"]);
+    let storage = storage.map(|asked| allocated.filter(|a| *a > asked).unwrap_or(asked));
     if let Some(storage) = storage {
         usage.insert("requests.storage".into(), storage);
     }
@@ -82,6 +93,43 @@ fn claim(object: &Value, usage: &mut Amounts) {
             usage.insert(format!("{prefix}/requests.storage"), storage);
         }
     }
+}
+
+/// Devices that a claim may get of each class.
+fn devices(devices: &Value, usage: &mut Amounts) {
+    /// What a request of all devices may give at most.
+    const ALL: i64 = 32;
+    let count = |request: &Value| match request["allocationMode"].as_str() {
+        Some("All") => ALL,
+        _ => request["count"].as_i64().unwrap_or(1),
+    };
+    for request in devices["requests"].as_array().into_iter().flatten() {
+        // Of alternatives, the worst for each class.
+        let mut most: BTreeMap<&str, i64> = BTreeMap::new();
+        let alternatives = request["firstAvailable"].as_array().into_iter().flatten();
+        let exactly = Some(&request["exactly"]).filter(|e| e.is_object());
+        for one in alternatives.chain(exactly) {
+            let class = one["deviceClassName"].as_str().unwrap_or_default();
+            let known = most.entry(class).or_default();
+            *known = count(one).max(*known);
+        }
+        let most = most.into_iter();
+        let name = |class| format!("{class}.deviceclass.resource.k8s.io/devices");
+        amounts::add(usage, &most.map(|(class, count)| (name(class), Quantity::from_units(count))).collect());
+    }
+}
+
+/// Whether a quota's limit of this name is about pods.
+pub fn is_of_pods(name: &str) -> bool {
+    if matches!(name, "pods" | "count/pods") || name.starts_with("hugepages-") {
+        return true;
+    }
+    let rest = name.strip_prefix("requests.").or(name.strip_prefix("limits."));
+    if COMPUTE.contains(&rest.unwrap_or(name)) {
+        return true;
+    }
+    let extended = |rest: &str| rest.contains('/') && !name.contains("kubernetes.io/");
+    name.strip_prefix("requests.").is_some_and(|rest| rest.starts_with("hugepages-") || extended(rest))
 }
 
 /// Whether an object of a resource is in every scope of a quota's `spec`.
@@ -96,7 +144,18 @@ fn in_scope(resource: (&str, &str), requirement: &Value, object: &Value) -> bool
     let scope = requirement["scopeName"].as_str().unwrap_or_default();
     let spec = &object["spec"];
     if resource == ("", "persistentvolumeclaims") && scope == "VolumeAttributesClass" {
-        return selects(requirement, spec["volumeAttributesClassName"].as_str());
+        // The class it has, the one it is to get and the one that is being tried.
+        let status = &object["status"];
+        let classes = [
+            &spec["volumeAttributesClassName"],
+            &status["currentVolumeAttributesClassName"],
+            &status["modifyVolumeStatus"]["targetVolumeAttributesClassName"],
+        ];
+        let mut named = classes.iter().filter_map(|c| c.as_str()).filter(|c| !c.is_empty()).peekable();
+        return match named.peek() {
+            None => selects(requirement, None),
+            Some(_) => named.any(|class| selects(requirement, Some(class))),
+        };
     }
     if resource != ("", "pods") {
         return false;

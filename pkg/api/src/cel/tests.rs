@@ -60,7 +60,6 @@ fn expressions_give_values() {
         ("{'a': {'b': 1}}.?a.?b.orValue(5) + {'a': {'b': 1}}.?x.b.orValue(5)", "6"),
         ("[1, 2][?5].or(optional.of(7)).value()", "7"),
         ("{'a': dyn(null)}.?a.?b.orValue(5) + {'a': dyn(1)}.?a.?b.orValue(5) + dyn('x').?b.orValue(1)", "11"),
-        ("{true: dyn(0)}[?true][?1].hasValue() || dyn(1)[?'a'].hasValue()", "false"),
         (
             "kubernetes.Quantity == type(quantity('1'))",
             "ERROR: <input>:1:1: undeclared reference to 'kubernetes' (in container '')\n \

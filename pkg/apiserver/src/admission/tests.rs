@@ -333,22 +333,83 @@ async fn quotas_are_charged_and_hold() {
     assert_eq!(used("q")["pods"], "1", "a refusal charges nothing");
     let error = world.admit(pod(Value::Null)).await.unwrap_err();
     assert!(error.message().contains("failed quota: q: must specify requests.cpu for: c"), "{error}");
-    world
-        .put(
-            "",
-            "resourcequotas",
-            json!({"metadata": {"namespace": "ns", "name": "new"}, "spec": {"hard": {"count/configmaps": "1"}}}),
-        )
-        .await;
-    let map = world.create("", "configmaps", json!({"metadata": {"name": "m"}}));
-    assert!(
-        world
-            .admit(map)
-            .await
-            .unwrap_err()
-            .message()
-            .contains("status unknown for quota: new, resources: count/configmaps")
+    let map = || world.create("", "configmaps", json!({"metadata": {"name": "m"}}));
+    let hard = json!({"count/configmaps": "1", "configmaps": "1", "pods": "0"});
+    let uncounted = |name: &str, status: Value| json!({"metadata": {"namespace": "ns", "name": name}, "spec": {"hard": hard}, "status": status});
+    world.put("", "resourcequotas", uncounted("new", json!({}))).await;
+    world.admit(map()).await.unwrap();
+    world.put("", "resourcequotas", uncounted("half", json!({"hard": hard, "used": {"configmaps": "0"}}))).await;
+    assert_eq!(
+        world.admit(map()).await.unwrap_err().message(),
+        "configmaps \"m\" is forbidden: status unknown for quota: half, resources: configmaps,count/configmaps"
     );
+}
+
+#[tokio::test]
+async fn quotas_count_what_changes() {
+    let world = World::new().await;
+    let quota = |name: &str, key: &str, spec: Value| {
+        json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec,
+            "status": {"hard": {key: "4"}, "used": {key: "1"}}})
+    };
+    let gold = json!({"scopeSelector": {"matchExpressions": [
+        {"scopeName": "VolumeAttributesClass", "operator": "In", "values": ["gold"]}]}});
+    world.put("", "resourcequotas", quota("gold", "requests.storage", gold)).await;
+    world.put("", "resourcequotas", quota("devices", "gpu.deviceclass.resource.k8s.io/devices", json!({}))).await;
+    world.put("", "resourcequotas", quota("ports", "services.nodeports", json!({}))).await;
+    let used = |name: &str| {
+        let quotas = world.reader.collection("", "resourcequotas").unwrap();
+        let used = quotas.get("ns", name).unwrap().value()["status"]["used"].clone();
+        used.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned()
+    };
+    let claim = |class: &str, size: &str| {
+        json!({"metadata": {"name": "c"}, "spec": {"volumeAttributesClassName": class,
+            "resources": {"requests": {"storage": size}}}, "status": {"phase": "Bound"}})
+    };
+    let service =
+        |ty: &str| json!({"metadata": {"name": "s"}, "spec": {"type": ty, "ports": [{"port": 1}, {"port": 2}]}});
+    let devices = |alternatives: Value| json!({"metadata": {"name": "d"}, "spec": {"devices": {"requests": [{"firstAvailable": alternatives}]}}});
+    let update = |plural: &str, old: Value, new: Value| Attributes {
+        old: Some(old),
+        ..world.request(Operation::Update, "", plural, new)
+    };
+    let claims = "persistentvolumeclaims";
+    let two_or_three = json!([{"deviceClassName": "gpu", "count": 2}, {"deviceClassName": "gpu", "count": 3}]);
+    for (request, quota, expected) in [
+        // Into the scope: all of it; within it: what it grows by.
+        (update(claims, claim("silver", "2"), claim("gold", "2")), "gold", Ok("3")),
+        (update(claims, claim("gold", "2"), claim("gold", "2")), "gold", Ok("3")),
+        (
+            world.create("", claims, claim("gold", "2")),
+            "gold",
+            Err("requested: requests.storage=2, used: requests.storage=3, limited: requests.storage=4"),
+        ),
+        (world.create("", claims, claim("silver", "9")), "gold", Ok("3")),
+        (update("services", service("ClusterIP"), service("NodePort")), "ports", Ok("3")),
+        (update("services", service("NodePort"), service("ClusterIP")), "ports", Ok("1")),
+        (world.create("resource.k8s.io", "resourceclaims", devices(two_or_three.clone())), "devices", Ok("4")),
+        (
+            world.create(
+                "resource.k8s.io",
+                "resourceclaims",
+                devices(json!([{"deviceClassName": "gpu", "allocationMode": "All"}])),
+            ),
+            "devices",
+            Err(
+                "requested: gpu.deviceclass.resource.k8s.io/devices=32, used: gpu.deviceclass.resource.k8s.io/devices=4, \
+                limited: gpu.deviceclass.resource.k8s.io/devices=4",
+            ),
+        ),
+    ] {
+        let result = world.admit(request).await;
+        match expected {
+            Ok(amount) => {
+                result.unwrap();
+                assert_eq!(used(quota), amount, "{quota}");
+            }
+            Err(why) => assert!(result.unwrap_err().message().ends_with(why), "{quota}"),
+        }
+    }
 }
 
 #[tokio::test]

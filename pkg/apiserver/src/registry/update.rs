@@ -122,7 +122,10 @@ impl Endpoint {
         apply_defaults(row, &mut new);
         strategy::prepare_update(row, change.subresource, &mut new, &old, &context);
         let allocation = if change.subresource.is_empty() { self.allocate(&mut new, Some(&old))? } else { None };
-        self.check(&self.name, validate_update(row, &new, &old, change.subresource))?;
+        let found = validate_update(row, &new, &old, change.subresource);
+        let (tolerated, errors): (Vec<_>, Vec<_>) = found.into_iter().partition(|error| error.tolerated);
+        call.warnings.extend(tolerated.iter().map(ToString::to_string));
+        self.check(&self.name, errors)?;
         call.warnings.extend(strategy::warnings(row, &new, Some(&old)));
         attributes.object = Some(new);
         attributes.old = Some(old);

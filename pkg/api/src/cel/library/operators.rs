@@ -250,9 +250,6 @@ fn optional_index<'a>(call: &mut Call<'a, '_>) -> Evaluated<'a> {
         Value::Optional(Some(held)) => (*held).clone(),
         other => other,
     };
-    if !matches!(container, Value::List(_) | Value::Map(_)) {
-        return Ok(Value::NONE);
-    }
     Ok(Value::Optional(find(&container, &key)?.map(std::sync::Arc::new)))
 }
 

@@ -105,11 +105,9 @@ impl Validator {
             match result {
                 Ok(Cel::Bool(true)) => {}
                 Ok(_) => {
-                    let error = self.refusal(rule, node, path, part, &activation)?;
-                    let unchanged = || part.same.is_some_and(|(new, old)| new == old);
-                    if rule.uses_old || !unchanged() {
-                        self.errors.push(error);
-                    }
+                    let mut error = self.refusal(rule, node, path, part, &activation)?;
+                    error.tolerated = !rule.uses_old && part.same.is_some_and(|(new, old)| new == old);
+                    self.errors.push(error);
                 }
                 Err(error) => self.failed(rule, node, path, &error)?,
             }

@@ -62,18 +62,11 @@ impl ResourceQuota {
 /// The quota with `delta` added to what is used; `None` when it does not count any of it.
 fn charged(attributes: &Attributes, quota: &Value, delta: &Amounts) -> Result<Option<Value>, Status> {
     let name = quota["metadata"]["name"].as_str().unwrap_or_default();
-    let hard = amounts::read(&quota["spec"]["hard"]);
+    let (known, used) = (amounts::read(&quota["status"]["hard"]), amounts::read(&quota["status"]["used"]));
     let requested: Amounts =
-        delta.iter().filter(|(k, _)| hard.contains_key(*k)).map(|(k, v)| (k.clone(), *v)).collect();
+        delta.iter().filter(|(k, _)| known.contains_key(*k)).map(|(k, v)| (k.clone(), *v)).collect();
     if requested.is_empty() {
         return Ok(None);
-    }
-    let (known, used) = (amounts::read(&quota["status"]["hard"]), amounts::read(&quota["status"]["used"]));
-    let unknown: Vec<&str> =
-        requested.keys().filter(|k| !known.contains_key(*k) || !used.contains_key(*k)).map(String::as_str).collect();
-    if !unknown.is_empty() {
-        let why = format!("status unknown for quota: {name}, resources: {}", unknown.join(","));
-        return Err(attributes.forbidden(why));
     }
     let mut total = used.clone();
     amounts::add(&mut total, &requested);
@@ -123,32 +116,49 @@ impl Plugin for ResourceQuota {
             return Ok(());
         }
         let Some(object) = &attributes.object else { return Ok(()) };
-        let mut delta = usage::of(attributes, object);
-        if let Some(old) = attributes.old.as_ref().filter(|_| attributes.operation == Operation::Update) {
-            usage::subtract(&mut delta, &usage::of(attributes, old));
-        }
-        delta.retain(|_, amount| !amount.is_zero());
-        if delta.is_empty() {
-            return Ok(());
-        }
-        let matching: Vec<&Arc<Object>> =
-            quotas.iter().filter(|quota| usage::in_scopes(attributes, &quota.value()["spec"], object)).collect();
-        for quota in &matching {
-            if let Some(missing) = usage::missing(attributes, object, &amounts::read(&quota.value()["spec"]["hard"])) {
+        let old = attributes.old.as_ref().filter(|_| attributes.operation == Operation::Update);
+        let usage = usage::of(attributes, object);
+        let mut matching = Vec::new();
+        for quota in &quotas {
+            let value = quota.value();
+            // A quota that nobody has counted yet limits nothing.
+            let hard = amounts::read(&value["status"]["hard"]);
+            let restricted: Vec<&String> = hard.keys().filter(|k| usage::concerns(attributes, &usage, k)).collect();
+            if restricted.is_empty() || !usage::in_scopes(attributes, &value["spec"], object) {
+                continue;
+            }
+            if let Some(missing) = usage::missing(attributes, object, &restricted) {
                 return Err(attributes.forbidden(format!("failed quota: {}: must specify {missing}", quota.name())));
+            }
+            let used = amounts::read(&value["status"]["used"]);
+            if restricted.iter().any(|name| !used.contains_key(*name)) {
+                let names = restricted.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(",");
+                return Err(
+                    attributes.forbidden(format!("status unknown for quota: {}, resources: {names}", quota.name()))
+                );
+            }
+            // What was not in the quota before is new to it.
+            let before = old.filter(|old| usage::in_scopes(attributes, &value["spec"], old));
+            let mut delta = usage.clone();
+            if let Some(old) = before {
+                usage::subtract(&mut delta, &usage::of(attributes, old));
+            }
+            delta.retain(|_, amount| !amount.is_zero());
+            if !delta.is_empty() {
+                matching.push((quota, delta));
             }
         }
         let _one_at_a_time = self.charging.lock().await;
-        for quota in &matching {
+        for (quota, delta) in &matching {
             let newest = self.quotas().and_then(|c| c.get(quota.namespace(), quota.name()));
             let Some(newest) = newest else { continue };
             // First all are asked, so that a refusal charges nothing.
-            charged(attributes, &newest.value(), &delta)?;
+            charged(attributes, &newest.value(), delta)?;
         }
-        for quota in matching {
+        for (quota, delta) in &matching {
             let newest = self.quotas().and_then(|c| c.get(quota.namespace(), quota.name()));
             if let Some(newest) = newest {
-                self.charge(attributes, &newest, &delta).await?;
+                self.charge(attributes, &newest, delta).await?;
             }
         }
         Ok(())
