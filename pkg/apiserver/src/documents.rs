@@ -13,6 +13,7 @@ use sha2::{Digest, Sha512};
 use crate::aggregate::discovery as remote;
 use crate::call::Call;
 use crate::encode;
+use crate::http::health::Health;
 use crate::http::respond::{self, JSON, Reply};
 use crate::negotiate::{self, Accepted, Format};
 use crate::server::Server;
@@ -70,7 +71,7 @@ pub async fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
             return Ok(tagged(call, JSON, &root));
         }
         ["openapi", "v3", ref rest @ ..] => return openapi_v3(server, call, &rest.join("/")),
-        [""] => Some(json!({"paths": root_paths(&table)})),
+        [] => Some(json!({"paths": root_paths(&table, &server.health)})),
         _ => None,
     };
     match document {
@@ -105,7 +106,7 @@ pub fn group_version(path: &str) -> Option<(&str, &str)> {
     (!version.contains('/')).then_some((group, version))
 }
 
-fn root_paths(table: &kube1_api::resource::ResourceTable) -> Vec<String> {
+fn root_paths(table: &kube1_api::resource::ResourceTable, health: &Health) -> Vec<String> {
     let mut paths: Vec<String> = [
         "/.well-known/openid-configuration",
         "/api",
@@ -126,6 +127,7 @@ fn root_paths(table: &kube1_api::resource::ResourceTable) -> Vec<String> {
         paths.push(format!("/apis/{}", row.group));
         paths.push(format!("/apis/{}/{}", row.group, row.version));
     }
+    paths.extend(health.paths());
     paths.sort();
     paths.dedup();
     paths

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode};
 use kube1_api::name::GroupResource;
 use kube1_api::resource::{Resource, ResourceTable};
 use kube1_api::status::Status;
@@ -36,7 +36,11 @@ pub fn route<'a>(server: &'a Arc<Server>, call: &'a mut Call) -> BoxFuture<'a, R
 /// future that is as large as those of all others.
 pub fn read(server: &Arc<Server>, call: &Call) -> Option<Result<Reply, Status>> {
     let info = &call.info;
-    let one = info.is_resource && info.verb == "get" && !info.name.is_empty() && info.subresource.is_empty();
+    let one = info.is_resource
+        && call.parts.method == Method::GET
+        && info.verb == "get"
+        && !info.name.is_empty()
+        && info.subresource.is_empty();
     if !one || call.query.get("resourceVersion").is_some() {
         return None;
     }
@@ -52,6 +56,9 @@ pub fn read(server: &Arc<Server>, call: &Call) -> Option<Result<Reply, Status>> 
 
 async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     let info = &call.info;
+    if call.parts.method == Method::HEAD && info.subresource != "proxy" {
+        return Err(Status::method_not_allowed());
+    }
     let Some(row) = server.table.load().get(&info.group, &info.version, &info.resource) else {
         return match aggregate::route::find(server, &info.group, &info.version) {
             Some(remote) => aggregate::route::route(server, call, remote).boxed().await,

@@ -21,6 +21,10 @@ pub async fn route(server: &Arc<Server>, row: &Arc<Resource>, call: &mut Call) -
 }
 
 async fn create(server: &Arc<Server>, row: &Arc<Resource>, call: &mut Call) -> Result<Reply, Status> {
+    if !call.info.name.is_empty() {
+        // There is nothing that could have a name.
+        return Err(Status::no_such_path());
+    }
     if call.info.verb != "create" {
         return Err(router::not_allowed(row, &call.info.verb));
     }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use http::Request;
 use kube1_apiserver::http::requests::RequestOptions;
 use kube1_apiserver::server::Front;
-use rustls::pki_types::{CertificateDer, ServerName};
+use kube1_pki::Leaf;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use support::TestServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,11 +36,22 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 async fn connect(server: &TestServer, protocol: &[u8]) -> TlsStream<TcpStream> {
+    connect_as(server, protocol, None).await
+}
+
+async fn connect_as(server: &TestServer, protocol: &[u8], identity: Option<&Leaf>) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(server.pki.ca.certificate_der().to_vec())).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    let config = config.with_root_certificates(roots);
+    let mut config = match identity {
+        Some(leaf) => {
+            let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
+            config.with_client_auth_cert(vec![leaf.certificate_der().unwrap()], key).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![protocol.to_vec()];
     let stream = TcpStream::connect(server.address).await.unwrap();
     let name = ServerName::IpAddress(server.address.ip().into());
@@ -150,6 +163,92 @@ async fn http2_limits_are_told_and_shutdown_says_goodbye() {
     tokio::time::timeout(Duration::from_secs(30), goodbye).await.unwrap();
     drop(stream);
     stopping.await.unwrap();
+}
+
+/// Limits that end what they are about at once, and all others never.
+fn limits(change: impl FnOnce(&mut RequestOptions)) -> Front {
+    let never = Duration::from_secs(3600);
+    let mut requests = RequestOptions {
+        handshake_timeout: never,
+        header_timeout: never,
+        idle_timeout: never,
+        ..RequestOptions::default()
+    };
+    change(&mut requests);
+    Front { requests, ..Front::default() }
+}
+
+const SHORT: Duration = Duration::from_millis(200);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_nothing_is_not_waited_for() {
+    let server = TestServer::start_with(|_| limits(|l| l.handshake_timeout = SHORT)).await;
+    for half in [&b""[..], b"\x16\x03\x01"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(half).await.unwrap();
+        rest(&mut stream).await;
+    }
+    rest(&mut connect(&server, b"h2").await).await;
+    server.stop().await;
+
+    let server = TestServer::start_with(|_| limits(|l| l.header_timeout = SHORT)).await;
+    for half in ["", "P", "GET /livez HTTP/1.1\r\nHost: x\r\n"] {
+        let mut stream = connect(&server, b"http/1.1").await;
+        stream.write_all(half.as_bytes()).await.unwrap();
+        let told = rest(&mut stream).await;
+        assert!(told.is_empty() || told.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&told));
+    }
+    // A second request that stays halfway, though nothing would end a connection that is merely kept.
+    let mut stream = connect(&server, b"http/1.1").await;
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"ok") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    stream.write_all(b"GET /livez").await.unwrap();
+    assert_eq!(rest(&mut stream).await, b"");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_requests_is_closed() {
+    let server = TestServer::start_with(|_| limits(|l| l.idle_timeout = SHORT)).await;
+    let mut stream = connect(&server, b"http/1.1").await;
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(rest(&mut stream).await.starts_with(b"HTTP/1.1 200"));
+
+    // A watch is no idleness: it goes on while another connection is found to be idle.
+    let admin = support::wire::Wire::admin(&server).await;
+    let request = Request::get("/api/v1/configmaps?watch=1").body(Vec::new()).unwrap();
+    let mut lines = Box::pin(admin.0.request_stream(request).await.unwrap());
+    let mut stream = connect(&server, b"h2").await;
+    let bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, 0x5, 1, REQUEST)].concat();
+    stream.write_all(&bytes).await.unwrap();
+    let told = frames(&rest(&mut stream).await);
+    assert!(told.iter().any(|(kind, _)| *kind == HEADERS), "it is answered first");
+    assert!(told.iter().any(|(kind, _)| *kind == GOAWAY), "{told:?}");
+    let map = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    admin.json("POST", "/api/v1/namespaces/default/configmaps", &map).await.ok();
+    let found = async {
+        use futures::{AsyncBufReadExt, StreamExt};
+        let mut text = (&mut lines).lines();
+        while !text.next().await.expect("the watch ended").unwrap().contains(r#""name":"m""#) {}
+    };
+    tokio::time::timeout(Duration::from_secs(30), found).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let server = TestServer::start_with(|_| limits(|l| l.timeout = SHORT)).await;
+    let admin = server.pki.admin().unwrap();
+    let mut stream = connect_as(&server, b"http/1.1", Some(&admin)).await;
+    let head =
+        "POST /api/v1/namespaces HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let told = rest(&mut stream).await;
+    assert!(told.starts_with(b"HTTP/1.1 504"), "{}", String::from_utf8_lossy(&told));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,3 +167,61 @@ async fn shutdown_under_load_loses_no_request() {
     }
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_and_names_that_a_path_does_not_have() {
+    let server = TestServer::start().await;
+    let wire = support::wire::Wire::admin(&server).await;
+    for (method, path, code) in [
+        ("GET", "/", 200),
+        ("HEAD", "/", 200),
+        ("HEAD", "/livez", 200),
+        ("HEAD", "/api/v1/pods", 405),
+        ("HEAD", "/api/v1/namespaces/default", 405),
+        ("OPTIONS", "/api/v1/pods", 405),
+        ("GET", "/api/v1/namespaces/default/bindings", 405),
+        ("GET", "/api/v1/namespaces/default/bindings/a", 404),
+        ("PUT", "/api/v1/namespaces/default/bindings/a", 404),
+        ("GET", "/apis/authorization.k8s.io/v1/subjectaccessreviews", 405),
+        ("DELETE", "/apis/authorization.k8s.io/v1/subjectaccessreviews/a", 404),
+    ] {
+        assert_eq!(wire.send(method, path, &[], "").await.code, code, "{method} {path}");
+    }
+    let paths = wire.get("/").await.ok()["paths"].take();
+    for path in ["/api", "/apis/apps/v1", "/livez", "/livez/ping", "/readyz/informer-sync", "/openid/v1/jwks"] {
+        assert!(paths.as_array().unwrap().contains(&json!(path)), "{path} is not in {paths}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_known_by_its_lease_and_the_lost_are_forgotten() {
+    let server = TestServer::start().await;
+    let wire = support::wire::Wire::admin(&server).await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let of = |labels: &str| format!("{leases}?labelSelector={labels}");
+    let all = of("apiserver.kubernetes.io/identity%3Dkube-apiserver");
+    let found = wire.until(&all, |answer| answer.value()["items"].as_array().is_some_and(|i| i.len() == 1)).await;
+    let own = found.value()["items"][0].clone();
+    assert!(own["metadata"]["name"].as_str().unwrap().starts_with("apiserver-"), "{own}");
+    assert_eq!(own["spec"]["leaseDurationSeconds"], 3600);
+    let expired = "2020-01-01T00:00:00.000000Z";
+    for (name, label, renewed) in [
+        ("gone", "kube-apiserver", expired),
+        ("other", "someone-else", expired),
+        ("there", "kube-apiserver", "2100-01-01T00:00:00.000000Z"),
+    ] {
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name, "labels": {"apiserver.kubernetes.io/identity": label}},
+            "spec": {"holderIdentity": name, "leaseDurationSeconds": 3600, "renewTime": renewed}});
+        wire.json("POST", leases, &lease).await.ok();
+    }
+    let server = server.restart().await;
+    let wire = support::wire::Wire::admin(&server).await;
+    wire.until(&format!("{leases}/gone"), |answer| answer.code == 404).await;
+    for name in ["other", "there", own["metadata"]["name"].as_str().unwrap()] {
+        wire.get(&format!("{leases}/{name}")).await.ok();
+    }
+    assert_eq!(wire.get("/livez/poststarthook/start-kube-apiserver-identity-lease-controller").await.code, 200);
+    server.stop().await;
+}

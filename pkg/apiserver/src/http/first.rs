@@ -1,4 +1,4 @@
-//! Notices the first bytes of a connection: until they have come, nothing else ends one that a client leaves silent.
+//! Notices the bytes that come over a connection, by which clients are told that leave it silent.
 
 use std::io;
 use std::pin::Pin;
@@ -8,12 +8,15 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::timer::Arrival;
+
 /// What every HTTP/2 connection begins with, in bytes.
 pub const PREFACE: usize = 24;
 
-/// A connection whose first bytes are counted.
+/// A connection whose first bytes are counted, and whose arriving bytes are noted.
 pub struct First<S> {
     inner: S,
+    arrival: Option<Arc<Arrival>>,
     /// Bytes that were read, until they are enough.
     read: Arc<AtomicUsize>,
     enough: bool,
@@ -21,9 +24,9 @@ pub struct First<S> {
 
 impl<S> First<S> {
     /// Gives the count too.
-    pub fn new(inner: S) -> (Self, Arc<AtomicUsize>) {
+    pub fn new(inner: S, arrival: Option<Arc<Arrival>>) -> (Self, Arc<AtomicUsize>) {
         let read = Arc::<AtomicUsize>::default();
-        (Self { inner, read: read.clone(), enough: false }, read)
+        (Self { inner, arrival, read: read.clone(), enough: false }, read)
     }
 }
 
@@ -31,6 +34,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for First<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if let Some(arrival) = &self.arrival
+            && buffer.filled().len() > before
+        {
+            arrival.note();
+        }
         if !self.enough {
             let more = buffer.filled().len() - before;
             self.enough = self.read.fetch_add(more, Ordering::Relaxed) + more >= PREFACE;

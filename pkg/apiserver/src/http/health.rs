@@ -58,6 +58,14 @@ impl Health {
         part
     }
 
+    /// The path of each check.
+    pub fn paths(&self) -> Vec<String> {
+        let checks = self.checks.read();
+        let path = |c: &Named, endpoint: &str| format!("/{endpoint}/{}", c.name);
+        let live = checks.iter().filter(|c| c.live).flat_map(|c| [path(c, "healthz"), path(c, "livez")]);
+        live.chain(checks.iter().map(|c| path(c, "readyz"))).collect()
+    }
+
     /// Answers a path if it is one of a check.
     pub fn answer(&self, path: &str, query: &Query, metrics: &Metrics) -> Option<Reply> {
         let (endpoint, name) = path.strip_prefix('/')?.split_once('/').unwrap_or((&path[1..], ""));

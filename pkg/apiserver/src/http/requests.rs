@@ -22,7 +22,12 @@ pub struct RequestOptions {
     pub shutdown_delay: Duration,
     /// Requests of one HTTP/2 connection at a time.
     pub http2_max_streams: u32,
-    /// A connection is closed when a request's headers do not come within this.
+    /// A connection is closed when its TLS handshake takes longer than this.
+    pub handshake_timeout: Duration,
+    /// A connection is closed when the headers of its first request do not come within this, or those of a later one once
+    /// they have begun.
+    pub header_timeout: Duration,
+    /// A connection is closed when it has carried no request for so long.
     pub idle_timeout: Duration,
 }
 
@@ -36,6 +41,8 @@ impl Default for RequestOptions {
             goaway_chance: 0.0,
             shutdown_delay: Duration::ZERO,
             http2_max_streams: 1000,
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(32),
             idle_timeout: Duration::from_secs(90),
         }
     }

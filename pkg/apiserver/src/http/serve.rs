@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -21,17 +21,17 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::body::RequestBody;
+use super::body::{RequestBody, ResponseBody};
 use super::first::{First, PREFACE};
 use super::requests::RequestOptions;
 use super::respond::Reply;
 use super::timer::ConnectionTimer;
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a new connection may take for its first request while the server ends.
+/// How long a new connection may take for its first request while the server ends, and a client for its goodbye.
 const FIRST: Duration = Duration::from_secs(1);
 /// Bytes of one request's headers.
 const HEADERS_MAX: u32 = 1 << 20;
@@ -86,7 +86,7 @@ pub async fn serve<H: Handler>(
     options: &RequestOptions,
     shutdown: CancellationToken,
 ) {
-    let (limits, drain) = (Limits { streams: options.http2_max_streams, idle: options.idle_timeout }, options.timeout);
+    let (limits, drain) = (options.clone(), options.timeout);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -94,7 +94,7 @@ pub async fn serve<H: Handler>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
                     let (acceptor, handler, shutdown) = (TlsAcceptor::from(tls()), handler.clone(), shutdown.clone());
-                    connections.spawn(connection(stream, address, acceptor, handler, limits, shutdown));
+                    connections.spawn(connection(stream, address, acceptor, handler, limits.clone(), shutdown));
                 }
                 Err(error) => {
                     // Mostly a lack of file descriptors, which passes as connections end.
@@ -116,11 +116,48 @@ pub async fn serve<H: Handler>(
     }
 }
 
-/// What one connection may take.
-#[derive(Clone, Copy)]
-struct Limits {
-    streams: u32,
-    idle: Duration,
+/// When a connection last had anything to do with a request, and how many of its answers are under way.
+struct Activity {
+    started: Instant,
+    /// Milliseconds since.
+    last: AtomicU64,
+    open: AtomicUsize,
+}
+
+impl Activity {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { started: Instant::now(), last: AtomicU64::new(0), open: AtomicUsize::new(0) })
+    }
+
+    fn begin(self: &Arc<Self>) -> Busy {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    /// Ends when nothing has been under way for `limit`.
+    async fn idle(&self, limit: Duration) {
+        let mut end = self.started + limit;
+        loop {
+            tokio::time::sleep_until(end).await;
+            let last = self.started + Duration::from_millis(self.last.load(Ordering::Relaxed));
+            match self.open.load(Ordering::Relaxed) {
+                0 if last + limit <= Instant::now() => return,
+                0 => end = last + limit,
+                _ => end = Instant::now() + limit,
+            }
+        }
+    }
+}
+
+/// An answer that is under way.
+struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last.store(now, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 async fn connection<H: Handler>(
@@ -128,12 +165,12 @@ async fn connection<H: Handler>(
     address: SocketAddr,
     acceptor: TlsAcceptor,
     handler: Arc<H>,
-    limits: Limits,
+    limits: RequestOptions,
     shutdown: CancellationToken,
 ) {
     // Small answers must not wait for acknowledgements.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(limits.handshake_timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             handler.handshake_failed();
@@ -148,6 +185,8 @@ async fn connection<H: Handler>(
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let renew = Arc::new(Notify::new());
     let asked = renew.clone();
+    let activity = is_http2.then(Activity::new);
+    let active = activity.clone();
     let begun_once = Arc::new(AtomicBool::new(false));
     let asked_once = begun_once.clone();
     let client = Arc::new(handler.connected(stream.get_ref().1.peer_certificates().unwrap_or_default(), address));
@@ -161,43 +200,63 @@ async fn connection<H: Handler>(
             asked.notify_one();
         }
         let (handler, client) = (handler.clone(), client.clone());
+        let busy = active.as_ref().map(Activity::begin);
         async move {
             let mut reply = handler.clone().handle(request, client).await;
             if !is_http2 && handler.is_leaving() && reply.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                 // Otherwise the connection would be closed while its client sends the next request over it.
                 reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
+            if let Some(busy) = busy.filter(|_| !matches!(reply.body(), ResponseBody::Full(_))) {
+                let body = std::mem::replace(reply.body_mut(), ResponseBody::empty());
+                *reply.body_mut() = body.holding(busy);
+            }
             Ok::<Response<_>, std::convert::Infallible>(reply)
         }
     });
+    let timer = ConnectionTimer::new(limits.header_timeout);
+    let arrival = (!is_http2).then(|| timer.arrival());
     let builder = auto::Builder::new(TokioExecutor::new());
     let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
-    builder
-        .http1()
-        .timer(ConnectionTimer::default())
-        .header_read_timeout(limits.idle)
-        .max_buf_size(HEADERS_MAX as usize);
+    builder.http1().timer(timer).header_read_timeout(limits.idle_timeout).max_buf_size(HEADERS_MAX as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams)
+        .max_concurrent_streams(limits.http2_max_streams)
         .max_header_list_size(HEADERS_MAX)
         .keep_alive_interval(Duration::from_secs(30));
-    let (stream, begun) = First::new(stream);
+    let (stream, begun) = First::new(stream, arrival);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    // Until the first bytes have come hyper looks which protocol they are of, for as long as that takes.
     let silent = async {
-        if is_http2 {
-            tokio::time::sleep(HANDSHAKE.min(limits.idle)).await;
-        }
-        if !is_http2 || begun.load(Ordering::Relaxed) >= PREFACE {
+        let limit = if is_http2 { limits.handshake_timeout } else { limits.header_timeout };
+        tokio::time::sleep(limit).await;
+        let has_begun = match is_http2 {
+            true => begun.load(Ordering::Relaxed) >= PREFACE,
+            false => begun_once.load(Ordering::Relaxed),
+        };
+        if has_begun {
             std::future::pending::<()>().await;
+        }
+    };
+    let idle = async {
+        match &activity {
+            Some(activity) => activity.idle(limits.idle_timeout).await,
+            // The timer of its headers is enough.
+            None => std::future::pending().await,
         }
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = silent => return tracing::debug!(%address, "the client said nothing"),
-        () = async { tokio::select! { () = shutdown.cancelled() => {}, () = renew.notified() => {} } } => {
+        () = async {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = renew.notified() => {}
+                () = idle => {}
+            }
+        } => {
             if !begun_once.load(Ordering::Relaxed) {
                 // Its first request is on its way.
                 tokio::select! {
@@ -206,7 +265,14 @@ async fn connection<H: Handler>(
                 }
             }
             connection.as_mut().graceful_shutdown();
-            connection.await
+            loop {
+                match tokio::time::timeout(FIRST, connection.as_mut()).await {
+                    Ok(ended) => break ended,
+                    // A client that does not answer a goodbye is not waited for.
+                    Err(_) if activity.as_ref().is_some_and(|a| a.open.load(Ordering::Relaxed) == 0) => return,
+                    Err(_) => {}
+                }
+            }
         }
     };
     if let Err(error) = ended {

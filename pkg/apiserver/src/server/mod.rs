@@ -1,6 +1,7 @@
 //! The assembled server.
 
 mod front;
+mod identity;
 mod in_process;
 mod objects;
 mod parts;
@@ -210,6 +211,7 @@ impl ApiServer {
         sync::start(server, &parts, &mut tasks).await.map_err(ServerError::Bootstrap)?;
         sync::keep_api_services(server, &parts, &mut tasks);
         sync::keep_published(server, &parts, &mut tasks);
+        identity::keep(server, &parts, &mut tasks);
         sync::follow_files(server, &mut tasks);
         let identity = server.config.pki.proxy_client.clone();
         if let Some(availability) = AvailabilityController::new(&server.storage, &table, identity) {
@@ -231,6 +233,7 @@ impl ApiServer {
             let cancel = server.shutdown.clone();
             tasks.spawn(parts.definitions.run(async move { definitions.run(cancel).await }));
         }
+        parts.synced.begun();
         let stopping = server.stopping.clone();
         server.health.add("shutdown", false, move || match stopping.is_cancelled() {
             true => Err("process is shutting down".into()),

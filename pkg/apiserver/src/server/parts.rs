@@ -20,6 +20,10 @@ pub(super) struct Parts {
     pub roles: Part,
     /// The objects by which the cluster finds this server.
     pub published: Part,
+    /// What is kept of stored objects is as new as they are.
+    pub synced: Part,
+    /// The Lease of this server.
+    pub identity: Part,
     pub token_secrets: Part,
     pub addresses: Part,
     pub availability: Part,
@@ -70,6 +74,11 @@ impl Parts {
                 "poststarthook/start-cluster-authentication-info-controller",
                 "poststarthook/scheduling/bootstrap-system-priority-classes",
             ]),
+            identity: part(&[
+                "poststarthook/start-kube-apiserver-identity-lease-controller",
+                "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+            ]),
+            synced: health.part(&["informer-sync"], false),
             token_secrets: part(&["poststarthook/start-legacy-token-tracking-controller"]),
             addresses: part(&["poststarthook/start-service-ip-repair-controllers"]),
             roles: part(&["poststarthook/rbac/bootstrap-roles"]),
