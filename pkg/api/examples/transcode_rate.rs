@@ -1,19 +1,32 @@
 //! How fast objects are written as protobuf and read from it: `cargo run --release -p kube1-api --example transcode_rate FILE.json`
-//! with an object of any kind.
+//! with an object of any kind, or several of one kind: of all of them a list is made over and over.
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use kube1_api::codec::{encode_canonical, protobuf};
+use kube1_api::codec::encode_canonical;
+use kube1_api::codec::protobuf::{self, ListEncoder};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let file = std::env::args().nth(1).ok_or("name a file with an object in JSON")?;
-    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(file)?)?;
+    let mut objects = Vec::new();
+    for file in std::env::args().skip(1) {
+        objects.push(serde_json::from_slice::<serde_json::Value>(&std::fs::read(file)?)?);
+    }
+    let value = objects.first().ok_or("name files with objects of one kind in JSON")?;
     let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-    let (api_version, kind, json) = (text("apiVersion"), text("kind"), encode_canonical(&value));
+    let (api_version, kind, json) = (text("apiVersion"), text("kind"), encode_canonical(value));
     let bytes = protobuf::encode_text(&api_version, &kind, &json).ok_or("the kind has no protobuf form")?;
     println!("json: {} bytes, protobuf: {} bytes", json.len(), bytes.len());
     rate("to protobuf", json.len(), || protobuf::encode_text(&api_version, &kind, black_box(&json)).is_some());
+    let mut list = ListEncoder::new(&api_version, &format!("{kind}List")).ok_or("the kind has no list")?;
+    let items: Vec<_> = objects.iter().map(encode_canonical).collect();
+    let (mut out, mut next) = (Vec::new(), 0);
+    rate("to a list in protobuf", items.iter().map(Vec::len).sum::<usize>() / items.len(), || {
+        out.clear();
+        list.item(&mut out, black_box(&items[next % items.len()]));
+        next += 1;
+        !out.is_empty()
+    });
     rate("from protobuf", bytes.len(), || protobuf::decode_object(black_box(&bytes)).is_ok());
     Ok(())
 }

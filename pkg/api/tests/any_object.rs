@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use kube1_api::codec::protobuf::ListEncoder;
 use kube1_api::codec::{FieldValidation, check_value, encode_canonical, normalize, protobuf};
 use kube1_api::default::apply_defaults;
 use kube1_api::resource::{Resource, ResourceTable};
@@ -93,6 +94,7 @@ fn objects_keep_their_meaning() {
     let mut random = Random { state: 0x2545_f491_4f6c_dd1d, canonical: false };
     let table = ResourceTable::builtin();
     for row in table.iter().filter(|r| r.ty.is_some()) {
+        let mut list = ListEncoder::new(&row.api_version(), &row.list_kind);
         for _ in 0..40 {
             let object = stored(&mut random, row);
             let mut again = object.clone();
@@ -104,6 +106,11 @@ fn objects_keep_their_meaning() {
             let checked = checked.unwrap_or_else(|e| panic!("{}: {}", row.plural, e.message())).value;
             assert_same(&checked, &object, &format!("checking {} twice", row.plural));
             let bytes = protobuf::encode_object(&object).unwrap_or_else(|| panic!("{} has no protobuf", row.plural));
+            if let Some(list) = &mut list {
+                let mut item = Vec::new();
+                list.message(&mut item, object.to_string().as_bytes());
+                assert!(item == message(&bytes), "{} in a list: {object}", row.plural);
+            }
             let decoded = protobuf::decode_object(&bytes).unwrap_or_else(|e| panic!("{}: {}", row.plural, e.message()));
             assert_same(&same_kinds(decoded.value), &same_kinds(object), &format!("{} through protobuf", row.plural));
         }

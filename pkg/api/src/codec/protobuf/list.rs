@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::tape::Tape;
+use super::MAGIC;
+use super::encode::Encoder;
 use super::wire::{write_bytes, write_part, write_varint};
-use super::{MAGIC, message};
 use crate::schema::{self, Type};
 
 /// Writes lists of one kind in their envelope, of items in compact JSON.
@@ -12,7 +12,7 @@ use crate::schema::{self, Type};
 pub struct ListEncoder {
     metadata: &'static Type,
     item: &'static Type,
-    tape: Tape,
+    encoder: Encoder,
 }
 
 impl ListEncoder {
@@ -20,12 +20,13 @@ impl ListEncoder {
     pub fn new(api_version: &str, kind: &str) -> Option<Self> {
         let ty = schema::by_kind(api_version, kind)?;
         let part = |name| schema::find(ty.field(name)?.reference);
-        Some(Self { metadata: part("metadata")?, item: part("items")?, tape: Tape::default() })
+        Some(Self { metadata: part("metadata")?, item: part("items")?, encoder: Encoder::with_memo() })
     }
 
     /// Appends an item's message; [`Self::item_size`] and [`Self::item`] are of its length.
     pub fn message(&mut self, out: &mut Vec<u8>, json: &[u8]) {
-        message(out, &mut self.tape, self.item, std::str::from_utf8(json).unwrap_or_default());
+        // What is stored was written by this program.
+        let _ = self.encoder.message(out, self.item, json);
     }
 
     /// Appends a list up to its first item. `items` is the sum of all items' sizes.
@@ -36,7 +37,9 @@ impl ListEncoder {
             write_bytes(out, 2, kind.as_bytes());
         });
         let mut meta = Vec::new();
-        write_part(&mut meta, 1, |out| message(out, &mut Tape::default(), self.metadata, &metadata.to_string()));
+        write_part(&mut meta, 1, |out| {
+            let _ = Encoder::default().message(out, self.metadata, metadata.to_string().as_bytes());
+        });
         write_varint(out, 2 << 3 | 2);
         write_varint(out, (meta.len() + items) as u64);
         out.extend_from_slice(&meta);

@@ -4,8 +4,9 @@ mod decode;
 mod encode;
 mod leaf;
 mod list;
+mod memo;
 mod plan;
-mod tape;
+mod scan;
 pub(crate) mod wire;
 
 pub use list::ListEncoder;
@@ -17,7 +18,7 @@ use super::normalize;
 use crate::schema::{self, Type};
 use crate::status::Status;
 use decode::Budget;
-use tape::Tape;
+use encode::Encoder;
 use wire::{Part, Reader, write_bytes, write_part};
 
 /// What an enveloped object begins with.
@@ -42,23 +43,19 @@ pub fn encode_object(value: &Value) -> Option<Vec<u8>> {
 /// Encodes an object of a known type, in its envelope.
 pub fn encode(ty: &'static Type, api_version: &str, kind: &str, value: &Value) -> Vec<u8> {
     let text = value.to_string();
-    envelope(api_version, kind, text.len(), |out| message(out, &mut Tape::default(), ty, &text))
+    envelope(api_version, kind, text.len(), |out| {
+        // What a value is written as can be read.
+        let _ = Encoder::default().message(out, ty, text.as_bytes());
+    })
 }
 
-/// Encodes an object from its compact JSON; `None` when the kind has no protobuf form, or the text is no JSON.
+/// Encodes an object from its compact JSON, which this program wrote; `None` when the kind has no protobuf form, or the
+/// text is no JSON.
 pub fn encode_text(api_version: &str, kind: &str, json: &[u8]) -> Option<Vec<u8>> {
     let ty = schema::by_kind(api_version, kind)?;
-    let text = std::str::from_utf8(json).ok()?;
-    let mut tape = Tape::default();
-    let root = tape.parse(text)?;
-    Some(envelope(api_version, kind, json.len(), |out| encode::message(out, ty, root)))
-}
-
-/// The content of a message of a type, from JSON that this program wrote.
-fn message(out: &mut Vec<u8>, tape: &mut Tape, ty: &'static Type, text: &str) {
-    if let Some(root) = tape.parse(text) {
-        encode::message(out, ty, root);
-    }
+    let mut complete = None;
+    let encoded = envelope(api_version, kind, json.len(), |out| complete = Encoder::default().message(out, ty, json));
+    complete.map(|()| encoded)
 }
 
 /// A frame of a watch stream: the length, then an event around an object that is already in its envelope.

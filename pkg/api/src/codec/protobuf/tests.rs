@@ -156,3 +156,58 @@ fn deep_and_long_messages_are_refused() {
     assert_eq!(decode(pod, &many), Err(WireError::Elements));
     assert!(decode_object(b"{}").is_err() && decode_object(MAGIC).is_err());
 }
+
+#[test]
+fn what_is_no_object_of_the_kind_is_said_as_far_as_it_can_be() {
+    let text = |json: &str| encode_text("v1", "Pod", json.as_bytes());
+    let as_value = |json: &str| encode_object(&serde_json::from_str(json).unwrap());
+    let kind = r#""apiVersion":"v1","kind":"Pod""#;
+    for (given, same) in [
+        // The last of equal members counts, null is none at all, and maps are in order.
+        (r#""metadata":{"name":"a","name":"b","name":null}"#, r#""metadata":{"name":"b"}"#),
+        (
+            r#""spec":{"hostNetwork":true,"dnsPolicy":"x","unknown":[{"}":"]"}]}"#,
+            r#""spec":{"dnsPolicy":"x","hostNetwork":true}"#,
+        ),
+        (r#""metadata":{"labels":{"b":"1","\u0061":"2"}}"#, r#""metadata":{"labels":{"a":"2","b":"1"}}"#),
+        // What has another shape than the field says nothing, or zero.
+        (r#""metadata":{"labels":[1],"finalizers":{"a":1},"generation":"x","name":7}"#, r#""metadata":{"name":""}"#),
+        (r#""metadata":[{"name":"x"}],"spec":5"#, r#""metadata":{},"spec":{}"#),
+        (r#""spec":{"containers":[null,{"image":"i"}]}"#, r#""spec":{"containers":[{},{"image":"i"}]}"#),
+    ] {
+        let (given, same) = (format!("{{{kind},{given}}}"), format!("{{{kind},{same}}}"));
+        let decoded = |bytes: Option<Vec<u8>>| decode_object(&bytes.unwrap()).unwrap().value;
+        assert_eq!(decoded(text(&given)), decoded(as_value(&same)), "{given}");
+    }
+    let escaped = format!(r#"{{{kind},"metadata":{{"annotations":{{"a\"b":"\u00fc\\","c":"\n"}},"name":"x"}}}}"#);
+    assert_eq!(text(&escaped), as_value(&escaped));
+    for bad in
+        ["", "{", r#"{"a"}"#, r#"{"spec":{}"#, "[1,]x", r#"{"a":1}}"#, r#"{1:2}"#, &"[".repeat(200), "\"a", "{\"a\\"]
+    {
+        assert_eq!(text(bad), None, "{bad}");
+    }
+    let deep = r#"{"not":"#.repeat(200) + "{}" + &"}".repeat(200);
+    let ty = schema::find("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+    assert_eq!(Encoder::default().message(&mut Vec::new(), ty, deep.as_bytes()), None);
+}
+
+#[test]
+fn items_of_lists_are_written_as_if_they_were_alone() {
+    let mut encoder = ListEncoder::new("v1", "PodList").unwrap();
+    let long = "l".repeat(100);
+    for number in 0..2000 {
+        // Members that are the same for long, that come in turns, that never come twice, and that begin alike.
+        let env: Vec<Value> = (0..number % 3).map(|n| json!({"name": format!("E{n}"), "value": long})).collect();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("p{number}"), "annotations": {"a": long, "n": format!("{number}")}},
+            "spec": {"containers": [{"name": "c", "image": format!("i{}", number / 500), "env": env}],
+                "nodeSelector": {"long": long, "short": "x".repeat(number % 7)}}});
+        let text = pod.to_string();
+        let mut item = Vec::new();
+        encoder.item(&mut item, text.as_bytes());
+        let mut alone = Vec::new();
+        let ty = schema::by_kind("v1", "Pod").unwrap();
+        write_part(&mut alone, 2, |out| Encoder::default().message(out, ty, text.as_bytes()).unwrap());
+        assert!(item == alone, "{number}: {}", difference(&item, &alone));
+    }
+}

@@ -113,6 +113,10 @@ pub(crate) fn write_double(out: &mut Vec<u8>, number: u32, value: f64) {
 }
 
 pub(crate) fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    if number < 16 && bytes.len() < 0x80 {
+        out.extend_from_slice(&[(number << 3 | 2) as u8, bytes.len() as u8]);
+        return out.extend_from_slice(bytes);
+    }
     write_varint(out, u64::from(number) << 3 | 2);
     write_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
@@ -120,24 +124,33 @@ pub(crate) fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
 
 /// A length-delimited part that `content` writes.
 pub(crate) fn write_part(out: &mut Vec<u8>, number: u32, content: impl FnOnce(&mut Vec<u8>)) {
+    let start = open_part(out, number);
+    content(out);
+    close_part(out, start);
+}
+
+/// Begins a length-delimited part; what it gives is for [`close_part`].
+pub(super) fn open_part(out: &mut Vec<u8>, number: u32) -> usize {
     write_varint(out, u64::from(number) << 3 | 2);
     // Most messages are short: one byte is kept for the length, and more are made room for afterwards.
-    let start = out.len();
     out.push(0);
-    content(out);
-    let length = out.len() - start - 1;
+    out.len()
+}
+
+/// Ends the part that began there.
+pub(super) fn close_part(out: &mut Vec<u8>, start: usize) {
+    let length = out.len() - start;
     if length < 0x80 {
-        out[start] = length as u8;
-    } else {
-        // The length is written behind the content first, for its own length.
-        let end = out.len();
-        write_varint(out, length as u64);
-        let size = out.len() - end;
-        let mut prefix = [0; 10];
-        prefix[..size].copy_from_slice(&out[end..]);
-        out.truncate(end);
-        out.resize(end + size - 1, 0);
-        out.copy_within(start + 1..end, start + size);
-        out[start..start + size].copy_from_slice(&prefix[..size]);
+        out[start - 1] = length as u8;
+        return;
     }
+    let (mut prefix, mut size, mut rest) = ([0; 10], 0, length);
+    while rest >= 0x80 {
+        prefix[size] = rest as u8 | 0x80;
+        (rest, size) = (rest >> 7, size + 1);
+    }
+    prefix[size] = rest as u8;
+    out.resize(start + length + size, 0);
+    out.copy_within(start..start + length, start + size);
+    out[start - 1..start + size].copy_from_slice(&prefix[..=size]);
 }
