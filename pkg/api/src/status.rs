@@ -89,7 +89,8 @@ impl Status {
         Self::new(405, "MethodNotAllowed", message).about(&resource.group, &resource.resource, "")
     }
 
-    pub fn not_acceptable(types: &[&str]) -> Self {
+    pub fn not_acceptable<T: AsRef<str>>(types: &[T]) -> Self {
+        let types: Vec<&str> = types.iter().map(AsRef::as_ref).collect();
         let message = format!("only the following media types are accepted: {}", types.join(", "));
         Self::new(406, "NotAcceptable", message)
     }

@@ -160,15 +160,14 @@ pub fn accept_failure(headers: &HeaderMap, query: &Query) -> Accepted {
     accept(headers, query, offer).unwrap_or_default()
 }
 
+/// What is known of, as upstream tells it: of custom resources the metadata and failures have a protobuf form too.
+const KNOWN: [&str; 3] = [Format::Json.media_type(), Format::Yaml.media_type(), Format::Protobuf.media_type()];
+
 fn not_acceptable(offer: Offer) -> Status {
-    let known = [Format::Json, Format::Yaml, Format::Protobuf];
-    let known = known.into_iter().filter(|f| offer.protobuf || *f != Format::Protobuf);
     if offer.answer == Answer::Stream {
-        let types: Vec<String> =
-            known.filter(|f| *f != Format::Yaml).map(|f| format!("{};stream=watch", f.media_type())).collect();
-        return Status::not_acceptable(&types.iter().map(String::as_str).collect::<Vec<_>>());
+        return Status::not_acceptable(&[KNOWN[0], KNOWN[2]].map(|media| format!("{media};stream=watch")));
     }
-    Status::not_acceptable(&known.map(Format::media_type).collect::<Vec<_>>())
+    Status::not_acceptable(&KNOWN)
 }
 
 const METADATA: &str = "PartialObjectMetadata";
@@ -220,10 +219,8 @@ pub fn body_format(headers: &HeaderMap, protobuf: bool) -> Result<Format, Status
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         "application/vnd.kubernetes.protobuf" if protobuf => Ok(Format::Protobuf),
-        _ => {
-            let all = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-            Err(Status::unsupported_media_type(if protobuf { &all } else { &all[..2] }))
-        }
+        "application/vnd.kubernetes.protobuf" => Err(Status::unsupported_media_type(&KNOWN[..2])),
+        _ => Err(Status::unsupported_media_type(&KNOWN)),
     }
 }
 
@@ -315,7 +312,17 @@ mod tests {
             refused("application/yaml", stream)
                 .ends_with(": application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch")
         );
-        assert!(refused("text/html", custom).ends_with(": application/json, application/yaml"));
+        let all = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        for media in ["text/html", "application/cbor", "application/cbor-seq"] {
+            for offer in [custom, one] {
+                let message = format!("only the following media types are accepted: {all}");
+                assert_eq!(refused(media, offer), message, "{media}");
+            }
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, media.parse().unwrap());
+            let message = format!("the body of the request was in an unknown format - accepted media types include: {all}");
+            assert_eq!(body_format(&headers, true).unwrap_err().message(), message, "{media}");
+        }
         assert_eq!(refused(metadata, list), "you requested PartialObjectMetadata, but the requested object is a list");
         for (accepted, format) in [
             (metadata, Format::Json),

@@ -17,6 +17,9 @@ const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const ITEM: &str = "/api/v1/namespaces/default/configmaps/a";
 const LIST: &str = "/api/v1/namespaces/default/configmaps";
+const CBOR_PATCH: &str = "the body of the request was in an unknown format - accepted media types include: \
+    application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
+    application/apply-patch+yaml";
 const MISSING: &str = "/api/v1/namespaces/default/configmaps/none";
 
 struct Answer {
@@ -177,6 +180,9 @@ async fn writes_answer_and_fail_in_the_form_that_is_accepted() {
             assert_eq!(status["details"]["causes"][0]["field"], "metadata.name");
         }
     }
+    // Patches in CBOR are behind a feature that is off.
+    let patched = send(&client, "PATCH", ITEM, &[("content-type", "application/apply-patch+cbor")], Vec::new()).await;
+    assert_eq!((patched.code, patched.value()["message"].as_str().unwrap()), (415, CBOR_PATCH));
     assert_eq!(get(&client, &format!("{LIST}/q"), &[]).await.code, 404, "what cannot be answered is not done");
     let deleted = send(
         &client,

@@ -29,20 +29,19 @@ pub enum PatchKind {
 const TYPES: [(&str, PatchKind); 4] = [
     ("application/json-patch+json", PatchKind::Json),
     ("application/merge-patch+json", PatchKind::Merge),
-    ("application/apply-patch+yaml", PatchKind::Apply),
     ("application/strategic-merge-patch+json", PatchKind::Strategic),
+    ("application/apply-patch+yaml", PatchKind::Apply),
 ];
 
 impl PatchKind {
     /// Reads it off the Content-Type; 415 for what the resource does not take.
     pub fn of(call: &Call, custom: bool) -> Result<Self, Status> {
         let given = content_type(call.headers());
-        let taken = if custom { &TYPES[..3] } else { &TYPES[..] };
-        taken
-            .iter()
-            .find(|(media, _)| *media == given)
+        let taken = TYPES.iter().filter(|(_, kind)| !custom || *kind != PatchKind::Strategic);
+        let found = taken.clone().find(|(media, _)| *media == given);
+        found
             .map(|(_, kind)| *kind)
-            .ok_or_else(|| Status::unsupported_media_type(&taken.iter().map(|(media, _)| *media).collect::<Vec<_>>()))
+            .ok_or_else(|| Status::unsupported_media_type(&taken.map(|(media, _)| *media).collect::<Vec<_>>()))
     }
 }
 
