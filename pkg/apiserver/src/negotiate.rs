@@ -320,7 +320,8 @@ mod tests {
             }
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, media.parse().unwrap());
-            let message = format!("the body of the request was in an unknown format - accepted media types include: {all}");
+            let message =
+                format!("the body of the request was in an unknown format - accepted media types include: {all}");
             assert_eq!(body_format(&headers, true).unwrap_err().message(), message, "{media}");
         }
         assert_eq!(refused(metadata, list), "you requested PartialObjectMetadata, but the requested object is a list");

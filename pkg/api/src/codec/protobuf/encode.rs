@@ -17,6 +17,8 @@ use crate::schema::{self, Type};
 const SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 /// Values may be nested this deep, as for the parser that accepted them.
 const DEPTH: usize = 128;
+/// What is kept from one message to the next, in bytes.
+const SCRATCH: usize = 32 << 10;
 
 /// Writes one message after the other.
 #[derive(Debug, Default)]
@@ -45,9 +47,9 @@ impl Span {
 }
 
 impl Encoder {
-    /// For messages that have much in common.
-    pub fn with_memo() -> Self {
-        Self { memo: Some(Memo::default()), ..Self::default() }
+    /// For messages that have much in common, which may be remembered in so many bytes.
+    pub fn with_memo(room: usize) -> Self {
+        Self { memo: Some(Memo::new(room)), ..Self::default() }
     }
 
     /// Appends the content of a message of the type; `None` for what is not one compact JSON value.
@@ -57,6 +59,8 @@ impl Encoder {
         self.depth = 0;
         let mut json = Scanner::new(text);
         self.content(out, ty, &mut json)?;
+        self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH);
         json.is_at_end().then_some(())
     }
 

@@ -7,6 +7,9 @@ use super::encode::Encoder;
 use super::wire::{write_bytes, write_part, write_varint};
 use crate::schema::{self, Type};
 
+/// What a list may remember of its items, in bytes.
+const MEMO: usize = 256 << 10;
+
 /// Writes lists of one kind in their envelope, of items in compact JSON.
 #[derive(Debug)]
 pub struct ListEncoder {
@@ -20,7 +23,7 @@ impl ListEncoder {
     pub fn new(api_version: &str, kind: &str) -> Option<Self> {
         let ty = schema::by_kind(api_version, kind)?;
         let part = |name| schema::find(ty.field(name)?.reference);
-        Some(Self { metadata: part("metadata")?, item: part("items")?, encoder: Encoder::with_memo() })
+        Some(Self { metadata: part("metadata")?, item: part("items")?, encoder: Encoder::with_memo(MEMO) })
     }
 
     /// Appends an item's message; [`Self::item_size`] and [`Self::item`] are of its length.

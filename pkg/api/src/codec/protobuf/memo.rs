@@ -6,14 +6,16 @@ use super::plan::Plan;
 const WAYS: usize = 4;
 /// Values that are worth it, in bytes of JSON.
 const SIZES: std::ops::Range<usize> = 48..32 << 10;
-/// All that one memo holds, in bytes.
-const ROOM: usize = 256 << 10;
 /// A field is given up when it was looked up this often and rarely found.
 const TRIES: u32 = 64;
+/// After so many it is tried again.
+const TRIES_OF_AN_AGE: u32 = 4096;
 
 /// The last values of fields, and how they were encoded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memo {
+    /// What it may hold, in bytes.
+    room: usize,
     /// By type, then by slot.
     types: Vec<Option<Box<[Place]>>>,
     held: usize,
@@ -35,16 +37,20 @@ struct Known {
 }
 
 impl Memo {
+    pub fn new(room: usize) -> Self {
+        Self { room, types: Vec::new(), held: 0 }
+    }
+
     /// If the text begins with a value that the field had before, appends how it was encoded; gives the value's length.
     /// A value that ends with its own bracket is the same as soon as it begins the same.
     pub fn recall(&mut self, plan: &Plan, slot: usize, text: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         let place = self.types.get_mut(plan.index)?.as_mut()?.get_mut(slot)?;
         if let Some(known) = place.known.iter().find(|known| !known.json.is_empty() && text.starts_with(&known.json)) {
-            place.found = place.found.saturating_add(1);
+            place.found += 1;
             out.extend_from_slice(&known.encoded);
             return Some(known.json.len());
         }
-        place.missed = place.missed.saturating_add(1);
+        place.missed += 1;
         None
     }
 
@@ -58,6 +64,9 @@ impl Memo {
         }
         let places = self.types[plan.index].get_or_insert_with(|| vec![Place::default(); plan.slots()].into());
         let Some(place) = places.get_mut(slot) else { return };
+        if place.missed + place.found > TRIES_OF_AN_AGE {
+            (place.found, place.missed) = (0, 0);
+        }
         if place.missed > TRIES && place.found < place.missed / 4 {
             for known in &mut place.known {
                 self.held -= known.json.len() + known.encoded.len();
@@ -67,7 +76,7 @@ impl Memo {
         }
         let known = &mut place.known[place.oldest];
         let held = self.held + json.len() + encoded.len() - known.json.len() - known.encoded.len();
-        if held > ROOM {
+        if held > self.room {
             return;
         }
         self.held = held;
@@ -89,7 +98,7 @@ mod tests {
     #[test]
     fn little_is_held_and_what_is_never_found_is_given_up() {
         let plan = plan::of(schema::by_kind("v1", "Pod").unwrap());
-        let mut memo = Memo::default();
+        let mut memo = Memo::new(256 << 10);
         let text = |number: usize| format!("{{\"a\":\"{number}{}\"}}", "x".repeat(9000));
         let mut out = Vec::new();
         memo.note(plan, 0, text(0).as_bytes(), b"same");
@@ -106,7 +115,7 @@ mod tests {
                 memo.note(plan, slot, text(number).as_bytes(), &[7; 60_000]);
             }
         }
-        assert!(memo.held <= ROOM && memo.held > ROOM / 2, "{}", memo.held);
+        assert!(memo.held <= memo.room && memo.held > memo.room / 2, "{}", memo.held);
         memo.note(plan, 1, b"{}", b"short");
         assert_eq!(memo.recall(plan, 1, b"{}", &mut out), None);
     }

@@ -12,6 +12,8 @@ pub(crate) mod wire;
 pub use list::ListEncoder;
 pub use wire::WireError;
 
+use std::cell::RefCell;
+
 use serde_json::Value;
 
 use super::normalize;
@@ -45,8 +47,15 @@ pub fn encode(ty: &'static Type, api_version: &str, kind: &str, value: &Value) -
     let text = value.to_string();
     envelope(api_version, kind, text.len(), |out| {
         // What a value is written as can be read.
-        let _ = Encoder::default().message(out, ty, text.as_bytes());
+        let _ = message(out, ty, kind, text.as_bytes());
     })
+}
+
+/// What a thread may remember of the objects that it encoded, in bytes.
+const MEMO: usize = 64 << 10;
+
+thread_local! {
+    static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::with_memo(MEMO));
 }
 
 /// Encodes an object from its compact JSON, which this program wrote; `None` when the kind has no protobuf form, or the
@@ -54,8 +63,17 @@ pub fn encode(ty: &'static Type, api_version: &str, kind: &str, value: &Value) -
 pub fn encode_text(api_version: &str, kind: &str, json: &[u8]) -> Option<Vec<u8>> {
     let ty = schema::by_kind(api_version, kind)?;
     let mut complete = None;
-    let encoded = envelope(api_version, kind, json.len(), |out| complete = Encoder::default().message(out, ty, json));
+    let encoded = envelope(api_version, kind, json.len(), |out| complete = message(out, ty, kind, json));
     complete.map(|()| encoded)
+}
+
+/// The content of a message of a type, from JSON that this program wrote.
+fn message(out: &mut Vec<u8>, ty: &'static Type, kind: &str, json: &[u8]) -> Option<()> {
+    match kind {
+        // Of secrets nothing is kept.
+        "Secret" => Encoder::default().message(out, ty, json),
+        _ => ENCODER.with_borrow_mut(|encoder| encoder.message(out, ty, json)),
+    }
 }
 
 /// A frame of a watch stream: the length, then an event around an object that is already in its envelope.

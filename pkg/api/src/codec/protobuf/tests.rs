@@ -37,6 +37,9 @@ fn fixtures_are_written_byte_for_byte_and_read_back() {
         assert_eq!(without_constants(decoded.value), without_constants(value.clone()), "{name}");
         let written = encode_object(value).unwrap();
         assert!(written == *bytes, "{name}: {}", difference(&written, bytes));
+        // Once more, with what is remembered of it.
+        let text = encode_text(member("apiVersion"), member("kind"), value.to_string().as_bytes()).unwrap();
+        assert!(text == *bytes, "{name}: {}", difference(&text, bytes));
     }
     assert!(all.is_empty() || known > 80, "{known} fixtures compared");
 }
