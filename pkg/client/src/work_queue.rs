@@ -20,6 +20,8 @@ use crate::metrics::QueueMeters;
 const RETRY_MIN: Duration = Duration::from_millis(5);
 /// Longest retry delay. Upstream's is 1000 s, too long for people who wait for a repaired cluster.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Longest delay: objects may ask for more than a clock can hold.
+const DELAY_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// What a reconcile asks of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +98,12 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         }
     }
 
-    /// Adds a key after a delay. Of several delays for one key the earliest counts.
+    /// Adds a key after a delay, of a year at most. Of several delays for one key the earliest counts.
     pub fn add_after(&self, key: T, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
         }
-        self.inner.state.lock().add_at(key, Instant::now() + delay);
+        self.inner.state.lock().add_at(key, Instant::now() + delay.min(DELAY_MAX));
         self.inner.delayed_changed.notify_one();
     }
 
@@ -417,6 +419,9 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 2);
         assert_eq!(queue.get().await, "late");
         assert_eq!(start.elapsed().as_secs(), 9);
+        queue.add_after("never", Duration::MAX);
+        queue.add_after("a year on", Duration::from_secs(300 * 86_400));
+        assert_eq!(queue.get().await, "a year on");
     }
 
     #[tokio::test(start_paused = true)]

@@ -290,6 +290,8 @@ async fn bookmarks_come_and_the_watch_ends_in_time() {
     let events: Vec<(u64, WatchKind)> = stream.map(|e| (began.elapsed().as_secs(), e.kind)).collect().await;
     assert_eq!(events, [(0, WatchKind::Bookmark), (60, WatchKind::Bookmark), (98, WatchKind::Bookmark)]);
     assert_eq!(began.elapsed().as_secs(), 100);
+    let endless = ListOptions { timeout_seconds: Some(u64::MAX), ..ListOptions::default() };
+    assert!(f.pods.watch(None, &endless).await.is_ok());
     let ahead = ListOptions { resource_version: Some(99), ..ListOptions::default() };
     let error = f.pods.list(None, &ahead).await.unwrap_err();
     assert_eq!((error.code(), error.message()), (504, "Timeout: Too large resource version: 99, current: 1"));

@@ -26,6 +26,8 @@ const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Watches without a timeout end after one to two of these.
 const LIFETIME: u64 = 1800;
+/// Longer than any server runs, in seconds: what clients ask for may be too much for a clock.
+const LIFETIME_MAX: u64 = 10 * 365 * 86_400;
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +151,7 @@ impl Collection {
             objects.range(namespace, Bound::Unbounded).filter(|o| o.matches(&options.labels, &options.fields));
         let seconds = options.timeout_seconds.filter(|s| *s > 0);
         let seconds = seconds.unwrap_or_else(|| rand::rng().random_range(LIFETIME..2 * LIFETIME));
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + Duration::from_secs(seconds.min(LIFETIME_MAX));
         Ok(WatchStream {
             initial: selected.cloned().collect::<Vec<_>>().into_iter(),
             initial_end: initial && options.bookmarks,

@@ -133,8 +133,8 @@ fn pod_grace(resource: &Resource, pod: &mut Value, options: &DeleteOptions, now:
         return match options.grace_period_seconds {
             Some(period) if period < current => {
                 let deletion: Timestamp = deletion.parse().unwrap_or(now);
-                let earlier = deletion + SignedDuration::from_secs(period - current);
-                pod["metadata"]["deletionTimestamp"] = time_text(earlier).into();
+                let earlier = deletion.checked_add(SignedDuration::from_secs(period - current));
+                pod["metadata"]["deletionTimestamp"] = time_text(earlier.unwrap_or_else(|_| after(now, period))).into();
                 pod["metadata"]["deletionGracePeriodSeconds"] = period.into();
                 Grace::Period(period)
             }
@@ -150,9 +150,14 @@ fn pod_grace(resource: &Resource, pod: &mut Value, options: &DeleteOptions, now:
         period => period,
     };
     raise_generation(pod);
-    pod["metadata"]["deletionTimestamp"] = time_text(now + SignedDuration::from_secs(period)).into();
+    pod["metadata"]["deletionTimestamp"] = time_text(after(now, period)).into();
     pod["metadata"]["deletionGracePeriodSeconds"] = period.into();
     Grace::Period(period)
+}
+
+/// A period that ends beyond all time ends at its end.
+fn after(now: Timestamp, seconds: i64) -> Timestamp {
+    now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }
 
 /// Marks an object that finalizers hold.

@@ -178,6 +178,10 @@ fn deletion_waits_for_finalizers_and_grace() {
     let DeletePlan::Mark(shorter) = plan("pods", &graceful, options(Some(2), None)) else { panic!("not marked") };
     assert_eq!(shorter["metadata"]["deletionTimestamp"], "2026-01-02T03:04:07Z");
     assert_eq!(plan("pods", &graceful, options(Some(0), None)), DeletePlan::Remove);
+    let DeletePlan::Mark(endless) = plan("pods", &pod, options(Some(i64::MAX), None)) else { panic!("not marked") };
+    assert_eq!(endless["metadata"]["deletionTimestamp"], "9999-12-30T22:00:00Z");
+    let DeletePlan::Mark(shorter) = plan("pods", &endless, options(Some(2), None)) else { panic!("not marked") };
+    assert_eq!(shorter["metadata"]["deletionTimestamp"], "2026-01-02T03:04:07Z");
     for unscheduled in [
         json!({"metadata": {}, "spec": {}}),
         json!({"metadata": {}, "spec": {"nodeName": "n"}, "status": {"phase": "Failed"}}),

@@ -52,7 +52,7 @@ impl PodWorker {
 
     /// Stops all containers at once, then the sidecars from the last to the first, then the sandbox.
     pub(super) async fn stop_everything(&mut self, pod: &Pod, observed: &Observed, grace: i64) {
-        let deadline = Instant::now() + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        let (started, limit) = (Instant::now(), Duration::from_secs(u64::try_from(grace).unwrap_or(0)));
         let all = pod::containers(pod.spec());
         let kind_of = |name: &str| all.iter().find(|(_, c)| c.name == name).map_or(ContainerKind::Regular, |(k, _)| *k);
         let running: Vec<(ContainerKind, String, String)> =
@@ -74,7 +74,7 @@ impl PodWorker {
         let stops: Vec<_> = stops.collect();
         join_all(stops).await;
         for (kind, name, id) in &sidecars {
-            let left = i64::try_from(deadline.saturating_duration_since(Instant::now()).as_secs()).unwrap_or(0);
+            let left = i64::try_from(limit.saturating_sub(started.elapsed()).as_secs()).unwrap_or(0);
             let why = format!("Stopping container {name}");
             self.stop_container(pod, *kind, name, id, left, &why).await;
         }

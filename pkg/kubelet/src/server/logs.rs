@@ -32,7 +32,7 @@ const CHUNK: usize = 32 << 10;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Options {
+pub struct Options {
     follow: bool,
     previous: bool,
     timestamps: bool,
@@ -44,7 +44,7 @@ struct Options {
 }
 
 impl Options {
-    fn parse(pairs: &[(String, String)], now: Timestamp) -> Result<Self, String> {
+    pub fn parse(pairs: &[(String, String)], now: Timestamp) -> Result<Self, String> {
         let mut options = Self::default();
         for (key, value) in pairs {
             let bad = || format!("invalid value {value:?} of {key}");
@@ -58,7 +58,8 @@ impl Options {
                 "limitBytes" => options.limit = Some(value.parse().map_err(|_| bad())?),
                 "sinceSeconds" => {
                     let seconds: i64 = value.parse().map_err(|_| bad())?;
-                    options.since = Some(now - SignedDuration::from_secs(seconds));
+                    // Before all time is since ever.
+                    options.since = now.checked_sub(SignedDuration::from_secs(seconds)).ok();
                 }
                 "sinceTime" => options.since = Some(value.parse().map_err(|_| bad())?),
                 "stream" if value != "All" => options.stream = Some(value.to_lowercase()),
@@ -300,6 +301,7 @@ mod tests {
         assert_eq!(options.since.map(|s| s.as_second()), Some(60));
         let options = parse("follow=True&timestamps=&previous=False");
         assert!(options.as_ref().is_ok_and(|o| o.follow && o.timestamps && !o.previous), "{options:?}");
+        assert_eq!(parse(&format!("sinceSeconds={}", i64::MAX)).expect("options").since, None);
         assert!(parse("tailLines=-1").is_err() && parse("sinceTime=yesterday").is_err());
     }
 }
