@@ -185,8 +185,7 @@ mod tests {
         const SEEDS: &[&[u8]] = &[b"https-listen-port: 7443\ntls-san: [a.example, 'b']\ndisable-agent: true\nverbose: 2\naudit-webhook-batch-max-wait: 5s\n"];
         let words = &["- ", ": ", "&a", "*a", "<<: ", "null", "node-label: ", "-1", "true"];
         // A command line with all its flags is bulky before anything is read.
-        let target = kube1_mutate::Target { name: "config", run: read, seeds: SEEDS, words, per_byte: 4000 };
-        kube1_mutate::run(&[target]);
+        kube1_mutate::run(&[kube1_mutate::Target::new("config", read, SEEDS, words).with_memory(4000)]);
     }
 
     #[test]

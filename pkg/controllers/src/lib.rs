@@ -16,6 +16,9 @@ mod discovery;
 mod disruption;
 mod endpoints;
 mod expectations;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod garbage;
 mod history;
 mod job;

@@ -21,6 +21,8 @@ use tonic::transport::Channel;
 
 use crate::{CriError, Runtime};
 use archive::Archive;
+#[cfg(any(test, fuzzing))]
+pub(crate) use archive::hostile;
 
 /// The label by which CRI knows its images.
 const MANAGED_LABEL: (&str, &str) = ("io.cri-containerd.image", "managed");

@@ -6,6 +6,9 @@
 mod connection;
 mod error;
 pub mod events;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image_service;
 pub mod images;
 mod runtime;

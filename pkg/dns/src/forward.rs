@@ -210,6 +210,21 @@ fn matching(bytes: &[u8], query: &Message) -> Option<Message> {
     same.then_some(answer)
 }
 
+/// What hostile input is tried on: what an upstream server sends, which is kept and told to clients.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn hostile(bytes: &[u8]) {
+    let Ok(answer) = Message::from_vec(bytes) else { return };
+    let Some(key) = key(&answer) else { return };
+    let mut query = Message::query();
+    query.queries.clone_from(&answer.queries);
+    query.metadata.id = answer.metadata.id;
+    let Some(answer) = matching(bytes, &query) else { return };
+    let (mut cache, now) = (Cache::default(), Instant::now());
+    cache.put(key.clone(), &answer, now);
+    let kept = cache.get(&key, now, true).unwrap_or(answer);
+    let _ = crate::message::encode(for_client(kept, &query), crate::message::udp_limit(&query));
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -6,7 +6,8 @@
 mod cache;
 mod forward;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 mod meters;
 mod records;

@@ -8,6 +8,9 @@ mod bootstrap_token;
 mod ca;
 mod csr;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod node;
 mod rotation;
 mod servers;
@@ -20,6 +23,4 @@ pub use error::JoinError;
 pub use node::{JoinConfig, JoinedNode, join};
 pub use rotation::CertificateRotation;
 pub use servers::{Identity, Servers, connect};
-#[cfg(any(test, fuzzing))]
-pub use token::hostile;
 pub use token::{JoinToken, TokenParseError};

@@ -63,7 +63,7 @@ fn host_resolver(path: &Path) -> DnsConfig {
     parsed
 }
 
-fn parse_resolv_conf(text: &str) -> DnsConfig {
+pub(crate) fn parse_resolv_conf(text: &str) -> DnsConfig {
     let mut dns = DnsConfig::default();
     for line in text.lines() {
         let line = line.split(['#', ';']).next().unwrap_or_default();

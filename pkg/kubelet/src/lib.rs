@@ -15,9 +15,10 @@ mod env;
 mod env_file;
 mod eviction;
 mod expand;
-mod hook;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+#[doc(hidden)]
+pub mod fuzzing;
+mod hook;
 mod housekeeping;
 mod image;
 mod kubelet;

@@ -140,7 +140,7 @@ fn read_manifests(dir: &Path, node_name: &str) -> HashMap<ObjectKey, Arc<Pod>> {
     pods
 }
 
-fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
+pub(crate) fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
     // By way of JSON: a decoder of pods from YAML would be one more copy of a large one.
     let manifest: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
     let mut pod: Pod = serde_json::from_str(&manifest.to_string()).map_err(|e| e.to_string())?;

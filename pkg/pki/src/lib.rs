@@ -12,6 +12,9 @@ pub mod clock;
 mod csr;
 mod error;
 mod file;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inventory;
 mod key;
 mod kubeconfig;

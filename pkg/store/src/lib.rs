@@ -12,7 +12,8 @@ mod view;
 mod writer;
 
 #[cfg(any(test, fuzzing))]
-pub use journal::hostile;
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use embedded::{EmbeddedStore, Options};
 pub use error::StoreError;

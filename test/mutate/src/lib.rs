@@ -7,6 +7,7 @@
 
 mod damage;
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use damage::Random;
@@ -26,18 +27,42 @@ const SLOW: Duration = Duration::from_secs(10);
 const BASE: usize = 24 << 20;
 
 /// Bytes of memory for a byte of a document.
-pub const PER_BYTE: usize = 400;
+const PER_BYTE: usize = 400;
 
 /// A decoder and where its inputs start from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Target {
     pub name: &'static str,
-    pub run: fn(&[u8]),
-    pub seeds: &'static [&'static [u8]],
+    run: fn(&[u8]),
+    pub seeds: Vec<Cow<'static, [u8]>>,
     /// Words that mean something to the decoder.
-    pub words: &'static [&'static str],
-    /// Memory that it may take for each byte of its input: values are bulky, [`PER_BYTE`] is usual.
-    pub per_byte: usize,
+    pub words: Vec<&'static str>,
+    /// Memory that it may take for each byte of its input.
+    per_byte: usize,
+}
+
+impl Target {
+    /// A decoder that may take [`PER_BYTE`].
+    pub fn new(name: &'static str, run: fn(&[u8]), seeds: &[&'static [u8]], words: &[&'static str]) -> Self {
+        let seeds = seeds.iter().copied().map(Cow::Borrowed).collect();
+        Self { name, run, seeds, words: words.to_vec(), per_byte: PER_BYTE }
+    }
+
+    /// More seeds: those that are made rather than written down.
+    pub fn with_seeds(mut self, seeds: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        self.seeds.extend(seeds.into_iter().map(Cow::Owned));
+        self
+    }
+
+    /// Values are bulky: how many bytes of memory one of the input may take.
+    pub fn with_memory(self, per_byte: usize) -> Self {
+        Self { per_byte, ..self }
+    }
+
+    /// Tries one input; panics if it breaks the decoder.
+    pub fn check(&self, input: &[u8]) {
+        check(self, input);
+    }
 }
 
 /// Runs every target; panics with the first input that breaks one.
@@ -60,14 +85,15 @@ fn run_one(target: &Target) {
         }
         check(target, input);
     };
-    target.seeds.iter().for_each(|seed| try_one(seed));
+    let seeds: Vec<&[u8]> = target.seeds.iter().map(AsRef::as_ref).collect();
+    seeds.iter().for_each(|seed| try_one(seed));
     damage::extremes().iter().for_each(|input| try_one(input));
     let goes_on = |tried| match long {
         Some(limit) => started.elapsed() < limit,
         None => tried < INPUTS && started.elapsed() < PATIENCE,
     };
     while goes_on(tried) {
-        try_one(&damage::damaged(&mut random, target.seeds, target.words));
+        try_one(&damage::damaged(&mut random, &seeds, &target.words));
         tried += 1;
     }
     println!("{}: {tried} inputs in {:?}", target.name, started.elapsed());

@@ -73,9 +73,26 @@ pub fn unpack(path: &Path, parts: &Parts) -> anyhow::Result<()> {
     std::fs::remove_file(&store).with_context(|| format!("cannot remove {}", store.display()))
 }
 
+/// All that `fuzz/` runs.
+#[cfg(any(test, fuzzing))]
+pub fn targets() -> Vec<kube1_mutate::Target> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in [(STORE, &b"redb"[..]), (SECRETS_KEY, b"key"), ("tls/ca.crt", b"pem")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o600);
+        header.set_cksum();
+        archive.append_data(&mut header, name, content).unwrap_or_default();
+    }
+    let words = ["tls/../../x", "/etc/x", "tls/", "\u{0}ustar  \u{0}", "0000777\u{0}", "2", "1"];
+    let target = kube1_mutate::Target::new("snapshot", hostile, &[], &words);
+    // What a damaged database takes is the database's.
+    vec![target.with_seeds(archive.into_inner()).with_memory(4000)]
+}
+
 /// What hostile input is tried on: an archive that somebody else made. Nothing may come to be outside its directory.
 #[cfg(any(test, fuzzing))]
-pub fn hostile(bytes: &[u8]) {
+fn hostile(bytes: &[u8]) {
     let name = format!("kube1-snapshot-{}-{:?}", std::process::id(), std::thread::current().id());
     let base = std::env::temp_dir().join(name);
     let server = base.join("data/server");
@@ -92,22 +109,8 @@ pub fn hostile(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
-    fn any_archive_survives() {
-        let mut archive = tar::Builder::new(Vec::new());
-        for (name, content) in [(STORE, &b"redb"[..]), (SECRETS_KEY, b"key"), ("tls/ca.crt", b"pem")] {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(content.len() as u64);
-            header.set_mode(0o600);
-            header.set_cksum();
-            archive.append_data(&mut header, name, content).unwrap_or_default();
-        }
-        let seeds: &'static [&'static [u8]] = vec![archive.into_inner().unwrap_or_default().leak() as &[u8]].leak();
-        let words = &["tls/../../x", "/etc/x", "tls/", "\u{0}ustar  \u{0}", "0000777\u{0}", "2", "1"];
-        // What a damaged database takes is the database's.
-        let target = kube1_mutate::Target { name: "snapshot", run: hostile, seeds, words, per_byte: 4000 };
-        kube1_mutate::run(&[target]);
+    fn decoders_survive() {
+        kube1_mutate::run(&super::targets());
     }
 }

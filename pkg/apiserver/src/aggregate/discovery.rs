@@ -210,3 +210,13 @@ fn aggregated(remote: &RemoteVersion, resources: &Value) -> Vec<Value> {
     }
     found
 }
+
+/// What hostile input is tried on: the resources that an extension server tells of.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn hostile(answer: &Value) {
+    let resources = answer.get("resources").cloned();
+    let (group, version) = ("g".to_owned(), "v1".to_owned());
+    let remote = [RemoteVersion { group, version, resources, group_priority: 1, version_priority: 1 }];
+    extend_groups(&mut json!({"groups": [{"name": "g", "versions": []}]}), &remote);
+    extend_aggregated(&mut json!({"items": []}), &remote);
+}

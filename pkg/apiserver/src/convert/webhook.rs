@@ -84,7 +84,7 @@ fn target(resolver: &Resolver, client: &Value) -> Result<(Target, String), Strin
 }
 
 /// A webhook may change everything but the identity of an object.
-fn checked(old: &Value, mut new: Value, wanted: &str) -> Result<Value, String> {
+pub(crate) fn checked(old: &Value, mut new: Value, wanted: &str) -> Result<Value, String> {
     if new["apiVersion"] != wanted || new["kind"] != old["kind"] {
         return Err(format!("an object came back as {} of {}", new["kind"], new["apiVersion"]));
     }

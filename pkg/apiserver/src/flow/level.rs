@@ -52,7 +52,7 @@ impl Limits {
         let queuing = &response["queuing"];
         let number = |key: &str, or: u64| usize::try_from(queuing[key].as_u64().unwrap_or(or)).unwrap_or(1).max(1);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let nominal = (total * shares(config)).div_ceil(sum) as f64;
+        let nominal = total.saturating_mul(shares(config)).div_ceil(sum) as f64;
         let part = |percent: &Value| percent.as_f64().map(|percent| (nominal * percent / 100.0).round());
         Self {
             name: text(&config["metadata"]["name"]),

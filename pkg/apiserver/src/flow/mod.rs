@@ -345,6 +345,13 @@ impl Drop for Left {
     }
 }
 
+/// What hostile input is tried on: the configuration of a level.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn hostile(object: &Value) {
+    let limits = Limits::parse(object, 600, level::shares(object).max(1));
+    assert!(!limits.bounds.nominal.is_nan(), "a level of no size");
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -3,6 +3,8 @@
 mod sample;
 
 pub use sample::ResourceMetrics;
+#[cfg(any(test, fuzzing))]
+pub(crate) use sample::hostile;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -149,6 +149,18 @@ impl Sample {
     }
 }
 
+/// What hostile input is tried on: what a kubelet says of its pods.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn hostile(summary: &Value) {
+    let now = Instant::now();
+    let sample = Arc::new(Sample::of(summary, now));
+    let window = Window { from: Arc::new(Sample::of(&Value::Null, now)), to: Arc::clone(&sample) };
+    let _ = (window.node(), window.time());
+    for (namespace, name) in sample.pods.keys() {
+        let _ = window.pod(namespace, name);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

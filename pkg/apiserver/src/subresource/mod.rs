@@ -14,6 +14,8 @@ use serde_json::Value;
 
 pub use binding::legacy as legacy_binding;
 pub use kubelet::target as kubelet_target;
+#[cfg(any(test, fuzzing))]
+pub(crate) use rewrite::rewrite_links;
 
 use crate::admission::Operation;
 use crate::call::Call;

@@ -6,4 +6,6 @@ mod review;
 
 pub use config::{ClientConfig, FailurePolicy, Hook, hooks};
 pub use matching::{Rule, Rules, Subject};
+#[cfg(any(test, fuzzing))]
+pub(crate) use review::hostile;
 pub use review::{Answer, Review};

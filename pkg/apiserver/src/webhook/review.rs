@@ -153,6 +153,34 @@ impl Answer {
     }
 }
 
+/// What hostile input is tried on: the answer of a webhook, and what becomes of an object by its patch.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn hostile(body: &[u8]) {
+    let (user, none) = (UserInfo::default(), Value::Null);
+    for version in ["v1", "v1beta1"] {
+        let review = Review {
+            version,
+            uid: "u".into(),
+            kind: ("", "v1", "Pod"),
+            resource: ("", "v1", "pods"),
+            request_kind: ("", "v1", "Pod"),
+            request_resource: ("", "v1", "pods"),
+            subresource: "",
+            name: "n",
+            namespace: "ns",
+            operation: "CREATE",
+            user: &user,
+            object: None,
+            old_object: None,
+            options: &none,
+            dry_run: false,
+        };
+        if let Ok(answer) = review.answer(body) {
+            let _ = (answer.denied("w"), answer.apply(json!({"metadata": {"name": "n"}, "spec": {"a": [1]}})));
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

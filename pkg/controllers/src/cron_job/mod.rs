@@ -1,6 +1,6 @@
 //! CronJobs: a Job whenever a schedule is due.
 
-mod schedule;
+pub(crate) mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Jobs: pods that run to their end, so many times.
 
-mod index;
+pub(crate) mod index;
 pub mod plan;
 mod policy;
 pub mod ttl;

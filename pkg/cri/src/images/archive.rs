@@ -1,6 +1,6 @@
 //! Reading image archives: OCI layouts (with or without nested indexes) and what `docker save` writes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Manifests, indexes and configurations are small; more is an attack or damage.
 const JSON_MAX: u64 = 8 << 20;
+/// Indexes within indexes; real archives have two.
+const NESTED_MAX: usize = 8;
 
 /// An opened archive: where each of its files lies.
 pub(super) struct Archive {
@@ -140,9 +142,11 @@ impl Archive {
         let gzip = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
         file.rewind().map_err(read_error)?;
         let source = if gzip {
-            let mut plain = Vec::new();
-            flate2::read::MultiGzDecoder::new(file).read_to_end(&mut plain).map_err(read_error)?;
-            Source::Memory(plain)
+            // Images are large when unpacked: on disk, not in memory.
+            let mut plain = tempfile::tempfile().map_err(read_error)?;
+            io::copy(&mut flate2::read::MultiGzDecoder::new(file), &mut plain).map_err(read_error)?;
+            plain.rewind().map_err(read_error)?;
+            Source::File(plain)
         } else {
             Source::File(file)
         };
@@ -187,12 +191,11 @@ impl Archive {
                 let (start, _) =
                     *self.files.get(name).ok_or_else(|| self.format_error(format!("{name} is missing")))?;
                 match &self.source {
-                    Source::Memory(bytes) => {
-                        slice(bytes, start + offset).ok_or_else(|| self.format_error("the archive is cut off"))
-                    }
+                    Source::Memory(bytes) => slice(bytes, start.saturating_add(offset))
+                        .ok_or_else(|| self.format_error("the archive is cut off")),
                     Source::File(file) => {
                         let mut buffer = vec![0; length];
-                        std::os::unix::fs::FileExt::read_exact_at(file, &mut buffer, start + offset)
+                        std::os::unix::fs::FileExt::read_exact_at(file, &mut buffer, start.saturating_add(offset))
                             .map_err(read_error)?;
                         Ok(buffer)
                     }
@@ -230,14 +233,26 @@ impl Archive {
         for entry in &index.manifests {
             let Some(name) = entry.name() else { continue };
             let mut image = ArchiveImage { name, target: entry.descriptor(), blobs: Vec::new(), manifests: Vec::new() };
-            self.walk(entry, &mut image)?;
+            self.walk(entry, &mut image, &mut HashSet::new(), 0)?;
             images.push(image);
         }
         Ok(images)
     }
 
-    /// Collects what a manifest or an index refers to, as far as the archive has it.
-    fn walk(&self, entry: &Entry, image: &mut ArchiveImage) -> Result<(), ImportError> {
+    /// Collects what a manifest or an index refers to, as far as the archive has it, each once.
+    fn walk(
+        &self,
+        entry: &Entry,
+        image: &mut ArchiveImage,
+        seen: &mut HashSet<String>,
+        depth: usize,
+    ) -> Result<(), ImportError> {
+        if depth > NESTED_MAX {
+            return Err(self.format_error("its indexes are nested too deeply"));
+        }
+        if !seen.insert(entry.digest.clone()) {
+            return Ok(());
+        }
         let file = blob_file(&entry.digest);
         let mut children = Vec::new();
         if entry.is_index() {
@@ -245,7 +260,7 @@ impl Archive {
             // An archive for one platform names the others' manifests without having them.
             for child in index.manifests.iter().filter(|child| self.files.contains_key(&blob_file(&child.digest))) {
                 children.push((format!("m.{}", children.len()), child.digest.clone()));
-                self.walk(child, image)?;
+                self.walk(child, image, seen, depth + 1)?;
             }
         } else {
             let manifest: ManifestFile = self.json(&file)?;
@@ -395,6 +410,23 @@ fn normalize(name: &str) -> String {
     if last.contains(':') || last.contains('@') { full } else { format!("{full}:latest") }
 }
 
+/// What hostile input is tried on: a whole archive, and all that it refers to.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn hostile(bytes: &[u8]) {
+    use io::Write;
+    let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
+    if file.write_all(bytes).is_err() {
+        return;
+    }
+    for archive in [Archive::from_bytes(bytes.to_vec()), Archive::open(file.path())].into_iter().flatten() {
+        for image in archive.images().into_iter().flatten() {
+            for blob in &image.blobs {
+                let _ = archive.read(&blob.content, 0, 1 << 20).map(|bytes| bytes.len());
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,6 +443,31 @@ mod tests {
         for (given, wanted) in cases {
             assert_eq!(normalize(given), wanted);
         }
+    }
+
+    #[test]
+    fn an_index_that_contains_itself_is_followed_once_and_a_deep_one_is_refused() {
+        let index = |child: &str| {
+            format!(
+                r#"{{"manifests":[{{"mediaType":"x.image.index.v1+json","digest":"sha256:{child}","size":1,"annotations":{{"io.containerd.image.name":"x"}}}}]}}"#
+            )
+        };
+        let images = |files: Vec<(String, String)>| {
+            let mut archive = tar::Builder::new(Vec::new());
+            for (name, content) in files {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(content.len() as u64);
+                header.set_cksum();
+                archive.append_data(&mut header, name, content.as_bytes()).expect("memory takes it");
+            }
+            Archive::from_bytes(archive.into_inner().expect("memory takes it")).and_then(|archive| archive.images())
+        };
+        let itself = vec![("index.json".to_owned(), index("a")), ("blobs/sha256/a".to_owned(), index("a"))];
+        assert_eq!(images(itself).expect("an image").iter().map(|image| image.blobs.len()).collect::<Vec<_>>(), [1]);
+        let level = |n: usize| (format!("blobs/sha256/{n}"), index(&(n + 1).to_string()));
+        let deep = std::iter::once(("index.json".to_owned(), index("0"))).chain((0..10_000).map(level)).collect();
+        let error = images(deep).map(|images| images.len()).expect_err("too deep");
+        assert!(error.to_string().contains("nested too deeply"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,11 @@ mod stream;
 mod system_logs;
 mod volumes;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use logs::Options as LogOptions;
+#[cfg(any(test, fuzzing))]
+pub(crate) use stream::pairs;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -19,10 +19,15 @@ use super::{Body, Reply, Server, full, text};
 use crate::labels;
 use crate::pod::PodExt;
 
-/// A query's pairs in order.
+/// The query of a request.
 pub(super) fn query(request: &Request<Incoming>) -> Vec<(String, String)> {
+    pairs(request.uri().query().unwrap_or_default())
+}
+
+/// A query's pairs in order.
+pub fn pairs(query: &str) -> Vec<(String, String)> {
     let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-    let pairs = request.uri().query().unwrap_or_default().split('&').filter(|p| !p.is_empty());
+    let pairs = query.split('&').filter(|p| !p.is_empty());
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect()
 }
 

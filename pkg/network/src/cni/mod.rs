@@ -4,6 +4,9 @@
 //! every packet: services and policies work without bridge netfilter.
 
 mod addresses;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host_ports;
 mod loopback;
 mod plugin;
@@ -18,8 +21,6 @@ use serde_json::{Value, json};
 pub(crate) use addresses::gateway;
 pub use addresses::{Addresses, AllocationError};
 pub(crate) use host_ports::{elements_of_all, rules, sets};
-#[cfg(any(test, fuzzing))]
-pub use spec::hostile;
 use spec::{Call, SUPPORTED_VERSIONS};
 pub use spec::{CniError, Config};
 

@@ -214,25 +214,3 @@ pub(super) fn result(config: &Config, interfaces: Value, address: Option<(IpNet,
     }
     result
 }
-
-/// What hostile input is tried on: the configuration that a runtime hands over.
-#[cfg(any(test, fuzzing))]
-pub fn hostile(bytes: &[u8]) {
-    if let Ok(config) = Config::parse(bytes) {
-        let _ = (config.pod_subnet(), serde_json::to_string(&config).map(|text| text.len()));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_configuration_survives() {
-        const SEEDS: &[&[u8]] = &[
-            br#"{"cniVersion":"1.0.0","name":"kube1","type":"kube1-cni","bridge":"kube1","subnet":"10.42.0.0/24","mtu":1450,"dataDir":"/d","runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"tcp","hostIP":"::"}]},"prevResult":{},"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}],"capabilities":{"portMappings":true}}"#,
-        ];
-        let words = &["\"subnet\":\"fd00::/64\"", "65536", "null", "\"HostPort\":1"];
-        kube1_mutate::run(&[kube1_mutate::Target { name: "cni", run: hostile, seeds: SEEDS, words, per_byte: 400 }]);
-    }
-}

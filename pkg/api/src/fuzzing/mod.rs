@@ -1,7 +1,10 @@
 //! What hostile input is tried on: each function must survive any bytes. Used by tests and by the targets in `fuzz/`.
 
+mod seeds;
+
 use std::sync::{Arc, LazyLock};
 
+use kube1_mutate::Target;
 use serde_json::{Value, json};
 
 use crate::apply;
@@ -20,6 +23,36 @@ use crate::schema;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::table;
 use crate::validate::{validate_create, validate_update};
+use seeds::*;
+
+/// Decoders of whole documents.
+pub fn documents() -> Vec<Target> {
+    let protobuf_of = |json| protobuf::encode_object(&serde_json::from_slice(json).ok()?);
+    let encoded = [POD, DEFINITION].into_iter().filter_map(protobuf_of);
+    let protobuf_words = ["k8s\0", "application/json", "Pod", "v1"];
+    vec![
+        Target::new("json", self::json, &[POD, FOO, DEFINITION], JSON_WORDS),
+        Target::new("yaml", yaml, &[YAML, BOMB, POD], YAML_WORDS),
+        Target::new("protobuf", protobuf, &[b"\x0a\x02\x08\x01"], &protobuf_words).with_seeds(encoded),
+        Target::new("patch", patch, PATCHES, JSON_WORDS),
+        Target::new("managed_fields", managed_fields, MANAGED_FIELDS, JSON_WORDS),
+        Target::new("structural", structural, &[SCHEMA], JSON_WORDS),
+    ]
+}
+
+/// Decoders of short texts.
+pub fn texts() -> Vec<Target> {
+    vec![
+        Target::new("selectors", selectors, SELECTORS, TEXT_WORDS),
+        Target::new("quantities", quantities, QUANTITIES, TEXT_WORDS),
+        Target::new("expressions", expressions, EXPRESSIONS, EXPRESSION_WORDS).with_memory(1500),
+    ]
+}
+
+/// All that `fuzz/` runs.
+pub fn targets() -> Vec<Target> {
+    [documents(), texts()].concat()
+}
 
 static TABLE: LazyLock<ResourceTable> = LazyLock::new(ResourceTable::builtin);
 
@@ -72,7 +105,7 @@ fn pass_through(row: &Resource, mut object: Value) {
     let _ = codec::encode_yaml(&object);
 }
 
-pub fn json(data: &[u8]) {
+fn json(data: &[u8]) {
     let _ = parse_json(data);
     for row in rows() {
         for validation in [FieldValidation::Warn, FieldValidation::Strict] {
@@ -83,7 +116,7 @@ pub fn json(data: &[u8]) {
     }
 }
 
-pub fn yaml(data: &[u8]) {
+fn yaml(data: &[u8]) {
     let _ = parse_yaml(data);
     let pods = row("", "pods");
     if let Ok(decoded) = decode_yaml(&pods, data, FieldValidation::Warn) {
@@ -92,7 +125,7 @@ pub fn yaml(data: &[u8]) {
     let _ = decode_yaml(&pods, data, FieldValidation::Strict);
 }
 
-pub fn protobuf(data: &[u8]) {
+fn protobuf(data: &[u8]) {
     let pod = schema::find("io.k8s.api.core.v1.Pod").expect("pods are known");
     for ty in [Some(pod), schema::find("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")] {
         if let Some(value) = ty.and_then(|ty| protobuf::decode(ty, data).ok()) {
@@ -120,7 +153,7 @@ fn patched() -> Value {
 }
 
 /// Every kind of patch; what comes out goes the way of a changed object.
-pub fn patch(data: &[u8]) {
+fn patch(data: &[u8]) {
     let Ok((patch, _)) = parse_json(data) else { return };
     let (pods, foos, object) = (row("", "pods"), custom_row(), patched());
     if let Ok(patched) = patch::json_patch(&object, &patch) {
@@ -150,7 +183,7 @@ pub fn patch(data: &[u8]) {
 }
 
 /// managedFields that a client sends.
-pub fn managed_fields(data: &[u8]) {
+fn managed_fields(data: &[u8]) {
     let Ok((fields, _)) = parse_json(data) else { return };
     let (pods, mut object) = (row("", "pods"), patched());
     object["metadata"]["managedFields"] = json!([{"manager": "m", "operation": "Apply", "apiVersion": "v1",
@@ -163,7 +196,7 @@ pub fn managed_fields(data: &[u8]) {
     let _ = apply::apply(&pods, Some(&new), &config, "m", true, "", "2026-01-02T00:00:00Z");
 }
 
-pub fn selectors(data: &[u8]) {
+fn selectors(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(selector) = LabelSelector::parse(text) {
         selector.matches(|key| (key == "a").then_some("1"));
@@ -177,7 +210,7 @@ pub fn selectors(data: &[u8]) {
     let _ = table::jsonpath::first(text, &patched());
 }
 
-pub fn quantities(data: &[u8]) {
+fn quantities(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(quantity) = Quantity::parse(text) else { return };
     let shown = quantity.to_string();
@@ -188,7 +221,7 @@ pub fn quantities(data: &[u8]) {
     let _ = (sum.millis(), sum.units(), sum.rounded_to_millis().to_string());
 }
 
-pub fn expressions(data: &[u8]) {
+fn expressions(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(expression) = Expression::compile(text, &Env::admission(Type::Dyn).with_authorizer().patching()) {
         let mut bindings = Bindings::new();
@@ -198,7 +231,7 @@ pub fn expressions(data: &[u8]) {
 }
 
 /// A schema of a definition, and an object against it.
-pub fn structural(data: &[u8]) {
+fn structural(data: &[u8]) {
     let Ok((schema, _)) = parse_json(data) else { return };
     let Ok(compiled) = CustomSchema::compile(&schema, &FieldPath::new("schema")) else { return };
     for mut object in [patched(), schema] {
@@ -209,173 +242,13 @@ pub fn structural(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use kube1_mutate::{PER_BYTE, Target, run};
-
-    const POD: &[u8] = br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","labels":{"b":"c"},"creationTimestamp":"2026-01-02T03:04:05Z","deletionGracePeriodSeconds":3},"spec":{"containers":[{"name":"c","image":"i:1","resources":{"limits":{"cpu":"100m","memory":1}},"ports":[{"containerPort":80}],"livenessProbe":{"httpGet":{"port":"web"}}}],"tolerations":[{"operator":"Exists"}],"x":1}}"#;
-    const FOO: &[u8] = br#"{"apiVersion":"g.io/v1","kind":"Foo","metadata":{"name":"a"},"spec":{"list":[{"name":"x"},{"name":"y","size":2}],"any":{"thing":[1,2.5,null]}}}"#;
-    const DEFINITION: &[u8] = br#"{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"foos.g.io"},"spec":{"group":"g.io","names":{"plural":"foos","kind":"Foo"},"scope":"Namespaced","versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","properties":{"spec":{"type":"object","x-kubernetes-validations":[{"rule":"self.a > 1"}]}}}}}]}}"#;
-    const SCHEMA: &[u8] = br#"{"type":"object","required":["spec"],"properties":{"spec":{"type":"object","default":{},"properties":{"a":{"type":"integer","minimum":1,"default":2},"s":{"type":"string","pattern":"^a+$","format":"date-time","enum":["x"]},"l":{"type":"array","maxItems":5,"uniqueItems":false,"items":{"anyOf":[{"type":"string"}],"x-kubernetes-int-or-string":true},"x-kubernetes-list-type":"set"}},"additionalProperties":false,"x-kubernetes-validations":[{"rule":"self.a > 1 && self.s.matches('^a')","message":"m"}]}}}"#;
-    const JSON_WORDS: &[&str] = &[
-        "\"metadata\"",
-        "\"spec\"",
-        "\"name\":",
-        "\"$patch\":\"delete\"",
-        "\"$patch\":\"replace\"",
-        "\"$retainKeys\":[\"a\"]",
-        "\"$setElementOrder/containers\":[{\"name\":\"c\"}]",
-        "\"$deleteFromPrimitiveList/finalizers\":[\"x/a\"]",
-        "\"op\":\"copy\"",
-        "\"from\":\"\"",
-        "\"path\":\"/spec/containers/-\"",
-        "\"f:spec\":{}",
-        "\"k:{\\\"name\\\":\\\"c\\\"}\":{}",
-        "\"v:1\":{}",
-        "\".\":{}",
-        "\"type\":\"object\"",
-        "\"properties\":{\"a\":",
-        "\"x-kubernetes-preserve-unknown-fields\":true",
-        "\"items\":",
-        "\"default\":",
-    ];
-
     #[test]
-    fn json_survives() {
-        run(&[Target {
-            name: "json",
-            run: super::json,
-            seeds: &[POD, FOO, DEFINITION],
-            words: JSON_WORDS,
-            per_byte: PER_BYTE,
-        }]);
+    fn decoders_of_documents_survive() {
+        kube1_mutate::run(&super::documents());
     }
 
     #[test]
-    fn yaml_survives() {
-        const YAML: &[u8] = b"apiVersion: v1\nkind: Pod\nmetadata:\n  name: &n a\n  labels: {<<: *n, \"b\": 'c'}\nspec:\n  containers:\n  - name: c\n    args: [1, ~, 0x10, .inf, 1_0, yes]\n    command:\n    - |\n      text\n    - >-\n      folded\n";
-        const BOMB: &[u8] = b"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nh: [*g,*g,*g,*g,*g,*g,*g,*g,*g]\n";
-        let words = &[
-            "&a",
-            "*a",
-            "<<: *n",
-            "!!binary",
-            "!!float",
-            "? ",
-            "- ",
-            ": ",
-            "|\n",
-            ">\n",
-            "%YAML 1.1\n",
-            "...\n",
-            "{",
-            "[",
-            "]",
-            "}",
-        ];
-        run(&[Target { name: "yaml", run: super::yaml, seeds: &[YAML, BOMB, POD], words, per_byte: PER_BYTE }]);
-    }
-
-    #[test]
-    fn protobuf_survives() {
-        let pod: serde_json::Value = serde_json::from_slice(POD).unwrap_or_default();
-        let definition: serde_json::Value = serde_json::from_slice(DEFINITION).unwrap_or_default();
-        let encode = |value| super::protobuf::encode_object(value).unwrap_or_default().leak() as &'static [u8];
-        let seeds: &'static [&'static [u8]] = vec![encode(&pod), encode(&definition), b"\x0a\x02\x08\x01"].leak();
-        run(&[Target {
-            name: "protobuf",
-            run: super::protobuf,
-            seeds,
-            words: &["k8s\0", "application/json", "Pod", "v1"],
-            per_byte: PER_BYTE,
-        }]);
-    }
-
-    #[test]
-    fn patches_survive() {
-        const SEEDS: &[&[u8]] = &[
-            br#"[{"op":"add","path":"/metadata/labels/x","value":"y"},{"op":"copy","from":"/spec","path":"/spec/a"},{"op":"move","from":"/metadata/labels","path":"/spec/l"},{"op":"test","path":"/kind","value":"Pod"},{"op":"remove","path":"/spec/containers/0"}]"#,
-            br#"{"metadata":{"labels":{"a":null,"$patch":"replace"}},"spec":{"$setElementOrder/containers":[{"name":"d"},{"name":"c"}],"containers":[{"name":"c","env":[{"name":"A","$patch":"delete"}],"ports":[{"containerPort":80,"hostPort":1}]},{"name":"d"}],"$retainKeys":["containers"],"tolerations":[{"$patch":"replace"}]}}"#,
-            br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","finalizers":["x/b"],"$deleteFromPrimitiveList/finalizers":["x/a"]},"spec":{"containers":[{"name":"c","image":"j","ports":[{"containerPort":80,"protocol":"UDP"}]}]}}"#,
-        ];
-        run(&[Target { name: "patch", run: super::patch, seeds: SEEDS, words: JSON_WORDS, per_byte: PER_BYTE }]);
-    }
-
-    #[test]
-    fn managed_fields_survive() {
-        const SEEDS: &[&[u8]] = &[
-            br#"{"f:metadata":{"f:labels":{".":{},"f:a":{}},"f:finalizers":{"v:\"x/a\"":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:ports":{"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{}}}},"f:tolerations":{}}}"#,
-            br#"[{"manager":"a","operation":"Update","apiVersion":"v1","time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{"f:x":{}}},"subresource":"status"},{}]"#,
-        ];
-        run(&[Target {
-            name: "managedFields",
-            run: super::managed_fields,
-            seeds: SEEDS,
-            words: JSON_WORDS,
-            per_byte: PER_BYTE,
-        }]);
-    }
-
-    #[test]
-    fn selectors_and_quantities_survive() {
-        const SELECTORS: &[&[u8]] = &[
-            b"a=b,c!=d,e in (f, g),h notin (i),!j,k,l>1,m<2",
-            b"metadata.name=a\\,b,spec.nodeName!=c==d",
-            b".status.conditions[?(@.type==\"Ready\")].status['a'][*]..b",
-            br#"{"matchLabels":{"a":"b"},"matchExpressions":[{"key":"a","operator":"In","values":["b"]}]}"#,
-        ];
-        const QUANTITIES: &[&[u8]] = &[
-            b"1",
-            b"100m",
-            b"1.5Gi",
-            b"-3e10",
-            b"0.000000001",
-            b"9223372036854775807Ei",
-            b"170141183460469231731687303715884105727",
-        ];
-        let words = &[" in (", ")", "!=", "notin", "[?(", "@.", "Ki", "e-9", "E", "n"];
-        run(&[
-            Target { name: "selectors", run: super::selectors, seeds: SELECTORS, words, per_byte: PER_BYTE },
-            Target { name: "quantities", run: super::quantities, seeds: QUANTITIES, words, per_byte: PER_BYTE },
-        ]);
-    }
-
-    #[test]
-    fn expressions_survive() {
-        const SEEDS: &[&[u8]] = &[
-            b"object.spec.containers.all(c, c.image.startsWith('a') || has(c.env)) ? 'x' : \"y\" + string(1.5)",
-            b"[1, 2u, {'a': b'c'}][0] in [3] && !(a.b[?0].orValue(-4) >= 5) && quantity('1Gi').isGreaterThan(quantity('1'))",
-            b"Object{spec: Object.spec{replicas: 1, ?x: optional.none()}}",
-        ];
-        let words = &[
-            "has(",
-            ".map(x, ",
-            ".exists(",
-            "cel.bind(a, ",
-            "?",
-            "||",
-            "&&",
-            "'''",
-            "r'",
-            "in",
-            "[",
-            "]",
-            "{",
-            "}",
-            "url('",
-            ".find('(a+)+')",
-            "9223372036854775808",
-            "duration('1h')",
-        ];
-        run(&[Target { name: "expressions", run: super::expressions, seeds: SEEDS, words, per_byte: 1500 }]);
-    }
-
-    #[test]
-    fn schemas_survive() {
-        run(&[Target {
-            name: "structural",
-            run: super::structural,
-            seeds: &[SCHEMA],
-            words: JSON_WORDS,
-            per_byte: PER_BYTE,
-        }]);
+    fn decoders_of_texts_survive() {
+        kube1_mutate::run(&super::texts());
     }
 }

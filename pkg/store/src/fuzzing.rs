@@ -1,0 +1,20 @@
+//! What hostile input is tried on: files as a damaged disk gives them.
+
+use kube1_mutate::Target;
+
+use crate::journal;
+
+const SEEDS: &[&[u8]] = &[b"\x00\x00\x00\x00\x30\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00a\x00\x01\x00\x00\x00b\x01\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00v"];
+
+/// All that `fuzz/` runs.
+pub fn targets() -> Vec<Target> {
+    vec![Target::new("journal", journal::hostile, SEEDS, &["\x7f\x7f\x7f\x7f", "\u{0}\u{0}\u{0}\u{0}", "\u{1}"])]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn decoders_survive() {
+        kube1_mutate::run(&super::targets());
+    }
+}
