@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kube1_mutate::Target;
 
 use crate::cron_job::schedule::Schedule;
-use crate::job::index;
+use crate::job::index::Indexes;
 
 const SCHEDULES: &[&[u8]] = &[
     b"*/5 1-3,7 ? jan-mar/2 mon,7 Europe/Berlin",
@@ -40,8 +40,13 @@ fn schedule(bytes: &[u8]) {
 
 fn indexes(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let set = index::parse(Some(&text), 100_000);
-    assert_eq!(index::parse(Some(&index::format(&set)), 100_000), set);
+    let set = Indexes::parse(Some(&text), i32::MAX);
+    assert_eq!(Indexes::parse(Some(&set.to_string()), i32::MAX), set);
+    let absent = set.absent(i32::MAX).take(100).fold(Indexes::default(), |mut absent, index| {
+        absent.insert(index);
+        absent
+    });
+    assert_eq!((absent.without(&set), set.without(&absent)), (absent.clone(), set.clone()));
 }
 
 #[cfg(test)]

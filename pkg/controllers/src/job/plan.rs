@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube1_client::EventType;
 
-use super::index;
+use super::index::Indexes;
 use super::policy::{self, Failure};
 use crate::cached_pod::CachedPod;
 use crate::clock;
@@ -60,8 +60,8 @@ struct Planner<'a> {
     /// All ends, counted or about to be.
     succeeded: i32,
     failed: i32,
-    succeeded_indexes: BTreeSet<i32>,
-    failed_indexes: BTreeSet<i32>,
+    succeeded_indexes: Indexes,
+    failed_indexes: Indexes,
     /// Why the failure policy ends the Job.
     failure: Option<String>,
 }
@@ -77,8 +77,8 @@ impl Plan {
             terminating: pods.iter().filter(|p| pods::is_terminating(p) && !pods::is_finished(p)).count(),
             succeeded: 0,
             failed: 0,
-            succeeded_indexes: index::parse(status.completed_indexes.as_deref(), completions),
-            failed_indexes: index::parse(status.failed_indexes.as_deref(), completions),
+            succeeded_indexes: Indexes::parse(status.completed_indexes.as_deref(), completions),
+            failed_indexes: Indexes::parse(status.failed_indexes.as_deref(), completions),
             failure: None,
             plan: Self { status, ..Self::default() },
         };
@@ -117,7 +117,7 @@ impl Planner<'_> {
             let uid = pod.uid.to_string();
             if pod.phase == "Succeeded" {
                 if indexed {
-                    self.succeeded_indexes.extend(pod.index());
+                    pod.index().into_iter().for_each(|index| self.succeeded_indexes.insert(index));
                 } else if !listed(&uncounted.succeeded, &uid) {
                     uncounted.succeeded.get_or_insert_default().push(uid);
                 }
@@ -144,7 +144,7 @@ impl Planner<'_> {
         } else {
             status.succeeded.unwrap_or(0) + len(&uncounted.succeeded)
         };
-        self.failed_indexes.retain(|n| !self.succeeded_indexes.contains(n));
+        self.failed_indexes = self.failed_indexes.without(&self.succeeded_indexes);
         status.uncounted_terminated_pods = Some(UncountedTerminatedPods { ..uncounted });
     }
 
@@ -337,9 +337,9 @@ impl Planner<'_> {
     fn open_indexes(&self, pods: &[Arc<CachedPod>]) -> Vec<NewPod> {
         let waits = self.spec.pod_replacement_policy.as_deref() == Some("Failed");
         let leaving = pods.iter().filter(|p| waits && pods::is_terminating(p) && !pods::is_finished(p));
-        let taken: BTreeSet<i32> = self.active.iter().chain(leaving).filter_map(|p| p.index()).collect();
-        let open = (0..self.spec.completions.unwrap_or(0))
-            .filter(|n| !taken.contains(n) && !self.succeeded_indexes.contains(n) && !self.failed_indexes.contains(n));
+        let mut taken = self.succeeded_indexes.with(&self.failed_indexes);
+        self.active.iter().chain(leaving).filter_map(|p| p.index()).for_each(|index| taken.insert(index));
+        let open = taken.absent(self.spec.completions.unwrap_or(0));
         let limited = self.spec.backoff_limit_per_index.is_some();
         let mut before: BTreeMap<i32, i32> = BTreeMap::new();
         for pod in pods.iter().filter(|p| self.is_failed(p)) {
@@ -361,9 +361,9 @@ impl Planner<'_> {
         status.terminating = Some(number_of(self.terminating));
         if indexed {
             status.succeeded = some(self.succeeded);
-            status.completed_indexes = Some(index::format(&self.succeeded_indexes)).filter(|t| !t.is_empty());
+            status.completed_indexes = Some(self.succeeded_indexes.to_string()).filter(|t| !t.is_empty());
             if self.spec.backoff_limit_per_index.is_some() {
-                status.failed_indexes = Some(index::format(&self.failed_indexes));
+                status.failed_indexes = Some(self.failed_indexes.to_string());
             }
         }
         if self.plan.delete.is_empty() && self.plan.discard.is_empty() {
@@ -432,7 +432,7 @@ mod tests {
 
     fn pod(uid: &str, phase: &str, index: Option<i32>, held: bool) -> Arc<CachedPod> {
         let finalizers = if held { json!([FINALIZER]) } else { json!([]) };
-        let annotations = index.map(|n| json!({index::INDEX: n.to_string()}));
+        let annotations = index.map(|n| json!({super::super::INDEX: n.to_string()}));
         cached(json!({"metadata": {"name": uid, "uid": uid, "finalizers": finalizers,
             "annotations": annotations}, "status": {"phase": phase}}))
     }
@@ -466,6 +466,16 @@ mod tests {
         let next = plan(&job(spec, json!({})), &pods);
         assert_eq!(next.create, [NewPod { index: Some(1), failures: None }]);
         assert_eq!((next.status.completed_indexes.as_deref(), next.status.succeeded), (Some("0"), Some(1)));
+    }
+
+    #[test]
+    fn indexes_without_number_take_neither_memory_nor_time() {
+        let all = format!("0-{}", i32::MAX - 1);
+        let spec = json!({"completions": i32::MAX, "parallelism": i32::MAX, "completionMode": "Indexed",
+            "successPolicy": {"rules": [{"succeededIndexes": all}]}});
+        assert_eq!(plan(&job(spec.clone(), json!({})), &[]).create.len(), crate::pod_control::BURST);
+        let ended = plan(&job(spec, json!({"completedIndexes": all})), &[]);
+        assert!(condition(&ended.status, "SuccessCriteriaMet").is_some());
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! The failure and success policies of Jobs.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::batch::v1::{JobSpec, PodFailurePolicyRule};
 use kube1_client::Keep;
 
-use super::index;
+use super::index::Indexes;
 use crate::cached_pod::CachedPod;
 
 /// What a pod's failure means for its Job.
@@ -54,15 +52,15 @@ fn matches(rule: &PodFailurePolicyRule, pod: &CachedPod) -> Option<String> {
 }
 
 /// The rule by which the succeeded indexes are enough, if there is one.
-pub fn success_rule(spec: &JobSpec, succeeded: &BTreeSet<i32>) -> Option<usize> {
+pub fn success_rule(spec: &JobSpec, succeeded: &Indexes) -> Option<usize> {
     let completions = spec.completions.unwrap_or(0);
     spec.success_policy.as_ref()?.rules.iter().position(|rule| {
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         match &rule.succeeded_indexes {
             Some(text) => {
-                let wanted = index::parse(Some(text), completions);
-                let have = count(wanted.intersection(succeeded).count());
-                have >= rule.succeeded_count.unwrap_or(count(wanted.len()))
+                let wanted = Indexes::parse(Some(text), completions);
+                let have = wanted.len() - wanted.without(succeeded).len();
+                count(have) >= rule.succeeded_count.unwrap_or(count(wanted.len()))
             }
             None => rule.succeeded_count.is_some_and(|n| count(succeeded.len()) >= n),
         }

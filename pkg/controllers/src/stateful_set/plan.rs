@@ -9,6 +9,7 @@ use super::identity::ordinal;
 use super::revision_of;
 use crate::cached_pod::CachedPod;
 use crate::deployment::replica_sets::resolve;
+use crate::pod_control::BURST;
 use crate::pods;
 
 /// One step.
@@ -110,9 +111,12 @@ impl Planner<'_> {
         self.is_healthy(pod) && pods::is_available(pod, self.min_ready)
     }
 
-    /// Fills the ordinals from the lowest; false if a pod must be waited for.
+    /// Fills the ordinals from the lowest, some at a time; false if a pod must be waited for.
     fn scale_up(&self, actions: &mut Vec<Action>) -> bool {
         for n in self.start..self.end {
+            if actions.len() >= BURST {
+                return false;
+            }
             let waits = match self.pods.get(&n) {
                 None => {
                     actions.push(Action::Create { ordinal: n, updated: !self.keeps_current(n) });
@@ -138,8 +142,8 @@ impl Planner<'_> {
         }
         let rolling = self.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
         match rolling.and_then(|r| r.partition) {
-            Some(partition) => n < self.start + partition,
-            None => n < self.start + self.current_replicas,
+            Some(partition) => n < self.start.saturating_add(partition),
+            None => n < self.start.saturating_add(self.current_replicas),
         }
     }
 
@@ -173,7 +177,7 @@ impl Planner<'_> {
         let size = self.end - self.start;
         let max = rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(1, |v| resolve(v, size, true).max(1));
         let mut unavailable = 0;
-        for n in ((self.start + partition)..self.end).rev() {
+        for n in (self.start.saturating_add(partition)..self.end).rev() {
             let Some(pod) = self.pods.get(&n) else { continue };
             if unavailable >= max {
                 return;
@@ -243,6 +247,8 @@ mod tests {
         assert!(steps(&ordered, &[pod(0, "new", false)]).is_empty(), "waits for the first");
         assert_eq!(steps(&ordered, &[pod(0, "new", true)]), ["+1"]);
         assert_eq!(steps(&set(json!({"podManagementPolicy": "Parallel"})), &[]), ["+0", "+1", "+2"]);
+        let huge = json!({"podManagementPolicy": "Parallel", "replicas": i32::MAX, "ordinals": {"start": 5}});
+        assert_eq!(steps(&set(huge), &[]).len(), BURST);
         let full: Vec<_> = (0..5).map(|n| pod(n, "new", true)).collect();
         assert_eq!(steps(&ordered, &full), ["-db-4"]);
         assert_eq!(steps(&set(json!({"ordinals": {"start": 1}})), &full[1..]), ["-db-4"]);
