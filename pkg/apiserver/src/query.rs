@@ -11,8 +11,10 @@ pub struct Query {
 }
 
 impl Query {
+    /// Leaves out what is malformed, as Go does: pairs with a `;` or with a broken escape.
     pub fn parse(text: &str) -> Self {
-        let pairs = text.split('&').filter(|p| !p.is_empty()).map(|pair| {
+        let whole = |pair: &&str| !pair.is_empty() && !pair.contains(';') && broken_escape(pair).is_none();
+        let pairs = text.split('&').filter(whole).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode_plus(key), decode_plus(value))
         });
@@ -60,6 +62,15 @@ pub fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
+/// The first `%` that two hexadecimal digits do not follow, with what follows it instead.
+pub fn broken_escape(text: &str) -> Option<&str> {
+    let is_whole =
+        |at: usize| text.as_bytes().get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    let (at, _) = text.match_indices('%').find(|(at, _)| !is_whole(*at))?;
+    let rest = &text[at..];
+    Some(rest.char_indices().nth(3).map_or(rest, |(end, _)| &rest[..end]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +79,11 @@ mod tests {
     fn parameters_are_decoded_and_repeated() {
         let query = Query::parse("command=a+b&command=c%2Bd&watch&x=false&y=0");
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["a b", "c+d"]);
+        let broken = Query::parse("a=%zz&%=b&c=1;d=2&e=%2&f=%e4&g=%C3%BC%");
+        assert_eq!(broken.pairs().collect::<Vec<_>>(), [("f", "\u{fffd}")]);
+        for (text, found) in [("/a%2fb", None), ("/%zzz", Some("%zz")), ("/a%", Some("%")), ("%2ü", Some("%2ü"))] {
+            assert_eq!(broken_escape(text), found);
+        }
         assert!(query.flag("watch") && !query.flag("x") && !query.flag("y") && !query.flag("z"));
     }
 }

@@ -28,6 +28,8 @@ const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 /// `:method GET`, `:scheme https`, `:path /`, all from HPACK's own table.
 const REQUEST: &[u8] = &[0x82, 0x87, 0x84];
+/// The same with `:method POST`, so that a body follows.
+const POST: &[u8] = &[0x83, 0x87, 0x84];
 
 /// A frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -111,6 +113,21 @@ async fn headers_that_are_too_long_get_431() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_ends_with_its_request() {
+    let server = TestServer::start().await;
+    let mut stream = connect_as(&server, b"http/1.1", Some(&server.pki.admin().unwrap())).await;
+    let path = "/api/v1/namespaces/default/configmaps?timeout=1s";
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = rest(&mut stream).await;
+    let said = String::from_utf8_lossy(&answer);
+    assert!(said.starts_with("HTTP/1.1 504"), "{said}");
+    still_answers(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn floods_over_http2_end_their_own_connection() {
     let server = TestServer::start().await;
     let begun = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
@@ -122,7 +139,9 @@ async fn floods_over_http2_end_their_own_connection() {
     // Headers that go on and on (CVE-2024-24549 and its like).
     let endless = (0..20_000).flat_map(|_| frame(CONTINUATION, 0, 1, &[0x40, 1, b'a', 1, b'b']));
     let endless = [frame(HEADERS, 0x1, 1, REQUEST), endless.collect()].concat();
-    for flood in [resets.collect::<Vec<u8>>(), endless] {
+    // Far more streams at once than may be open, none of which ever ends.
+    let open = (0..20_000_u32).flat_map(|n| frame(HEADERS, 0x4, 2 * n + 1, POST));
+    for flood in [resets.collect::<Vec<u8>>(), endless, open.collect()] {
         let stream = connect(&server, b"h2").await;
         let (mut reader, mut writer) = tokio::io::split(stream);
         let bytes = [begun.clone(), flood].concat();

@@ -29,7 +29,7 @@ use crate::encode;
 use crate::flow::{self, Stats};
 use crate::metrics::Seen;
 use crate::negotiate;
-use crate::query::Query;
+use crate::query::{Query, broken_escape};
 use crate::request_info::RequestInfo;
 use crate::router;
 use crate::server::Server;
@@ -152,6 +152,9 @@ impl Server {
     }
 
     async fn judged(self: Arc<Self>, call: &mut Call, origin: Origin) -> Result<Reply, Status> {
+        if let Some(broken) = broken_escape(call.parts.uri.path()) {
+            return Err(Status::bad_request(format!("invalid URL escape {broken:?}")));
+        }
         if let Some(reply) = router::public(&self, call) {
             return Ok(reply);
         }
