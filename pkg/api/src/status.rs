@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 use crate::field::FieldError;
 use crate::name::{GroupKind, GroupResource};
 
+/// Field errors that a refusal tells: an object of a million wrong elements would get an answer of hundreds of megabytes.
+const CAUSES_MAX: usize = 1000;
+
 /// One cause of a failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
@@ -189,8 +192,11 @@ impl Status {
         Self::new(415, "UnsupportedMediaType", message)
     }
 
-    pub fn invalid(kind: &GroupKind, name: &str, errors: Vec<FieldError>) -> Self {
-        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    pub fn invalid(kind: &GroupKind, name: &str, mut errors: Vec<FieldError>) -> Self {
+        let left_out = errors.len().saturating_sub(CAUSES_MAX);
+        errors.truncate(CAUSES_MAX);
+        let mut texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        texts.extend((left_out > 0).then(|| format!("and {left_out} more")));
         let text = if let [one] = &texts[..] { one.clone() } else { format!("[{}]", texts.join(", ")) };
         let mut status = Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {text}")).about(
             &kind.group,
@@ -374,6 +380,9 @@ mod tests {
             FieldError::required(&FieldPath::new("a"), ""),
             FieldError::invalid(&FieldPath::new("b"), 0, "must be positive"),
         ];
+        let many = vec![errors[0].clone(); 5000];
+        let status = Status::invalid(&GroupKind::new("", "Pod"), "p", many);
+        assert!(status.message().ends_with(", a: Required value, and 4000 more]"), "{}", status.message());
         let status = Status::invalid(&GroupKind::new("", "Pod"), "p", errors).to_json();
         assert_eq!(
             status["message"],

@@ -4,14 +4,18 @@
 
 mod support;
 
+use std::io::Write;
+
 use futures::StreamExt;
 use kube::client::Body;
 use serde_json::{Value, json};
 use support::TestServer;
+use support::wire::Wire;
 
 const JSON: &str = "application/json";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const KEPT: &str = "/api/v1/namespaces/default/configmaps/kept";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const FOOS: &str = "/apis/g.io/v1/namespaces/default/foos";
 /// What all of them together may add to the memory of the process, in bytes: builds for tests are not thrifty.
 const MEMORY: u64 = 1 << 30;
@@ -232,6 +236,105 @@ async fn many_hostile_requests_at_once_leave_the_server_working() {
     let codes: Vec<u16> = futures::stream::iter(requests).buffer_unordered(16).collect().await;
     assert!(codes.iter().all(|code| (400..500).contains(code)), "{codes:?}");
     assert_eq!(send(&client, "GET", KEPT, JSON, Vec::new()).await.0, 200);
+    let used = peak() - memory;
+    assert!(used < MEMORY, "{used} bytes of memory");
+    server.stop().await;
+}
+
+/// Method, path, headers, body, the code and a part of the message.
+type Refusal = (&'static str, String, &'static [(&'static str, &'static str)], Vec<u8>, u16, &'static str);
+
+fn gzip_bomb() -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..200 {
+        packed.write_all(&vec![b' '; 1 << 20]).unwrap();
+    }
+    packed.finish().unwrap()
+}
+
+/// A definition of bars whose schema has `part` in it.
+fn definition(part: &str) -> Vec<u8> {
+    format!(
+        r#"{{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{{"name":"bars.g.io"}},"spec":{{"group":"g.io","names":{{"plural":"bars","kind":"Bar"}},"scope":"Namespaced","versions":[{{"name":"v1","served":true,"storage":true,"schema":{{"openAPIV3Schema":{{"type":"object","properties":{{"a":{part}}}}}}}}}]}}}}"#
+    )
+    .into()
+}
+
+fn refusals() -> Vec<Refusal> {
+    const AS_JSON: &[(&str, &str)] = &[("content-type", JSON)];
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let many = |item: &str, count: usize| {
+        let items = vec![item; count].join(",");
+        let template = format!(r#"{{"metadata":{{"labels":{{"a":"b"}}}},"spec":{{"containers":[{items}]}}}}"#);
+        format!(
+            r#"{{"metadata":{{"name":"x"}},"spec":{{"selector":{{"matchLabels":{{"a":"b"}}}},"template":{template}}}}}"#
+        )
+    };
+    let values: Vec<String> = (0..8_000).map(|n| format!("v{n}")).collect();
+    let selector = format!("labelSelector=a+in+({})", values.join(","));
+    let nested = |depth: usize| {
+        let open = r#"{"type":"object","properties":{"a":"#;
+        format!("{}{{\"type\":\"string\"}}{}", open.repeat(depth), "}}".repeat(depth))
+    };
+    vec![
+        // What is packed is not unpacked.
+        ("POST", MAPS.into(), &[("content-type", JSON), ("content-encoding", "gzip")], gzip_bomb(), 400, ""),
+        ("POST", MAPS.into(), &[("content-type", "application/gzip")], gzip_bomb(), 415, "unknown format"),
+        ("POST", MAPS.into(), &[("content-type", "text/plain")], map("x", "\"v\""), 415, "unknown format"),
+        ("POST", MAPS.into(), &[("content-type", "a/b/c;;=")], map("x", "\"v\""), 415, "unknown format"),
+        ("PATCH", KEPT.into(), AS_JSON, b"{}".to_vec(), 415, "unknown format"),
+        ("GET", MAPS.into(), &[("accept", "image/png")], Vec::new(), 406, "accepted"),
+        // Queries: the first value counts, what is no escape is left out, as Go reads them.
+        ("GET", format!("{MAPS}?limit=x&limit=1"), &[], Vec::new(), 400, ""),
+        ("GET", format!("{MAPS}?limit=1&limit=x"), &[], Vec::new(), 200, ""),
+        ("GET", format!("{MAPS}?labelSelector=%zz"), &[], Vec::new(), 200, ""),
+        ("GET", format!("{MAPS}?{selector}"), &[], Vec::new(), 200, ""),
+        ("GET", format!("{MAPS}/%zz"), &[], Vec::new(), 400, "invalid URL escape"),
+        ("GET", format!("{MAPS}?watch=1&timeoutSeconds=1&limit=-9223372036854775808"), &[], Vec::new(), 200, ""),
+        // Lists of a million.
+        ("POST", DEPLOYMENTS.into(), AS_JSON, many("{}", 300_000).into(), 422, "containers"),
+        ("POST", DEPLOYMENTS.into(), AS_JSON, many("1", 1_000_000).into(), 400, ""),
+        // Expressions that grow.
+        (
+            "POST",
+            DEFINITIONS.into(),
+            AS_JSON,
+            definition(r#"{"type":"string","pattern":"((a{1000}){1000}){1000}"}"#),
+            422,
+            "pattern",
+        ),
+        (
+            "POST",
+            DEFINITIONS.into(),
+            AS_JSON,
+            definition(
+                r#"{"type":"string","x-kubernetes-validations":[{"rule":"self.matches('((a{1000}){1000}){1000}')"}]}"#,
+            ),
+            422,
+            "rule",
+        ),
+        ("POST", DEFINITIONS.into(), AS_JSON, definition(&nested(5_000)), 400, ""),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_packed_mislabelled_or_grows_is_refused() {
+    let (server, client) = prepared().await;
+    let (wire, memory) = (Wire(client), peak());
+    let before = wire.get(MAPS).await.value()["items"].clone();
+    let mut wrong = Vec::new();
+    for (method, path, headers, body, code, part) in refusals() {
+        let length = body.len();
+        let answer = wire.send(method, &path, headers, body).await;
+        let right = answer.code == code && answer.text().contains(part) && answer.bytes.len() < 3 << 20;
+        let shown: String = path.chars().take(80).collect();
+        let said: String = answer.text().chars().take(300).collect();
+        let text =
+            || format!("{method} {shown} {headers:?} of {length} bytes: {} not {code} {part}: {said}", answer.code);
+        wrong.extend((!right).then(text));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(wire.get(MAPS).await.value()["items"], before);
     let used = peak() - memory;
     assert!(used < MEMORY, "{used} bytes of memory");
     server.stop().await;

@@ -87,6 +87,12 @@ pub fn extremes() -> Vec<Vec<u8>> {
     inputs
 }
 
+/// Seeds and words again and again: what takes more than linear time shows.
+pub fn repeated<'a>(seeds: &'a [&[u8]], words: &'a [&str]) -> impl Iterator<Item = Vec<u8>> {
+    let parts = seeds.iter().copied().chain(words.iter().map(|word| word.as_bytes()));
+    parts.filter(|part| !part.is_empty()).map(|part| part.repeat(LONGEST / 4 / part.len()))
+}
+
 /// A seed with a few kinds of damage.
 pub fn damaged(random: &mut Random, seeds: &[&[u8]], words: &[&str]) -> Vec<u8> {
     let mut input = random.pick(seeds).unwrap_or_default().to_vec();

@@ -88,6 +88,7 @@ fn run_one(target: &Target) {
     let seeds: Vec<&[u8]> = target.seeds.iter().map(AsRef::as_ref).collect();
     seeds.iter().for_each(|seed| try_one(seed));
     damage::extremes().iter().for_each(|input| try_one(input));
+    damage::repeated(&seeds, &target.words).for_each(|input| try_one(&input));
     let goes_on = |tried| match long {
         Some(limit) => started.elapsed() < limit,
         None => tried < INPUTS && started.elapsed() < PATIENCE,
