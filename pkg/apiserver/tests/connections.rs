@@ -113,21 +113,6 @@ async fn headers_that_are_too_long_get_431() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_does_not_come_ends_with_its_request() {
-    let server = TestServer::start().await;
-    let mut stream = connect_as(&server, b"http/1.1", Some(&server.pki.admin().unwrap())).await;
-    let path = "/api/v1/namespaces/default/configmaps?timeout=1s";
-    let head =
-        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let answer = rest(&mut stream).await;
-    let said = String::from_utf8_lossy(&answer);
-    assert!(said.starts_with("HTTP/1.1 504"), "{said}");
-    still_answers(&server).await;
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn floods_over_http2_end_their_own_connection() {
     let server = TestServer::start().await;
     let begun = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();

@@ -76,7 +76,7 @@ impl Indexes {
 
     /// Those below `end` that are not in the set, the lowest first.
     pub fn absent(&self, end: i32) -> impl Iterator<Item = i32> {
-        let all = Self::of(vec![0..end.into()]).without(self);
+        let all = Self(std::iter::once(0..end.into()).collect()).without(self);
         all.0.into_iter().flatten().filter_map(|index| i32::try_from(index).ok())
     }
 }
