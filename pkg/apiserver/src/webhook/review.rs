@@ -175,7 +175,7 @@ pub(crate) fn hostile(body: &[u8]) {
             options: &none,
             dry_run: false,
         };
-        if let Ok(answer) = review.answer(body) {
+        if let Ok(answer) = review.answer(body, true) {
             let _ = (answer.denied("w"), answer.apply(json!({"metadata": {"name": "n"}, "spec": {"a": [1]}})));
         }
     }
