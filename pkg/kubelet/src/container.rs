@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::config::KubeletConfig;
 use crate::expand::{expand, expand_strictly};
 use crate::pod::PodExt;
+use crate::restart_round::Round;
 use crate::sandbox::{self, int64};
 use crate::user_namespace::IdRange;
 use crate::volume::{SubPathError, Volumes, bind_sub_path};
@@ -70,6 +71,7 @@ pub struct Inputs<'a> {
     pub volume_images: HashMap<String, String>,
     pub hosts_file: Option<PathBuf>,
     pub attempt: u32,
+    pub round: Round,
     /// The container whose processes an ephemeral container sees.
     pub target_id: Option<String>,
     pub machine_memory: i64,
@@ -106,7 +108,7 @@ pub fn container_config(inputs: &Inputs<'_>) -> Result<ContainerConfig, ConfigEr
         mounts: mounts(inputs, &lookup)?,
         devices: devices(inputs)?,
         labels: container_labels(pod, container),
-        annotations: container_annotations(pod, container, inputs.attempt),
+        annotations: container_annotations(inputs),
         log_path: format!("{}/{}.log", container.name, inputs.attempt),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
@@ -124,12 +126,14 @@ fn container_labels(pod: &Pod, container: &Container) -> HashMap<String, String>
     sandbox::identity_labels(pod).into_iter().chain([name]).collect()
 }
 
-fn container_annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String, String> {
+fn container_annotations(inputs: &Inputs<'_>) -> HashMap<String, String> {
+    let (pod, container) = (inputs.pod, inputs.container);
     let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     let policy = container.termination_message_policy.as_deref().unwrap_or("File");
     let pairs = [
         (labels::CONTAINER_HASH, spec_hash(container)),
-        (labels::RESTART_COUNT, attempt.to_string()),
+        (labels::RESTART_COUNT, inputs.attempt.to_string()),
+        (labels::RESTART_ROUND, inputs.round.number.to_string()),
         (labels::MESSAGE_PATH, path.to_owned()),
         (labels::MESSAGE_POLICY, policy.to_owned()),
         (labels::POD_GRACE_PERIOD, pod.grace_period().to_string()),

@@ -7,6 +7,8 @@ pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// Says which specification a container was made from.
 pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
 pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+/// How often all containers of the pod had been restarted when this one was made.
+pub const RESTART_ROUND: &str = "kube1.io/restart-round";
 pub const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 pub const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 pub const POD_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";

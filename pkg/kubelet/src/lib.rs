@@ -36,6 +36,7 @@ mod pod_worker;
 mod pressure;
 mod probe;
 mod resources;
+mod restart_round;
 mod sandbox;
 mod server;
 mod static_pod;

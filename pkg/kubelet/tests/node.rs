@@ -219,6 +219,46 @@ async fn probes_hooks_sidecars_and_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_restarts_all_containers_in_place() {
+    let Some(node) = TestNode::start().await else { return };
+    let mounts = json!([{"name": "data", "mountPath": "/data"}]);
+    let mut init = shell("init", "echo began >> /data/rounds");
+    let mut side = shell("side", "sleep 100000");
+    side["restartPolicy"] = "Always".into();
+    let main = shell("main", "sleep 100000");
+    let mut asks =
+        shell("asks", "wc -l < /data/rounds; grep -c began /data/rounds | grep -q 2 || exit 42; sleep 100000");
+    asks["restartPolicy"] = "Never".into();
+    asks["restartPolicyRules"] =
+        json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    for container in [&mut init, &mut asks] {
+        container["volumeMounts"] = mounts.clone();
+    }
+    let spec = json!({
+        "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "volumes": [{"name": "data", "emptyDir": {}}],
+        "initContainers": [init, side], "containers": [main, asks],
+    });
+    node.create("again", spec).await;
+    let statuses = |pod: &serde_json::Value| {
+        let of = |list: &str| pod["status"][list].as_array().cloned().unwrap_or_default();
+        [of("initContainerStatuses"), of("containerStatuses")].concat()
+    };
+    let again = |pod: &serde_json::Value| {
+        condition(pod, "Ready") == "True" && statuses(pod).iter().all(|status| status["restartCount"] == 1)
+    };
+    let pod = node.wait("again", "all containers restarted", again).await;
+    assert_eq!(
+        (condition(&pod, "AllContainersRestarting").as_str(), &pod["status"]["phase"]),
+        ("False", &json!("Running"))
+    );
+    let ended: Vec<_> = statuses(&pod).iter().map(|s| s["lastState"]["terminated"]["reason"].clone()).collect();
+    assert_eq!(ended, ["Completed", "RestartingAllContainers", "RestartingAllContainers", "Error"]);
+    assert_eq!(node.log(&pod, "asks", 1).trim(), "2");
+    node.delete("again").await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mounts_follow_their_sources_and_jobs_end() {
     let Some(node) = TestNode::start().await else { return };
     let maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> = kube::Api::namespaced(node.admin.clone(), "default");

@@ -26,6 +26,10 @@ impl PodWorker {
     /// Stops a container that will be started again.
     pub(super) async fn kill_for_restart(&mut self, pod: &Pod, observed: &Observed, kill: &Kill) {
         let Some(container) = observed.containers.iter().find(|c| c.id() == kill.id) else { return };
+        if kill.at_once {
+            self.kill_at_once(pod, kill).await;
+            return;
+        }
         let spec = pod::containers(pod.spec()).into_iter().find(|(_, c)| c.name == kill.name).map(|(_, c)| c);
         let of_probe = spec.as_ref().and_then(|c| match kill.probe? {
             ProbeKind::Startup => c.startup_probe.as_ref()?.termination_grace_period_seconds,
@@ -33,6 +37,15 @@ impl PodWorker {
         });
         let grace = of_probe.unwrap_or_else(|| pod.grace_period());
         self.stop_container(pod, kill.kind, &container.name, container.id(), grace, &kill.why).await;
+    }
+
+    /// Stops a container without its hook and without a grace period.
+    async fn kill_at_once(&mut self, pod: &Pod, kill: &Kill) {
+        self.hooks_run.insert(kill.id.clone());
+        self.container_event(pod, &kill.name, EventType::Normal, "Killing", &kill.why);
+        if let Err(error) = self.node.runtime.stop_container(&kill.id, 0).await {
+            tracing::warn!(container = kill.name, %error, "cannot stop the container");
+        }
     }
 
     /// Runs the preStop hook and stops a container within `grace` seconds.

@@ -12,6 +12,7 @@ use crate::labels;
 use crate::observed::{Observed, ObservedContainer};
 use crate::pod::{self, ContainerKind, PodExt};
 use crate::probe::{Findings, ProbeKind};
+use crate::restart_round::Round;
 use crate::status::{Waiting, should_restart};
 
 /// A start that failed, and when it is to be tried again.
@@ -32,6 +33,19 @@ pub struct PlanInputs<'a> {
     pub now: Timestamp,
 }
 
+impl PlanInputs<'_> {
+    /// The newest container of a name, if it belongs to the present round.
+    fn latest(&self, name: &str) -> Option<&ObservedContainer> {
+        let round = Round::of(self.pod, self.observed);
+        self.observed.latest(name).filter(|c| round.has(c))
+    }
+
+    /// As [`Self::latest`], in the current sandbox.
+    fn current(&self, name: &str) -> Option<&ObservedContainer> {
+        self.latest(name).filter(|c| self.observed.current(name).is_some_and(|current| current.id() == c.id()))
+    }
+}
+
 /// A container to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
@@ -40,6 +54,8 @@ pub struct Kill {
     pub name: String,
     pub why: String,
     pub probe: Option<ProbeKind>,
+    /// Without its hook and a grace period.
+    pub at_once: bool,
 }
 
 /// What is to be done now; the rest follows when the runtime or a probe tells of a change.
@@ -76,7 +92,10 @@ pub fn plan(inputs: &PlanInputs<'_>) -> Plan {
             start(inputs, &mut plan, ContainerKind::Ephemeral, &container);
         }
     }
-    let initialized = spec.containers.iter().any(|c| inputs.observed.current(&c.name).is_some());
+    if end_earlier_rounds(inputs, &mut plan) {
+        return plan;
+    }
+    let initialized = spec.containers.iter().any(|c| inputs.current(&c.name).is_some());
     for container in spec.init_containers.iter().flatten() {
         let sidecar = pod::is_sidecar(container);
         if initialized && !sidecar {
@@ -84,7 +103,7 @@ pub fn plan(inputs: &PlanInputs<'_>) -> Plan {
         }
         let kind = if sidecar { ContainerKind::Sidecar } else { ContainerKind::Init };
         // In a new sandbox the init containers run again, so only those of this sandbox count.
-        let go_on = match inputs.observed.current(&container.name) {
+        let go_on = match inputs.current(&container.name) {
             None => {
                 start(inputs, &mut plan, kind, container);
                 false
@@ -96,7 +115,7 @@ pub fn plan(inputs: &PlanInputs<'_>) -> Plan {
         }
     }
     for container in &spec.containers {
-        match inputs.observed.latest(&container.name) {
+        match inputs.latest(&container.name) {
             None => start(inputs, &mut plan, ContainerKind::Regular, container),
             Some(latest) => {
                 step(inputs, &mut plan, ContainerKind::Regular, container, latest);
@@ -110,17 +129,37 @@ pub fn plan(inputs: &PlanInputs<'_>) -> Plan {
 fn is_done(inputs: &PlanInputs<'_>) -> bool {
     let spec = inputs.pod.spec();
     let over = |kind, container: &Container| {
-        inputs.observed.latest(&container.name).is_some_and(|latest| {
+        inputs.latest(&container.name).is_some_and(|latest| {
             latest.is_exited() && !should_restart(inputs.pod, kind, container, latest.status.exit_code)
         })
     };
     let init_failed = spec.init_containers.iter().flatten().filter(|c| !pod::is_sidecar(c)).any(|container| {
-        over(ContainerKind::Init, container)
-            && inputs.observed.latest(&container.name).is_some_and(|c| c.status.exit_code != 0)
+        over(ContainerKind::Init, container) && inputs.latest(&container.name).is_some_and(|c| c.status.exit_code != 0)
     });
-    let started = spec.containers.iter().any(|c| inputs.observed.latest(&c.name).is_some());
+    let started = spec.containers.iter().any(|c| inputs.latest(&c.name).is_some());
     (init_failed && !started)
         || (!spec.containers.is_empty() && spec.containers.iter().all(|c| over(ContainerKind::Regular, c)))
+}
+
+/// Stops what still runs of earlier rounds, and says of all that is left of them why it waits. Says whether anything ran.
+fn end_earlier_rounds(inputs: &PlanInputs<'_>, plan: &mut Plan) -> bool {
+    let round = Round::of(inputs.pod, inputs.observed);
+    let mut old = Vec::new();
+    for (kind, container) in pod::containers(inputs.pod.spec()) {
+        let latest = inputs.observed.latest(&container.name);
+        if let Some(latest) = latest.filter(|c| kind != ContainerKind::Ephemeral && !round.has(c)) {
+            old.push((kind, latest));
+        }
+    }
+    for (kind, container) in &old {
+        let name = container.name.clone();
+        plan.waiting.insert(name.clone(), Waiting::new("RestartingAllContainers", ""));
+        if container.is_running() {
+            let why = format!("Stopping container {name} to restart all containers of the pod");
+            plan.kill.push(Kill { id: container.id().to_owned(), kind: *kind, name, why, probe: None, at_once: true });
+        }
+    }
+    !plan.kill.is_empty()
 }
 
 /// What to do about a container that exists. Says whether what comes after it may start.
@@ -135,7 +174,7 @@ fn step(
         let findings = inputs.findings.get(current.id()).cloned().unwrap_or_default();
         let mut kill = |why: String, probe| {
             let (id, name) = (current.id().to_owned(), container.name.clone());
-            plan.kill.push(Kill { id, kind, name, why, probe });
+            plan.kill.push(Kill { id, kind, name, why, probe, at_once: false });
         };
         if let Some(probe) = findings.dead {
             let probe_name = if probe == ProbeKind::Startup { "startup" } else { "liveness" };
@@ -189,6 +228,7 @@ fn start(inputs: &PlanInputs<'_>, plan: &mut Plan, kind: ContainerKind, containe
         plan.wake(left);
         return;
     }
+    plan.waiting.remove(name);
     plan.start.push((kind, container.clone()));
 }
 

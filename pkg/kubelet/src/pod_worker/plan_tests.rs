@@ -13,9 +13,13 @@ const POD: &str = r#"{"metadata":{"name":"p","namespace":"n","uid":"u"},"spec":{
     "initContainers":[{"name":"i"},{"name":"s","restartPolicy":"Always"}],
     "containers":[{"name":"a"},{"name":"b"}]}}"#;
 
-/// A script of states such as `i=0 s=run a=1`: exit codes, or running (`up`: running and started).
+/// A script of states such as `i=0 s=run a=1`: exit codes, or running (`up`: running and started); `1@2` is of round 2.
 fn planned(policy: &str, states: &str) -> String {
-    let pod: Pod = serde_json::from_str(&POD.replace("POLICY", policy)).unwrap();
+    planned_for(&POD.replace("POLICY", policy), states)
+}
+
+fn planned_for(pod: &str, states: &str) -> String {
+    let pod: Pod = serde_json::from_str(pod).unwrap();
     let mut observed = Observed::default();
     let mut findings = HashMap::new();
     if states != "no sandbox" {
@@ -26,6 +30,8 @@ fn planned(policy: &str, states: &str) -> String {
     for (name, state) in states.split(' ').filter_map(|s| s.split_once('=')) {
         let mut status = ContainerStatus { id: name.into(), ..ContainerStatus::default() };
         status.annotations.insert(labels::CONTAINER_HASH.into(), hashes[name].clone());
+        let (state, round) = state.split_once('@').unwrap_or((state, "0"));
+        status.annotations.insert(labels::RESTART_ROUND.into(), round.into());
         match state {
             "run" | "up" | "dead" => {
                 status.state = ContainerState::ContainerRunning.into();
@@ -83,6 +89,45 @@ fn containers_start_in_order_and_end_by_policy() {
     ];
     for (policy, states, wanted) in cases {
         assert_eq!(planned(policy, states), wanted, "{policy}: {states}");
+    }
+}
+
+#[test]
+fn a_rule_restarts_all_containers_in_their_order() {
+    let rule = r#""restartPolicyRules":[
+        {"action":"Restart","exitCodes":{"operator":"In","values":[41]}},
+        {"action":"RestartAllContainers","exitCodes":{"operator":"In","values":[41,42]}}]"#;
+    let on = |name: &str, policy: &str| {
+        let plain = format!(r#""name":"{name}""#);
+        let ruled = format!(r#""name":"{name}","restartPolicy":"{policy}",{rule}"#);
+        POD.replace("POLICY", "Never").replace(r#","restartPolicy":"Always""#, "").replace(&plain, &ruled)
+    };
+    let of_regular = on("b", "Never");
+    let cases = [
+        ("i=0 s=0 a=run b=1", ""),
+        ("i=0 s=0 a=0 b=1", "done"),
+        // The first rule that matches is taken.
+        ("i=0 s=0 a=run b=41", "+b"),
+        ("i=0 s=0 a=run b=42", "-a"),
+        ("i=0 s=0 a=137 b=42", "+i"),
+        ("i=run@1 s=0 a=137 b=42", ""),
+        ("i=0@1 s=0 a=137 b=42", "+s"),
+        ("i=0@1 s=0@1 a=137 b=42", "+a +b"),
+        ("i=0@1 s=0@1 a=run@1 b=42", "+b"),
+        ("i=0@1 s=0@1 a=0@1 b=run@1", ""),
+        ("i=0@1 s=0@1 a=0@1 b=0@1", "done"),
+        ("i=1@1 s=0 a=137 b=42", "done"),
+        ("i=0@1 s=0@1 a=run@1 b=42@1", "-a"),
+        ("i=0@1 s=0@1 a=137@1 b=42@1", "+i"),
+        // The node agent died while it stopped the others, and while it started them again.
+        ("i=0 s=0 a=137 b=run", ""),
+        ("i=run@1 s=0 a=run b=42", "-a"),
+    ];
+    for (states, wanted) in cases {
+        assert_eq!(planned_for(&of_regular, states), wanted, "{states}");
+    }
+    for (states, wanted) in [("i=42", "+i"), ("i=0@1", "+s"), ("i=1", "done"), ("i=42@1", "+i")] {
+        assert_eq!(planned_for(&on("i", "Never"), states), wanted, "init container: {states}");
     }
 }
 

@@ -14,6 +14,7 @@ use crate::node::{PodUpdate, container_ref};
 use crate::observed::{Observed, ObservedContainer};
 use crate::pod::{self, ContainerKind, PodExt};
 use crate::probe::{Findings, Probed};
+use crate::restart_round::Round;
 use crate::status::{StatusInputs, pod_status};
 
 /// Most of a container's last words that are kept.
@@ -96,6 +97,7 @@ impl PodWorker {
             previous: &previous,
             facts: &facts,
             observed,
+            round: Round::of(pod, observed),
             findings: &findings,
             waiting: &self.waiting,
             message: &message,

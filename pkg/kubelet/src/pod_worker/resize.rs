@@ -59,6 +59,7 @@ impl PodWorker {
             name: change.container.name.clone(),
             why: format!("Container {} resize requires restart", change.container.name),
             probe: None,
+            at_once: false,
         };
         restarts.iter().map(kill).collect()
     }

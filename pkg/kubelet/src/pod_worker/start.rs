@@ -22,6 +22,7 @@ use crate::node::container_ref;
 use crate::observed::Observed;
 use crate::pod::{self, ContainerKind, PodExt};
 use crate::probe::Target;
+use crate::restart_round::Round;
 use crate::status::Waiting;
 use crate::user_namespace::IdRange;
 use crate::{dns, resources, sandbox};
@@ -239,6 +240,7 @@ impl PodWorker {
             volume_images,
             hosts_file: Some(hosts_file),
             attempt,
+            round: Round::of(pod, observed),
             target_id: target,
             machine_memory: node.machine.memory,
             ids: self.ids(pod).map_err(config_error)?,

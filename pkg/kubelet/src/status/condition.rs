@@ -4,9 +4,10 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 
 use super::{StatusInputs, now};
 use crate::pod::{self, PodExt};
+use crate::restart_round::may_restart_all;
 
 /// Conditions that this node owns. Others belong to whoever set them.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
@@ -14,6 +15,7 @@ const OWN: [&str; 7] = [
     "PodScheduled",
     "PodResizePending",
     "PodResizeInProgress",
+    "AllContainersRestarting",
 ];
 
 /// Whether this node alone writes a condition of this type.
@@ -110,6 +112,9 @@ pub(super) fn conditions(inputs: &StatusInputs<'_>, status: &PodStatus) -> Vec<P
     let old = inputs.previous.conditions.as_deref().unwrap_or_default();
     let mut conditions: Vec<PodCondition> =
         facts.into_iter().map(|fact| dated(fact, old, inputs.pod.metadata.generation)).collect();
+    if may_restart_all(inputs.pod) {
+        conditions.push(dated(restarting(inputs, over().filter(|_| finished)), old, inputs.pod.metadata.generation));
+    }
     if let Some(resize) = inputs.resize {
         let fact = Fact {
             kind: resize.kind,
@@ -121,6 +126,17 @@ pub(super) fn conditions(inputs: &StatusInputs<'_>, status: &PodStatus) -> Vec<P
     }
     conditions.extend(old.iter().filter(|c| !OWN.contains(&c.type_.as_str())).cloned());
     conditions
+}
+
+/// Whether all containers are being restarted.
+fn restarting(inputs: &StatusInputs<'_>, over: Option<(&'static str, Option<String>)>) -> Fact {
+    let kind = "AllContainersRestarting";
+    if over.is_some() || !inputs.round.beginning {
+        let reason = over.map(|(reason, _)| reason);
+        return Fact { kind, status: false, reason, message: None };
+    }
+    let message = Some("container exited with restart policy rule".to_owned());
+    Fact { kind, status: true, reason: Some("RestartAllContainersStarted"), message }
 }
 
 fn list(what: &str, names: &[&str]) -> String {
@@ -173,6 +189,7 @@ mod tests {
     use super::*;
     use crate::downward::PodFacts;
     use crate::observed::Observed;
+    use crate::restart_round::Round;
 
     /// A condition's status and reason, of a pod with one init container and one regular one.
     fn of(kind: &str, phase: &str, init_ready: bool, started: bool) -> (String, Option<String>) {
@@ -190,6 +207,7 @@ mod tests {
             previous: &PodStatus::default(),
             facts: &PodFacts::default(),
             observed: &Observed::default(),
+            round: Round::default(),
             findings: &HashMap::new(),
             waiting: &HashMap::new(),
             message: &|_| None,

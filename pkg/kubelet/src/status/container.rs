@@ -11,6 +11,7 @@ use kube1_cri::v1::ContainerState as RuntimeState;
 use super::StatusInputs;
 use crate::observed::ObservedContainer;
 use crate::pod::{ContainerKind, PodExt};
+use crate::restart_round::matching_rule;
 
 /// Prefix of container ids in the API.
 const RUNTIME: &str = "containerd";
@@ -191,6 +192,7 @@ fn state(inputs: &StatusInputs<'_>, container: &ObservedContainer) -> ContainerS
         RuntimeState::ContainerExited => {
             let reason = match (status.reason.as_str(), status.exit_code) {
                 ("", 0) => "Completed",
+                ("" | "Error", _) if inputs.round.ended(inputs.pod, container) => "RestartingAllContainers",
                 ("", _) => "Error",
                 (reason, _) => reason,
             };
@@ -218,14 +220,8 @@ pub fn should_restart(pod: &Pod, kind: ContainerKind, container: &Container, exi
         ContainerKind::Sidecar => return true,
         ContainerKind::Init | ContainerKind::Regular => {}
     }
-    let rules = container.restart_policy_rules.iter().flatten();
-    for rule in rules {
-        if let Some(codes) = &rule.exit_codes {
-            let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
-            if listed == (codes.operator == "In") && rule.action == "Restart" {
-                return true;
-            }
-        }
+    if matching_rule(container, exit_code).is_some() {
+        return true;
     }
     let own = container.restart_policy.as_deref();
     match own.unwrap_or(pod.restart_policy()) {

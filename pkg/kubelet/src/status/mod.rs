@@ -14,6 +14,7 @@ use crate::downward::PodFacts;
 use crate::observed::Observed;
 use crate::pod::{self, ContainerKind, PodExt};
 use crate::probe::Findings;
+use crate::restart_round::Round;
 
 pub use condition::{ResizeState, is_own_condition};
 pub use container::{Waiting, api_id, should_restart};
@@ -26,6 +27,7 @@ pub struct StatusInputs<'a> {
     pub previous: &'a PodStatus,
     pub facts: &'a PodFacts,
     pub observed: &'a Observed,
+    pub round: Round,
     pub findings: &'a HashMap<String, Findings>,
     /// Why containers wait, by name.
     pub waiting: &'a HashMap<String, Waiting>,
@@ -124,8 +126,9 @@ fn phase(inputs: &StatusInputs<'_>, init: &[ContainerStatus], regular: &[Contain
         } else {
             match exit_code(status) {
                 Some(0) => true,
-                Some(_)
-                    if inputs.pod.restart_policy() == "Never"
+                Some(code)
+                    if !should_restart(inputs.pod, ContainerKind::Init, container, code)
+                        && !inputs.round.beginning
                         && status.state.as_ref().is_some_and(|s| s.terminated.is_some()) =>
                 {
                     return "Failed";
@@ -145,7 +148,9 @@ fn phase(inputs: &StatusInputs<'_>, init: &[ContainerStatus], regular: &[Contain
             _ => waiting += 1,
         }
     }
-    if (init_pending && running == 0) || waiting > 0 || running + stopped == 0 {
+    // While all containers restart in place, the pod stays what it was.
+    let restarting = inputs.round.number > 0 && stopped > 0;
+    if (init_pending && running == 0 && !restarting) || waiting > 0 || running + stopped == 0 {
         return "Pending";
     }
     // Whether a pod whose containers have all ended is over is said by `ended`, once its sidecars have ended too.
