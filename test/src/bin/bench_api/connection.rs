@@ -1,20 +1,34 @@
-//! One HTTP/1.1 connection with as little of a client as possible, so that the server is what is measured.
+//! One HTTPS connection with as little of a client as possible, so that the server is what is measured: whatever comes is
+//! read into one buffer of the thread, decrypted, and looked at once.
 
+use std::cell::RefCell;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as Task, Poll, ready};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use kube1_pki::AnyServer;
 use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use rustls::unbuffered::ConnectionState;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+
+use crate::answer::Parser;
 
 /// So much of an answer is kept, for messages and for what its head tells.
 const KEPT: usize = 512;
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 256 * 1024;
+/// A record's head and what its encryption adds, and more.
+const RECORD_MORE: usize = 64;
+const RECORD_MAX: usize = 16 * 1024;
+
+thread_local! {
+    /// What is read at a time.
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER]);
+}
 
 /// What a client accepts: kubectl takes JSON, components written with client-go take protobuf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +42,7 @@ pub enum Accept {
 pub struct Server {
     authority: String,
     token: String,
-    tls: TlsConnector,
+    tls: Arc<ClientConfig>,
 }
 
 /// An answer whose body was read and dropped.
@@ -42,20 +56,13 @@ pub struct Answer {
 }
 
 pub struct Connection {
-    /// Buffered below TLS too, as that reads only 4 KiB at a time: the client must not take the time that is measured.
-    stream: TlsStream<BufReader<TcpStream>>,
-    buffer: Vec<u8>,
-    /// The part of the buffer that was read and not yet used.
-    unused: std::ops::Range<usize>,
-    body: Body,
-}
-
-/// What is left of the body that is being read.
-enum Body {
-    Sized(usize),
-    /// Bytes left in this chunk with the line's end after it; `None` before the first.
-    Chunked(Option<usize>),
-    Done,
+    stream: TcpStream,
+    tls: UnbufferedClientConnection,
+    /// The beginning of a record that was not read to its end.
+    part: Vec<u8>,
+    /// Records to be sent.
+    outgoing: Vec<u8>,
+    parser: Parser,
 }
 
 impl Server {
@@ -69,7 +76,7 @@ impl Server {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let authority = authority.trim_end_matches('/').to_owned();
-        Ok(Self { authority, token: token.to_owned(), tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { authority, token: token.to_owned(), tls: Arc::new(config) })
     }
 
     pub async fn connect(&self) -> anyhow::Result<Connection> {
@@ -78,8 +85,17 @@ impl Server {
         stream.set_nodelay(true)?;
         let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-        let stream = self.tls.connect(name, BufReader::with_capacity(BUFFER / 2, stream)).await?;
-        Ok(Connection { stream, buffer: Vec::new(), unused: 0..0, body: Body::Done })
+        let tls = UnbufferedClientConnection::new(self.tls.clone(), name)?;
+        let mut connection =
+            Connection { stream, tls, part: Vec::new(), outgoing: Vec::new(), parser: Parser::default() };
+        let mut open = connection.process(&mut [], &mut |_| {})?.1;
+        loop {
+            connection.flush().await?;
+            if open {
+                return Ok(connection);
+            }
+            open = connection.read(|_| {}).await.context("the TLS handshake failed")?;
+        }
     }
 
     /// The bytes of a request.
@@ -111,111 +127,114 @@ impl Connection {
     /// Sends a request that must succeed, and reads its answer.
     pub async fn call(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
         let begun = Instant::now();
-        let status = self.open(request).await?;
         let (mut size, mut first, mut start) = (0, None, Vec::new());
-        while let Some(data) = self.data().await? {
+        let mut take = |data: &[u8]| {
             first.get_or_insert_with(|| begun.elapsed());
             size += data.len();
             let room = KEPT.saturating_sub(start.len());
             start.extend_from_slice(&data[..data.len().min(room)]);
+        };
+        let status = self.open(request, &mut take).await?;
+        while !self.parser.is_done() {
+            self.read(&mut take).await?;
         }
         let (total, start) = (begun.elapsed(), String::from_utf8_lossy(&start).into_owned());
         ensure!((200..300).contains(&status), "the server answered {status}: {start}");
         Ok(Answer { size, first: first.unwrap_or(total), total, start })
     }
 
-    /// Sends a request and reads the head of its answer; gives the status code.
-    pub async fn open(&mut self, request: &[u8]) -> anyhow::Result<u16> {
-        self.stream.write_all(request).await?;
-        self.stream.flush().await?;
-        self.body = Body::Done;
-        let mut status = None;
+    /// Sends a request and reads the head of its answer; gives the status code. `take` is given what comes with it of the
+    /// body.
+    pub async fn open(&mut self, request: &[u8], mut take: impl FnMut(&[u8])) -> anyhow::Result<u16> {
+        self.parser = Parser::default();
+        self.encrypt(request)?;
+        self.flush().await?;
         loop {
-            let line = self.line().await?;
-            if status.is_none() {
-                let code = line.split(|b| *b == b' ').nth(1).and_then(|code| std::str::from_utf8(code).ok());
-                status = Some(code.and_then(|code| code.parse().ok()).context("this is no HTTP answer")?);
-            } else if line.is_empty() {
-                return status.context("this is no HTTP answer");
-            } else if let Some(length) = header(line, b"content-length:") {
-                self.body = Body::Sized(std::str::from_utf8(length)?.parse()?);
-            } else if header(line, b"transfer-encoding:").is_some() {
-                self.body = Body::Chunked(None);
+            self.read(&mut take).await?;
+            if let Some(status) = self.parser.status() {
+                return Ok(status);
             }
         }
     }
 
-    /// The next piece of the body, as it arrives; `None` at its end.
-    pub async fn data(&mut self) -> anyhow::Result<Option<&[u8]>> {
-        let left = match self.body {
-            Body::Done | Body::Sized(0) => return Ok(None),
-            Body::Sized(left) => left,
-            Body::Chunked(Some(left)) if left > 2 => left - 2,
-            Body::Chunked(before) => {
-                if before.is_some() {
-                    self.line().await?;
-                }
-                let size = std::str::from_utf8(self.line().await?)?;
-                let size = usize::from_str_radix(size, 16).with_context(|| format!("{size:?} is no chunk's size"))?;
-                if size == 0 {
-                    self.line().await?;
-                    self.body = Body::Done;
-                    return Ok(None);
-                }
-                self.body = Body::Chunked(Some(size + 2));
-                size
-            }
-        };
-        if self.unused.is_empty() {
-            self.fill().await?;
-        }
-        let taken = self.unused.len().min(left);
-        match &mut self.body {
-            Body::Sized(left) | Body::Chunked(Some(left)) => *left -= taken,
-            Body::Chunked(None) | Body::Done => {}
-        }
-        let start = self.unused.start;
-        self.unused.start += taken;
-        Ok(Some(&self.buffer[start..start + taken]))
-    }
-
-    /// The next line without its end.
-    async fn line(&mut self) -> anyhow::Result<&[u8]> {
-        let mut searched = 0;
-        loop {
-            let unused = &self.buffer[self.unused.clone()];
-            if let Some(end) = unused[searched..].iter().position(|b| *b == b'\n') {
-                let start = self.unused.start;
-                self.unused.start += searched + end + 1;
-                let line = &self.buffer[start..start + searched + end];
-                return Ok(line.strip_suffix(b"\r").unwrap_or(line));
-            }
-            searched = unused.len();
-            self.buffer.copy_within(self.unused.clone(), 0);
-            self.unused = 0..searched;
-            self.fill().await?;
-        }
-    }
-
-    /// Reads on, behind what is unused.
-    async fn fill(&mut self) -> anyhow::Result<()> {
-        if self.buffer.is_empty() {
-            self.buffer.resize(BUFFER, 0);
-        }
-        if self.unused.is_empty() {
-            self.unused = 0..0;
-        }
-        ensure!(self.unused.end < BUFFER, "the server sent a line that is too long");
-        match self.stream.read(&mut self.buffer[self.unused.end..]).await? {
-            0 => bail!("the server closed the connection"),
-            size => self.unused.end += size,
-        }
+    /// Waits for more of the body; fails at its end.
+    pub async fn more(&mut self, take: impl FnMut(&[u8])) -> anyhow::Result<()> {
+        ensure!(!self.parser.is_done(), "the answer is over");
+        self.read(take).await?;
         Ok(())
     }
-}
 
-/// The value of a header line of this name.
-fn header<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let (found, value) = line.split_at_checked(name.len())?;
-    found.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+    /// Whether requests can be sent now: the handshake is done.
+    async fn read(&mut self, mut take: impl FnMut(&[u8])) -> anyhow::Result<bool> {
+        std::future::poll_fn(|task| READ.with_borrow_mut(|buffer| self.poll_read(task, buffer, &mut take))).await
+    }
+
+    fn poll_read(
+        &mut self,
+        task: &mut Task<'_>,
+        buffer: &mut [u8],
+        take: &mut impl FnMut(&[u8]),
+    ) -> Poll<anyhow::Result<bool>> {
+        let kept = self.part.len();
+        let mut read = ReadBuf::new(&mut buffer[kept..]);
+        ready!(Pin::new(&mut self.stream).poll_read(task, &mut read))?;
+        let all = kept + read.filled().len();
+        if all == kept {
+            return Poll::Ready(Err(anyhow!("the server closed the connection")));
+        }
+        buffer[..kept].copy_from_slice(&self.part);
+        self.part.clear();
+        let (used, open) = self.process(&mut buffer[..all], take)?;
+        self.part.extend_from_slice(&buffer[used..all]);
+        Poll::Ready(Ok(open))
+    }
+
+    /// Decrypts whole records; gives how many bytes they are, and whether the handshake is done.
+    fn process(&mut self, records: &mut [u8], take: &mut impl FnMut(&[u8])) -> anyhow::Result<(usize, bool)> {
+        let mut used = 0;
+        loop {
+            let status = self.tls.process_tls_records(&mut records[used..]);
+            let mut open = None;
+            match status.state? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        self.parser.feed(record.payload, take)?;
+                        used += record.discard;
+                    }
+                }
+                ConnectionState::EncodeTlsData(mut data) => {
+                    let end = self.outgoing.len();
+                    self.outgoing.resize(end + RECORD_MAX + RECORD_MORE, 0);
+                    let size = data.encode(&mut self.outgoing[end..])?;
+                    self.outgoing.truncate(end + size);
+                }
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::BlockedHandshake => open = Some(false),
+                ConnectionState::WriteTraffic(_) => open = Some(true),
+                _ => bail!("the server closed the connection"),
+            }
+            used += status.discard;
+            if let Some(open) = open {
+                return Ok((used, open));
+            }
+        }
+    }
+
+    fn encrypt(&mut self, data: &[u8]) -> anyhow::Result<()> {
+        let ConnectionState::WriteTraffic(mut traffic) = self.tls.process_tls_records(&mut []).state? else {
+            bail!("the connection is not open");
+        };
+        let end = self.outgoing.len();
+        self.outgoing.resize(end + data.len() + (data.len() / RECORD_MAX + 1) * RECORD_MORE, 0);
+        let size = traffic.encrypt(data, &mut self.outgoing[end..])?;
+        self.outgoing.truncate(end + size);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> anyhow::Result<()> {
+        self.stream.write_all(&self.outgoing).await?;
+        self.outgoing.clear();
+        Ok(())
+    }
 }

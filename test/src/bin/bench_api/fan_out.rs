@@ -67,7 +67,7 @@ impl Target {
         let tally = Arc::new(Tally { seen, reached: watch::Sender::new(0), cut, watchers });
         let mut tasks = JoinSet::new();
         for _ in 0..watchers {
-            let connection = open(&self.server, &request).await?;
+            let (connection, _) = open(&self.server, &request).await?;
             tasks.spawn(follow(self.server.clone(), request.clone(), connection, tally.clone()));
         }
         let make = |number: usize| {
@@ -113,13 +113,6 @@ impl Target {
     }
 }
 
-async fn open(server: &Server, request: &[u8]) -> anyhow::Result<Connection> {
-    let mut connection = server.connect().await?;
-    let status = connection.open(request).await?;
-    anyhow::ensure!(status == 200, "the watch was refused with {status}");
-    Ok(connection)
-}
-
 /// Counts the events of one watch; begins again from its first revision when the server ends it.
 async fn follow(
     server: Server,
@@ -129,15 +122,27 @@ async fn follow(
 ) -> anyhow::Result<()> {
     let (mut told, mut seen) = (0_usize, 0);
     loop {
-        while let Ok(Some(data)) = connection.data().await {
-            seen += memchr::memchr_iter(b'\n', data).count();
+        while connection.more(|data| seen += count(data)).await.is_ok() {
             if seen > told {
                 tally.add(seen - told);
                 told = seen;
             }
         }
         tally.cut.fetch_add(1, Ordering::Relaxed);
-        seen = 0;
-        connection = open(&server, &request).await?;
+        (connection, seen) = open(&server, &request).await?;
     }
+}
+
+/// Begins a watch; gives how many events came with its head.
+async fn open(server: &Server, request: &[u8]) -> anyhow::Result<(Connection, usize)> {
+    let mut connection = server.connect().await?;
+    let mut seen = 0;
+    let status = connection.open(request, |data| seen += count(data)).await?;
+    anyhow::ensure!(status == 200, "the watch was refused with {status}");
+    Ok((connection, seen))
+}
+
+/// Events end with lines.
+fn count(data: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', data).count()
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use tokio::task::JoinSet;
 
 use crate::connection::{Accept, Connection};
@@ -112,7 +111,7 @@ impl Target {
     pub async fn watch_latency(&self, name: &str, unique: &str) -> anyhow::Result<Vec<Figure>> {
         let mut watcher = self.server.connect().await?;
         let path = format!("{}?watch=true&labelSelector=bench%3D{unique}", self.path("configmaps"));
-        watcher.open(&self.server.get(&path)).await?;
+        watcher.open(&self.server.get(&path), |_| {}).await?;
         let mut writer = self.server.connect().await?;
         let mut samples = Vec::new();
         for number in 0..100 {
@@ -120,7 +119,10 @@ impl Target {
             let request = self.server.post(&self.path("configmaps"), &body);
             let begun = Instant::now();
             let seen = async {
-                while !watcher.data().await?.context("the watch ended")?.ends_with(b"\n") {}
+                let mut whole = false;
+                while !whole {
+                    watcher.more(|data| whole = data.ends_with(b"\n")).await?;
+                }
                 anyhow::Ok(begun.elapsed())
             };
             let (written, seen) = tokio::join!(writer.call(&request), seen);

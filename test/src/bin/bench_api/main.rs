@@ -8,6 +8,7 @@
 //! Works in a namespace of its own that is deleted at the end. Prints `key: value` lines, the median of all rounds; with
 //! two servers also `key_against` and `key_ratio`, how many times better the first one is.
 
+mod answer;
 mod connection;
 mod fan_out;
 mod load;
@@ -42,7 +43,7 @@ pub struct Target {
 
 fn main() -> anyhow::Result<()> {
     let (targets, options) = parse(std::env::args().skip(1))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(phase::run(&targets, &options))
 }
 
