@@ -107,6 +107,12 @@ impl Invoked {
     }
 }
 
+/// A JSON object with its members in this order, as those who read audit annotations as text know it.
+pub(super) fn ordered(members: &[(&str, Value)]) -> String {
+    let members = members.iter().map(|(name, value)| format!("{}:{value}", Value::from(*name)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
 impl Attributes {
     pub fn new(
         user: impl Into<Arc<UserInfo>>,

@@ -9,8 +9,9 @@ use futures::future::join_all;
 use kube1_api::codec::FieldValidation;
 use kube1_api::status::Status;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::attributes::ordered;
 use super::subject::{Facts, Versioned, View, all_hold, complete, is_configuration};
 use super::{Attributes, Configured, Plugin};
 use crate::dial::{self, Address, Target, Trust};
@@ -167,7 +168,7 @@ impl Configured {
             );
             return Err(Status::internal(text));
         };
-        let changed = answer.apply(object.clone()).map_err(|status| Status::internal(status.message()))?;
+        let changed = answer.apply(object.clone())?;
         let changed = complete(&versioned.row, changed, FieldValidation::Ignore)?;
         view.back_from(&self.resolver, &versioned.row, changed).await
     }
@@ -175,11 +176,15 @@ impl Configured {
     async fn post(&self, hook: &Hook, timeout: Duration, body: String) -> Result<bytes::Bytes, String> {
         let trust = Trust::bundle(hook.ca_bundle.clone());
         let seconds = timeout.as_millis().div_ceil(1000);
+        let failed = |url: &str, why: &dyn std::fmt::Display| {
+            format!("failed to call webhook: Post \"{url}?timeout={seconds}s\": {why}")
+        };
         let (target, path, url) = match &hook.client {
             ClientConfig::Service { namespace, name, path, port } => {
-                let address = self.resolver.endpoint(namespace, name, &port.to_string()).map_err(|e| e.to_string())?;
                 let server_name = format!("{name}.{namespace}.svc");
                 let url = format!("https://{server_name}:{port}{}", rooted(path));
+                let address = self.resolver.endpoint(namespace, name, &port.to_string());
+                let address = address.map_err(|error| failed(&url, &error))?;
                 (Target { address: address.into(), server_name, trust, identity: None }, rooted(path), url)
             }
             ClientConfig::Url(url) => {
@@ -191,10 +196,9 @@ impl Configured {
         };
         let path = format!("{path}?timeout={seconds}s");
         let answered = dial::post(&target, &path, body.into(), timeout).await;
-        let failed = |why: String| format!("failed to call webhook: Post \"{url}?timeout={seconds}s\": {why}");
-        let response = answered.map_err(|error| failed(error.with_cause()))?;
+        let response = answered.map_err(|error| failed(&url, &error.with_cause()))?;
         if !response.status.is_success() {
-            return Err(failed(status_text(response.status, &response.body)));
+            return Err(format!("failed to call webhook: {}", status_text(response.status, &response.body)));
         }
         Ok(response.body)
     }
@@ -252,12 +256,14 @@ fn annotate(asked: &mut Asked, hook: &Hook, place: &str, changed: bool) {
     if asked.failed_open {
         asked.annotations.insert(format!("failed-open.mutation.{place}"), hook.name.clone());
     }
-    let about = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed});
-    asked.annotations.insert(format!("mutation.{place}"), about.to_string());
+    let about = |more: &[(&str, Value)]| {
+        let hook = [("configuration", hook.configuration.as_str().into()), ("webhook", hook.name.as_str().into())];
+        ordered(&[&hook, more].concat())
+    };
+    asked.annotations.insert(format!("mutation.{place}"), about(&[("mutated", changed.into())]));
     if let Some(patch) = asked.patch.take().filter(|_| asked.patched.is_some()) {
-        let about = json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch,
-            "patchType": "JSONPatch"});
-        asked.annotations.insert(format!("patch.{place}"), about.to_string());
+        let patch = about(&[("patch", patch), ("patchType", "JSONPatch".into())]);
+        asked.annotations.insert(format!("patch.{place}"), patch);
     }
 }
 

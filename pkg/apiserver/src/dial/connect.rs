@@ -1,8 +1,11 @@
 //! TLS connections to addresses, under the name the other side's certificate must have.
 
 use std::error::Error as _;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +18,7 @@ use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -148,16 +152,42 @@ async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> R
             error => return error,
         }
     }
-    let mut open = Open::over(connect(target).await?).await?;
+    let mut open = Open::over(Abrupt(connect(target).await?)).await?;
     let answer = open.send(request()?).await?;
     idle::keep(key, open);
     Ok(answer)
 }
 
+/// A connection that may end without a word: many servers close so. Whether an answer is whole, its length tells.
+struct Abrupt<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Abrupt<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer).map(|read| match read {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            read => read,
+        })
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Abrupt<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 /// Sends one request over a connection of its own and reads the whole answer.
 pub(super) async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response, DialError>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     Open::over(stream).await?.send(request).await
 }

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use kube1_api::cel::{Activation, BUDGET, MESSAGE_MAX, Value as Cel};
 use kube1_api::expression::{Budget, OutOfBudget};
 use kube1_api::status::Status;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::config::{Binding, Policy};
 use super::{Policies, evaluate, facts, params};
+use crate::admission::attributes::ordered;
 use crate::admission::subject::{Facts, View, all_hold, is_exempt};
 use crate::admission::{Attributes, Configured, Plugin};
 use crate::metrics::policy as metrics;
@@ -38,7 +39,7 @@ struct Findings {
     refusal: Option<Status>,
     warnings: Vec<String>,
     /// The first one, which is the one that is noted.
-    failure: Option<Value>,
+    failure: Option<String>,
     annotations: Vec<(String, String)>,
 }
 
@@ -69,8 +70,13 @@ impl Findings {
         }
         if binding.acts("Audit") {
             let about = || {
-                json!({"message": message, "policy": policy.name, "binding": binding.name, "expressionIndex": index,
-                    "validationActions": binding.actions})
+                ordered(&[
+                    ("message", message.as_str().into()),
+                    ("policy", policy.name.as_str().into()),
+                    ("binding", binding.name.as_str().into()),
+                    ("expressionIndex", (*index).into()),
+                    ("validationActions", binding.actions.clone().into()),
+                ])
             };
             self.failure.get_or_insert_with(about);
         }
@@ -93,7 +99,7 @@ impl Plugin for ValidatingPolicies {
         attributes.warnings.extend(findings.warnings);
         attributes.audit_annotations.extend(findings.annotations);
         if let Some(first) = findings.failure {
-            attributes.annotate(FAILURES, json!([first]).to_string());
+            attributes.annotate(FAILURES, format!("[{first}]"));
         }
         findings.refusal.map_or(Ok(()), Err)
     }
