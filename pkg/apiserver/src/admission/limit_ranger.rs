@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use kube1_api::amounts::{self, Amounts};
 use kube1_api::quantity::Quantity;
 use kube1_api::status::Status;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, together};
 use crate::reader::StorageReader;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
@@ -22,12 +22,10 @@ impl LimitRanger {
         Self { reader }
     }
 
-    /// All limits of the namespace.
-    fn limits(&self, namespace: &str) -> Vec<Value> {
+    /// The limits of each LimitRange of the namespace.
+    fn ranges(&self, namespace: &str) -> Vec<Vec<Value>> {
         let ranges = self.reader.collection("", "limitranges").map(|c| c.all(Some(namespace))).unwrap_or_default();
-        let limits =
-            ranges.iter().flat_map(|range| range.value()["spec"]["limits"].as_array().cloned().unwrap_or_default());
-        limits.collect()
+        ranges.iter().map(|range| range.value()["spec"]["limits"].as_array().cloned().unwrap_or_default()).collect()
     }
 }
 
@@ -41,61 +39,81 @@ impl Plugin for LimitRanger {
         let resizes = attributes.is("", "pods")
             && attributes.subresource == "resize"
             && attributes.operation == Operation::Update;
-        attributes.creates("", "pods") || resizes || attributes.writes("", "persistentvolumeclaims")
+        // What is on its way out may be changed to get there.
+        let deleted = attributes.operation == Operation::Update
+            && attributes.object.as_ref().is_some_and(|o| !o["metadata"]["deletionTimestamp"].is_null());
+        (attributes.creates("", "pods") || resizes || attributes.writes("", "persistentvolumeclaims")) && !deleted
     }
 
     async fn mutate(&self, attributes: &mut Attributes) -> Result<(), Status> {
-        if !attributes.creates("", "pods") {
+        if !attributes.is("", "pods") {
             return Ok(());
         }
-        let limits = self.limits(&attributes.namespace);
+        let ranges = self.ranges(&attributes.namespace);
         let Some(pod) = &mut attributes.object else { return Ok(()) };
-        let mut said = Vec::new();
-        for limit in limits.iter().filter(|l| l["type"] == "Container") {
-            for list in ["containers", "initContainers"] {
+        for limits in &ranges {
+            let defaults = defaults(limits);
+            let mut said = Vec::new();
+            for (list, word) in [("containers", "container"), ("initContainers", "init container")] {
                 for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-                    fill_in(container, limit, &mut said);
+                    fill_in(container, word, &defaults, &mut said);
                 }
             }
-        }
-        if !said.is_empty() {
-            pod["metadata"]["annotations"][ANNOTATION] = format!("LimitRanger plugin set: {}", said.join("; ")).into();
+            if !said.is_empty() {
+                let said = format!("LimitRanger plugin set: {}", said.join("; "));
+                pod["metadata"]["annotations"][ANNOTATION] = said.into();
+            }
         }
         Ok(())
     }
 
     async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {
         let Some(object) = &attributes.object else { return Ok(()) };
-        let mut problems = Vec::new();
-        for limit in self.limits(&attributes.namespace) {
-            let kind = limit["type"].as_str().unwrap_or_default();
-            if attributes.is("", "pods") {
-                check_pod(&object["spec"], kind, &limit, &mut problems);
-            } else if kind == "PersistentVolumeClaim" {
-                check_claim(&object["spec"], &limit, &mut problems);
+        for limits in self.ranges(&attributes.namespace) {
+            let mut problems = Vec::new();
+            for limit in &limits {
+                let kind = limit["type"].as_str().unwrap_or_default();
+                if attributes.is("", "pods") {
+                    check_pod(&object["spec"], kind, limit, &mut problems);
+                } else if kind == "PersistentVolumeClaim" {
+                    check_claim(&object["spec"], limit, &mut problems);
+                }
+            }
+            if let Some(problems) = together(problems) {
+                return Err(attributes.forbidden(problems));
             }
         }
-        match &problems[..] {
-            [] => Ok(()),
-            [one] => Err(attributes.forbidden(one)),
-            several => Err(attributes.forbidden(format!("[{}]", several.join(", ")))),
-        }
+        Ok(())
     }
 }
 
+/// What containers get that leave it open: of several limits the last one counts.
+fn defaults(limits: &[Value]) -> Value {
+    let mut defaults = json!({});
+    for limit in limits.iter().filter(|l| l["type"] == "Container") {
+        for (kind, member) in [("requests", "defaultRequest"), ("limits", "default")] {
+            for (name, amount) in limit[member].as_object().into_iter().flatten() {
+                defaults[kind][name] = amount.clone();
+            }
+        }
+    }
+    defaults
+}
+
 /// Sets what the container leaves open.
-fn fill_in(container: &mut Value, limit: &Value, said: &mut Vec<String>) {
-    for (kind, defaults, word) in [("requests", "defaultRequest", "request"), ("limits", "default", "limit")] {
+fn fill_in(container: &mut Value, of: &str, defaults: &Value, said: &mut Vec<String>) {
+    for (kind, word) in [("requests", "request"), ("limits", "limit")] {
         let mut set = Vec::new();
-        for (name, amount) in limit[defaults].as_object().into_iter().flatten() {
+        for (name, amount) in defaults[kind].as_object().into_iter().flatten() {
             if container["resources"][kind].get(name).is_none() {
                 container["resources"][kind][name] = amount.clone();
                 set.push(name.as_str());
             }
         }
+        set.sort_unstable();
         if !set.is_empty() {
             let name = container["name"].as_str().unwrap_or_default();
-            said.push(format!("{} {word} for container {name}", set.join(", ")));
+            said.push(format!("{} {word} for {of} {name}", set.join(", ")));
         }
     }
 }
@@ -111,7 +129,10 @@ fn check_pod(spec: &Value, kind: &str, limit: &Value, problems: &mut Vec<String>
             }
         }
         "Pod" => {
-            let [requests, limits] = ["requests", "limits"].map(|k| amounts::of_pod(spec, k));
+            // What the pod itself costs beside its containers is not what it asked for.
+            let mut own = spec.clone();
+            own["overhead"] = Value::Null;
+            let [requests, limits] = ["requests", "limits"].map(|k| amounts::of_pod(&own, k));
             check(kind, limit, &requests, &limits, problems);
         }
         _ => {}
@@ -167,8 +188,6 @@ fn check_claim(spec: &Value, limit: &Value, problems: &mut Vec<String>) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -177,9 +196,18 @@ mod tests {
             "min": {"cpu": "50m"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "5"}});
         let mut container = json!({"name": "c"});
         let mut said = Vec::new();
-        fill_in(&mut container, &limit, &mut said);
-        assert_eq!(container["resources"], json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "500m"}}));
-        assert_eq!(said, ["cpu request for container c", "cpu limit for container c"]);
+        let other = json!({"type": "Container", "default": {"cpu": "400m", "memory": "1Gi"}});
+        let defaults = defaults(&[limit.clone(), other, json!({"type": "Pod", "default": {"cpu": "9"}})]);
+        fill_in(&mut container, "init container", &defaults, &mut said);
+        assert_eq!(
+            container["resources"],
+            json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "400m", "memory": "1Gi"}})
+        );
+        assert_eq!(said, ["cpu request for init container c", "cpu, memory limit for init container c"]);
+        let spec = json!({"containers": [{"resources": {"requests": {"cpu": "2"}}}], "overhead": {"cpu": "5"}});
+        let mut problems = Vec::new();
+        check_pod(&spec, "Pod", &json!({"max": {"cpu": "2"}, "min": {"cpu": "2"}}), &mut problems);
+        assert_eq!(problems, ["maximum cpu usage per Pod is 2.  No limit is specified"]);
         for (requests, limits, expected) in [
             (json!({"cpu": "100m"}), json!({"cpu": "500m"}), None),
             (

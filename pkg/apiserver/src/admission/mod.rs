@@ -74,6 +74,21 @@ pub trait Plugin: Send + Sync + 'static {
     }
 }
 
+/// Several errors as one text, each once; none if there is none.
+fn together(errors: impl IntoIterator<Item = String>) -> Option<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for error in errors {
+        if !texts.contains(&error) {
+            texts.push(error);
+        }
+    }
+    match &texts[..] {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
+    }
+}
+
 /// The built-in plugins that need nothing but the stored objects and the authorizer.
 pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Plugin>> {
     vec![

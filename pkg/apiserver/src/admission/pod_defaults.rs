@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kube1_api::amounts;
 use kube1_api::status::Status;
 use serde_json::{Value, json};
 
@@ -166,10 +167,14 @@ impl Plugin for RuntimeClass {
     async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {
         let class = self.class_of(attributes)?;
         let Some(pod) = &attributes.object else { return Ok(()) };
-        let overhead = pod["spec"].get("overhead").filter(|o| o.as_object().is_some_and(|o| !o.is_empty()));
-        match (overhead, class) {
-            (Some(_), None) => {
-                let why = "pod rejected: Pod overhead set without corresponding RuntimeClass defined Overhead";
+        let defined = class.as_ref().map(|class| &class["overhead"]).filter(|overhead| overhead.is_object());
+        let own = amounts::read(&pod["spec"]["overhead"]);
+        match defined {
+            Some(overhead) if amounts::read(&overhead["podFixed"]) != own => {
+                Err(attributes.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
+            }
+            None if !own.is_empty() => {
+                let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
                 Err(attributes.forbidden(why))
             }
             _ => Ok(()),
@@ -181,7 +186,7 @@ fn apply_class(attributes: &Attributes, spec: &mut Value, class: &Value) -> Resu
     let overhead = &class["overhead"]["podFixed"];
     if overhead.as_object().is_some_and(|o| !o.is_empty()) {
         let given = spec.get("overhead").filter(|o| o.as_object().is_some_and(|o| !o.is_empty()));
-        if given.is_some_and(|given| given != overhead) {
+        if given.is_some_and(|given| amounts::read(given) != amounts::read(overhead)) {
             let why = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
             return Err(attributes.forbidden(why));
         }
@@ -198,10 +203,69 @@ fn apply_class(attributes: &Attributes, spec: &mut Value, class: &Value) -> Resu
         }
         spec["nodeSelector"][key] = value.clone();
     }
-    for toleration in items(&class["scheduling"]["tolerations"]) {
-        if !items(spec.get("tolerations").unwrap_or(&Value::Null)).any(|t| t == toleration) {
-            push(&mut spec["tolerations"], toleration.clone());
-        }
+    let more: Vec<Value> = items(&class["scheduling"]["tolerations"]).cloned().collect();
+    if !more.is_empty() {
+        let own: Vec<Value> = items(&spec["tolerations"]).cloned().collect();
+        spec["tolerations"] = merged([own, more].concat()).into();
     }
     Ok(())
+}
+
+/// Tolerations without those that others include; of equal ones the first stays.
+fn merged(all: Vec<Value>) -> Vec<Value> {
+    let mut kept: Vec<Value> = Vec::new();
+    for (index, toleration) in all.iter().enumerate() {
+        let later = all[index + 1..].iter().any(|other| other != toleration && includes(other, toleration));
+        if !later && !kept.iter().any(|other| includes(other, toleration)) {
+            kept.push(toleration.clone());
+        }
+    }
+    kept
+}
+
+/// Whether whoever has the one toleration needs the other no more.
+fn includes(one: &Value, other: &Value) -> bool {
+    let text = |toleration: &'_ Value, member: &str| toleration[member].as_str().unwrap_or_default().to_owned();
+    let same = |member: &str| text(one, member) == text(other, member);
+    let exists = text(one, "operator") == "Exists";
+    if one == other {
+        return true;
+    }
+    let about_key = same("key") || (text(one, "key").is_empty() && exists);
+    let about_effect = same("effect") || text(one, "effect").is_empty();
+    if !about_key || !about_effect {
+        return false;
+    }
+    let seconds = |toleration: &Value| toleration["tolerationSeconds"].as_i64();
+    if let Some(most) = seconds(one).filter(|_| text(one, "effect") == "NoExecute")
+        && seconds(other).is_none_or(|s| s > most)
+    {
+        return false;
+    }
+    exists || (matches!(text(one, "operator").as_str(), "" | "Equal") && same("operator") && same("value"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerations_that_others_include_are_left_out() {
+        let all = json!({"operator": "Exists"});
+        let a = json!({"key": "a", "operator": "Equal", "value": "1", "effect": "NoSchedule"});
+        let any_a = json!({"key": "a", "operator": "Exists", "effect": "NoSchedule"});
+        let short = json!({"key": "b", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5});
+        let long = json!({"key": "b", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 9});
+        for (given, expected) in [
+            (vec![&a, &a], vec![&a]),
+            (vec![&a, &any_a], vec![&any_a]),
+            (vec![&any_a, &a], vec![&any_a]),
+            (vec![&short, &long], vec![&long]),
+            (vec![&long, &a], vec![&long, &a]),
+            (vec![&a, &all, &long], vec![&all]),
+        ] {
+            let found = merged(given.into_iter().cloned().collect());
+            assert_eq!(found.iter().collect::<Vec<_>>(), expected);
+        }
+    }
 }

@@ -118,15 +118,18 @@ impl Plugin for ServiceAccount {
             account[list].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect()
         };
         let (mountable, pullable) = (listed("secrets"), listed("imagePullSecrets"));
-        if let Some((what, secret)) =
-            secrets_of(&pod["spec"]).into_iter().find(|(_, s)| !mountable.contains(&s.as_str()))
-        {
+        let ephemeral = attributes.subresource == "ephemeralcontainers";
+        let lists: &[(&str, &str)] =
+            if ephemeral { &[("ephemeralContainers", "ephemeral container")] } else { &CONTAINERS };
+        let unknown = |(_, secret): &(String, String)| !mountable.contains(&secret.as_str());
+        let mounted = secrets_of(&pod["spec"], !ephemeral, lists).into_iter().find(unknown);
+        if let Some((what, secret)) = mounted {
             let why = format!(
-                "{what} with secret.secretName=\"{secret}\" is not allowed because service account {name} does not reference that secret"
+                "{what} secret.secretName=\"{secret}\" is not allowed because service account {name} does not reference that secret"
             );
             return Err(attributes.forbidden(why));
         }
-        let pulls = pod["spec"]["imagePullSecrets"].as_array().into_iter().flatten();
+        let pulls = pod["spec"]["imagePullSecrets"].as_array().into_iter().flatten().filter(|_| !ephemeral);
         for (index, secret) in pulls.filter_map(|s| s["name"].as_str()).enumerate() {
             if !pullable.contains(&secret) {
                 let why = format!(
@@ -176,7 +179,8 @@ fn check_mirror(spec: &Value) -> Result<(), &'static str> {
     if spec["serviceAccountName"].as_str().is_some_and(|n| !n.is_empty()) {
         return Err("a mirror pod may not reference service accounts");
     }
-    if !secrets_of(spec).is_empty() {
+    let all = [CONTAINERS[0], CONTAINERS[1], ("ephemeralContainers", "")];
+    if !secrets_of(spec, true, &all).is_empty() || refers_to_secrets(spec) {
         return Err("a mirror pod may not reference secrets");
     }
     let volumes = spec["volumes"].as_array().into_iter().flatten();
@@ -187,22 +191,79 @@ fn check_mirror(spec: &Value) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Secrets that a pod reads, with where.
-fn secrets_of(spec: &Value) -> Vec<(String, String)> {
+/// Lists of containers, and what one of them is called.
+const CONTAINERS: [(&str, &str); 2] = [("initContainers", "init container"), ("containers", "container")];
+
+/// Secrets that a pod mounts or reads, with how.
+fn secrets_of(spec: &Value, volumes: bool, lists: &[(&str, &str)]) -> Vec<(String, String)> {
+    let items = |list: &'_ Value| list.as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
     let mut found = Vec::new();
-    for volume in spec["volumes"].as_array().into_iter().flatten() {
-        if let Some(secret) = volume["secret"]["secretName"].as_str() {
-            found.push((format!("volume \"{}\"", volume["name"].as_str().unwrap_or_default()), secret.to_owned()));
-        }
+    for volume in items(&spec["volumes"]).iter().filter(|_| volumes) {
+        found.extend(text(&volume["secret"]["secretName"]).map(|secret| ("volume with".to_owned(), secret)));
     }
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in spec[list].as_array().into_iter().flatten() {
-            let what = || format!("container {}", container["name"].as_str().unwrap_or_default());
-            let env = container["env"].as_array().into_iter().flatten().map(|e| &e["valueFrom"]["secretKeyRef"]);
-            let env_from = container["envFrom"].as_array().into_iter().flatten().map(|e| &e["secretRef"]);
-            let names = env.chain(env_from).filter_map(|r| r["name"].as_str());
-            found.extend(names.map(|name| (what(), name.to_owned())));
+    for (list, word) in lists {
+        for container in items(&spec[*list]) {
+            let what = format!("{word} {} with", container["name"].as_str().unwrap_or_default());
+            for env in items(&container["env"]) {
+                let named = env["name"].as_str().unwrap_or_default();
+                let secret = text(&env["valueFrom"]["secretKeyRef"]["name"]);
+                found.extend(secret.map(|secret| (format!("{what} envVar {named} referencing"), secret)));
+            }
+            for from in items(&container["envFrom"]) {
+                let secret = text(&from["secretRef"]["name"]);
+                found.extend(secret.map(|secret| (format!("{what} envFrom referencing"), secret)));
+            }
         }
     }
     found
+}
+
+/// Whether the pod needs secrets in other ways.
+fn refers_to_secrets(spec: &Value) -> bool {
+    let items = |list: &Value| list.as_array().cloned().unwrap_or_default();
+    let projected = |v: &Value| items(&v["projected"]["sources"]).iter().any(|s| !s["secret"].is_null());
+    let by_driver = |v: &Value| {
+        let sources = v.as_object().into_iter().flatten().map(|(_, source)| source);
+        sources.into_iter().any(|s| !s["secretRef"].is_null() || !s["nodePublishSecretRef"].is_null())
+            || !v["azureFile"].is_null()
+    };
+    !items(&spec["imagePullSecrets"]).is_empty() || items(&spec["volumes"]).iter().any(|v| projected(v) || by_driver(v))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_found_wherever_they_are_read() {
+        let env = json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": "s1"}}}]);
+        let from = json!([{"secretRef": {"name": "s2"}}]);
+        let spec = json!({"volumes": [{"name": "v", "secret": {"secretName": "s0"}}],
+            "initContainers": [{"name": "i", "env": env}], "containers": [{"name": "c", "envFrom": from}]});
+        let found: Vec<String> =
+            secrets_of(&spec, true, &CONTAINERS).iter().map(|(what, secret)| format!("{what} {secret}")).collect();
+        let expected = [
+            "volume with s0",
+            "init container i with envVar E referencing s1",
+            "container c with envFrom referencing s2",
+        ];
+        assert_eq!(found, expected);
+        for (spec, expected) in [
+            (json!({"volumes": [{"name": "v", "emptyDir": {}}]}), Ok(())),
+            (json!({"serviceAccountName": "a"}), Err("a mirror pod may not reference service accounts")),
+            (spec, Err("a mirror pod may not reference secrets")),
+            (json!({"imagePullSecrets": [{"name": "x"}]}), Err("a mirror pod may not reference secrets")),
+            (
+                json!({"volumes": [{"name": "v", "csi": {"nodePublishSecretRef": {"name": "x"}}}]}),
+                Err("a mirror pod may not reference secrets"),
+            ),
+            (
+                json!({"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}),
+                Err("a mirror pod may not use ServiceAccountToken volume projections"),
+            ),
+        ] {
+            assert_eq!(check_mirror(&spec), expected, "{spec}");
+        }
+    }
 }

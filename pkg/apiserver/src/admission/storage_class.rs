@@ -145,12 +145,13 @@ impl PersistentVolumeClaimResize {
         Self { reader }
     }
 
-    fn allows_growth(&self, claim: &Value) -> bool {
-        let class = claim["metadata"]["annotations"][BETA_STORAGE_CLASS].as_str();
-        let Some(class) = class.or(claim["spec"]["storageClassName"].as_str()).filter(|c| !c.is_empty()) else {
-            return false;
+    fn allows_growth(&self, new: &Value, old: &Value) -> bool {
+        let class = |claim: &Value| {
+            let annotated = claim["metadata"]["annotations"][BETA_STORAGE_CLASS].as_str();
+            annotated.or(claim["spec"]["storageClassName"].as_str()).filter(|c| !c.is_empty()).map(str::to_owned)
         };
-        let class = self.reader.collection("storage.k8s.io", "storageclasses").and_then(|c| c.get("", class));
+        let Some(class) = class(new).filter(|new| Some(new) == class(old).as_ref()) else { return false };
+        let class = self.reader.collection("storage.k8s.io", "storageclasses").and_then(|c| c.get("", &class));
         class.is_some_and(|class| class.value()["allowVolumeExpansion"].as_bool() == Some(true))
     }
 }
@@ -178,7 +179,7 @@ impl Plugin for PersistentVolumeClaimResize {
         if old["status"]["phase"] != "Bound" {
             return Err(attributes.forbidden("Only bound persistent volume claims can be expanded"));
         }
-        if !self.allows_growth(old) {
+        if !self.allows_growth(new, old) {
             return Err(attributes.forbidden(
                 "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must \
                  support resize",

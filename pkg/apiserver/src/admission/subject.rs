@@ -16,7 +16,7 @@ use kube1_api::status::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Attributes, Operation};
+use super::{Attributes, Operation, together};
 use crate::authz::{Authorizer, Decision};
 use crate::convert;
 use crate::dial::Resolver;
@@ -294,11 +294,10 @@ pub(super) fn all_hold(conditions: &Conditions, activation: &Activation<'_>) -> 
             Err(error) => failed.push(error),
         }
     }
-    match &failed[..] {
+    match together(failed) {
         _ if !holds => Ok(false),
-        [] => Ok(true),
-        [one] => Err(one.clone()),
-        several => Err(format!("[{}]", several.join(", "))),
+        None => Ok(true),
+        Some(errors) => Err(errors),
     }
 }
 

@@ -15,7 +15,7 @@ use kube1_api::name::GroupKind;
 use kube1_api::status::Status;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, together};
 use crate::reader::StorageReader;
 use crate::storage::Object;
 use policy::{Level, PREFIX, Policies, Policy};

@@ -116,12 +116,8 @@ impl Policies {
         policies
     }
 
+    /// What is wrong with the labels.
     pub fn complaint(&self) -> Option<String> {
-        let texts: Vec<String> = self.errors.iter().map(ToString::to_string).collect();
-        match &texts[..] {
-            [] => None,
-            [one] => Some(one.clone()),
-            several => Some(format!("[{}]", several.join(", "))),
-        }
+        super::together(self.errors.iter().map(ToString::to_string))
     }
 }
