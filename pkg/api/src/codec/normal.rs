@@ -20,13 +20,12 @@ pub fn normalize(shape: Shape, value: &mut Value) {
 }
 
 fn normalize_members(ty: &'static Type, members: &mut Map<String, Value>) {
-    for (name, value) in members.iter_mut() {
-        if let Some(field) = ty.field(name) {
-            normalize(field.shape(), value);
-        }
-    }
-    members.retain(|name, value| !ty.field(name).is_some_and(|field| is_left_out(field, value)));
-    for field in ty.fields.iter().filter(|f| !f.inline && !f.pointer) {
+    members.retain(|name, value| {
+        let Some(field) = ty.field(name) else { return true };
+        normalize(field.shape(), value);
+        !is_left_out(field, value)
+    });
+    for field in ty.fields.iter().filter(|f| !f.inline && !f.pointer && !is_optional(f)) {
         if !members.contains_key(field.name)
             && let Some(zero) = zero(field)
         {
@@ -51,6 +50,14 @@ fn is_left_out(field: &'static Field, value: &Value) -> bool {
     }
 }
 
+/// Whether nothing is written for a field that nobody set.
+fn is_optional(field: &'static Field) -> bool {
+    match field.shape() {
+        Shape::Struct(_) | Shape::Scalar(Scalar::Quantity | Scalar::Duration | Scalar::IntOrString) => false,
+        _ => field.omit_empty,
+    }
+}
+
 /// What typed clients write for a field that nobody set; `None` if they leave it out. A status that nobody reported
 /// yet has the zero numbers and flags of its type.
 pub fn zero(field: &'static Field) -> Option<Value> {
@@ -63,7 +70,7 @@ pub fn zero(field: &'static Field) -> Option<Value> {
         Shape::Scalar(Scalar::Quantity) => Some("0".into()),
         Shape::Scalar(Scalar::Duration) => Some("0s".into()),
         Shape::Scalar(Scalar::IntOrString) => Some(0.into()),
-        _ if field.omit_empty => None,
+        _ if is_optional(field) => None,
         Shape::Scalar(Scalar::String) => Some("".into()),
         Shape::Scalar(Scalar::Bool) => Some(false.into()),
         Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double) => Some(0.into()),

@@ -84,11 +84,20 @@ fn fields(
             if let Value::Array(list) = list {
                 push(field, part, list, budget)?;
             }
-        } else {
+        } else if is_said(field, part) {
             members.insert(field.name.to_owned(), single(field, part, budget)?);
+        } else {
+            members.remove(field.name);
         }
     }
     Ok(())
+}
+
+/// Whether there is something in a field that JSON has only then. The wire has most fields, set or not.
+fn is_said(field: &Field, part: Part<'_>) -> bool {
+    let scalar =
+        matches!((field.proto, part), ("string", Part::Bytes([])) | ("bool" | "int32" | "int64", Part::Varint(0)));
+    !(scalar && field.omit_empty && !field.pointer)
 }
 
 fn part_bytes(number: u32, part: Part<'_>) -> Result<&[u8], WireError> {
