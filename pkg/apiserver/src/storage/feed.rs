@@ -21,11 +21,14 @@ const UNTOLD: u64 = 1024;
 const ROUND: usize = 32 * 1024;
 /// So few watchers are told of every event at once.
 const FEW: usize = 32;
-/// More are told in rounds, which begin so long after each other for each watcher: telling one of an event takes a fourth of
-/// it, of several at once hardly more ...
+/// More are told in rounds, as waking one of them takes many times what another event does. They begin so long after each
+/// other for each watcher ...
 const EACH: Duration = Duration::from_micros(10);
-/// ... and never longer.
-const LONGEST: Duration = Duration::from_millis(20);
+/// ... and not before most have read the last one; when it was of several events, more are expected, and it pays to wait up
+/// to so many times as long as the reading took ...
+const SHARE: u32 = 4;
+/// ... but never longer.
+const LONGEST: Duration = Duration::from_millis(50);
 
 /// Events that are told together.
 #[derive(Debug)]
@@ -91,8 +94,18 @@ struct Inner {
     last_id: u64,
     /// The pacer knows of it.
     queued: bool,
-    /// The next round begins no sooner.
-    next: Instant,
+    /// What a crowd was last told.
+    crowd: Option<Crowd>,
+}
+
+/// A time when many readers were told of something.
+#[derive(Debug)]
+struct Crowd {
+    at: Instant,
+    events: u32,
+    readers: u32,
+    /// How long it took until most had read it.
+    took: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -125,7 +138,7 @@ impl Default for Inner {
             live: 0,
             last_id: 0,
             queued: false,
-            next: Instant::now(),
+            crowd: None,
         }
     }
 }
@@ -185,17 +198,15 @@ impl Feed {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// When the next round may begin.
-    pub fn due(&self) -> Instant {
-        self.inner.lock().next
+    /// When the next round may begin, as far as that is known `now`.
+    pub fn due(&self, now: Instant) -> Instant {
+        self.inner.lock().due(now)
     }
 
     /// Tells what was gathered.
-    pub fn tell(&self, now: Instant) {
+    pub fn tell(&self) {
         let mut inner = self.inner.lock();
         inner.queued = false;
-        let readers = u32::try_from(inner.readers.len()).unwrap_or(u32::MAX);
-        inner.next = now + EACH.saturating_mul(readers).min(LONGEST);
         let wakers = inner.tell();
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
@@ -219,11 +230,22 @@ impl Inner {
         self.rounds.push_back(Unread { round: Arc::new(round), left: self.live });
     }
 
+    fn due(&self, now: Instant) -> Instant {
+        let Some(told) = &self.crowd else { return now };
+        // While it is being read, it has taken at least so long.
+        let took = told.took.unwrap_or_else(|| now - told.at);
+        told.at + took.saturating_mul(told.events.min(SHARE)).max(EACH.saturating_mul(told.readers)).min(LONGEST)
+    }
+
     /// Lets everything be read; gives those who wait for it.
     fn tell(&mut self) -> SmallVec<[Waker; 4]> {
         self.close();
-        self.untold = 0;
+        let events = std::mem::take(&mut self.untold);
         self.told = self.end();
+        if events > 0 && self.readers.len() > FEW {
+            let [events, readers] = [events, self.readers.len() as u64].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+            self.crowd = Some(Crowd { at: Instant::now(), events, readers, took: None });
+        }
         self.readers.values_mut().filter_map(|place| place.waker.take()).collect()
     }
 
@@ -268,6 +290,10 @@ impl Inner {
         place.next += 1;
         unread.left -= 1;
         let round = unread.round.clone();
+        let most_have_it = place.next == self.told && unread.left <= self.live / 8;
+        if let Some(told) = self.crowd.as_mut().filter(|told| most_have_it && told.took.is_none()) {
+            told.took = Some(told.at.elapsed());
+        }
         self.trim();
         Next::Round(round)
     }
@@ -378,6 +404,44 @@ mod tests {
         assert_eq!((read(&late), read(&late)), (Ok(vec![5]), Ok(vec![6])), "nothing is kept back at the end");
         feed.push(event(7), &pacer);
         assert_eq!(read(&late), Ok(vec![7]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_has_time_to_read_and_more_when_much_happens() {
+        let (feed, pacer, cancel) = (Arc::new(Feed::default()), Pacer::default(), CancellationToken::new());
+        // It takes what is to be told, and is never asked again.
+        let mut running = Box::pin(pacer.run(&cancel));
+        assert!(running.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let crowd: Vec<Reader> = (0..800).map(|_| feed.join()).collect();
+        // The events of a round, after how many milliseconds so many have read it, and when the next one may begin.
+        for (events, reads, due) in [
+            (1, vec![(0, 800)], 8),
+            (4, vec![(1, 800)], 8),
+            (4, vec![(0, 699), (4, 1), (9, 100)], 16),
+            (1, vec![(0, 400), (5, 400)], 8),
+            (1, vec![(0, 400), (12, 400)], 12),
+            (2, vec![(0, 400), (5, 400)], 10),
+            (9, vec![(5, 800)], 20),
+            (9, vec![(0, 400), (30, 400)], 50),
+            (9, vec![(0, 400)], 50),
+        ] {
+            (0..events).for_each(|revision| feed.push(event(revision), &pacer));
+            feed.tell();
+            let began = Instant::now();
+            let after = |milliseconds| began + Duration::from_millis(milliseconds);
+            let (mut left, mut known) = (crowd.iter(), began);
+            for (time, readers) in reads {
+                tokio::time::advance(after(time) - Instant::now()).await;
+                assert!(feed.due(Instant::now()) >= known, "what is known of it holds");
+                known = feed.due(Instant::now());
+                for reader in left.by_ref().take(readers) {
+                    assert_eq!(read(reader), Ok((0..events).collect()));
+                }
+            }
+            tokio::time::advance(after(60) - Instant::now()).await;
+            assert_eq!(feed.due(Instant::now()), after(due));
+            left.for_each(|reader| assert!(read(reader).is_ok()));
+        }
     }
 
     #[test]

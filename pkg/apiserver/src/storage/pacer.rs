@@ -43,18 +43,22 @@ impl Pacer {
                 () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
             let fresh = std::mem::take(&mut *self.fresh.lock());
-            waiting.extend(fresh.into_iter().map(|feed| (feed.due(), feed)));
             let now = Instant::now();
-            waiting.retain(|(due, feed)| {
+            waiting.extend(fresh.into_iter().map(|feed| (now, feed)));
+            waiting.retain_mut(|(due, feed)| {
+                if *due <= now {
+                    // It may be later than was known.
+                    *due = feed.due(now);
+                }
                 let later = *due > now;
                 if !later {
-                    feed.tell(now);
+                    feed.tell();
                 }
                 later
             });
         }
         self.running.store(false, Ordering::Release);
         let fresh = std::mem::take(&mut *self.fresh.lock());
-        waiting.into_iter().map(|(_, feed)| feed).chain(fresh).for_each(|feed| feed.tell(Instant::now()));
+        waiting.into_iter().map(|(_, feed)| feed).chain(fresh).for_each(|feed| feed.tell());
     }
 }
