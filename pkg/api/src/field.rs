@@ -188,7 +188,7 @@ impl FieldError {
     }
 
     pub fn not_supported(path: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
+        let list: Vec<String> = supported.iter().map(|s| Value::from(*s).to_string()).collect();
         let detail = format!("supported values: {}", list.join(", "));
         Self::new(FieldErrorKind::NotSupported, path, value.into(), detail)
     }

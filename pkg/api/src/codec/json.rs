@@ -11,10 +11,50 @@ use super::{Decoded, FieldValidation, tolerant, write_json};
 use crate::resource::Resource;
 use crate::status::Status;
 
+/// What upstream reads first.
+const TYPE_META: &str = "into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
+                         Kind string \"json:\\\"kind,omitempty\\\"\" }";
+/// Bytes of a body that an error shows.
+const SHOWN: usize = 30;
+
+/// An error about a body that does not even say what it is.
+fn unrecognized(resource: &Resource, why: &str, body: &[u8]) -> Status {
+    let cut = &body[..body.len().min(SHOWN)];
+    let mut shown = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(cut).into_owned(),
+        Some(_) => cut.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if body.len() > SHOWN {
+        shown.push_str(" ...");
+    }
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {why} ({shown})",
+        resource.kind
+    ))
+}
+
 /// Decodes and checks an object of the resource.
 pub fn decode_json(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
-    let (value, duplicates) =
-        parse(bytes).map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?;
+    let (value, duplicates) = parse(bytes).map_err(|error| {
+        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        unrecognized(resource, &format!("couldn't get version/kind; json parse error: {why}"), bytes)
+    })?;
+    let other = match &value {
+        Value::Object(_) | Value::Null => None,
+        Value::Array(_) => Some("array"),
+        Value::String(_) => Some("string"),
+        Value::Number(_) => Some("number"),
+        Value::Bool(_) => Some("bool"),
+    };
+    if let Some(other) = other {
+        let why = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {other} {TYPE_META}");
+        return Err(unrecognized(resource, &why, bytes));
+    }
+    if resource.is_custom() && resource.ty.is_none() && value["kind"].as_str().unwrap_or_default().is_empty() {
+        let body = String::from_utf8_lossy(bytes);
+        return Err(unrecognized(resource, &format!("Object 'Kind' is missing in '{body}'"), bytes));
+    }
     let duplicates = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
     tolerant::finish(resource, value, Vec::new(), duplicates, validation)
 }

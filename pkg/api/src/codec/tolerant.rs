@@ -1,7 +1,9 @@
 //! Checking a value against the field table: types, unknown members, canonical leaves.
 
-use base64::Engine;
+use std::fmt;
+
 use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeError, Engine};
 use serde_json::Value;
 
 use super::trail::Trail;
@@ -44,7 +46,7 @@ pub(super) fn finish(
         (None, Some(metadata)) => walk.below("metadata", |walk| walk.value(object_meta(), metadata)),
         _ => walk.value(resource.shape(), &mut value),
     };
-    checked.map_err(|problem| unhandled(resource, &problem))?;
+    checked.map_err(|wrong| unhandled(resource, &wrong.to_string()))?;
     if let Some(custom) = &resource.custom_schema {
         custom.schema().prune(&mut value, &mut walk.0);
         check_embedded(custom.schema(), &mut value, &mut walk.0).map_err(|problem| unhandled(resource, &problem))?;
@@ -82,7 +84,7 @@ pub(crate) fn check_embedded(schema: &Schema, object: &mut Value, trail: &mut Tr
         let mut walk = Walk(std::mem::take(trail));
         let checked = walk.below("metadata", |walk| {
             walk.value(object_meta(), metadata)
-                .map_err(|problem| format!("{}: Invalid value: {given}: {problem}", walk.0.path()))
+                .map_err(|wrong| format!("{}: Invalid value: {given}: {wrong}", walk.0.path()))
         });
         *trail = walk.0;
         checked
@@ -158,6 +160,87 @@ pub(crate) fn is_deeper(value: &Value, levels: usize) -> bool {
     }
 }
 
+/// A value of another type than its place has, told as Go does.
+#[derive(Debug)]
+struct Wrong {
+    found: String,
+    wanted: String,
+    /// The type of the innermost object on the way.
+    owner: Option<&'static str>,
+    /// Names of members on the way, innermost first; keys of maps and places in lists are not told.
+    fields: Vec<String>,
+}
+
+impl Wrong {
+    fn kind(wanted: Shape, value: &Value) -> Self {
+        let found = match value {
+            Value::Null => "null".to_owned(),
+            Value::Bool(_) => "bool".to_owned(),
+            Value::Number(number) => match wanted {
+                Shape::Scalar(Scalar::Int32 | Scalar::Int64) => format!("number {number}"),
+                _ => "number".to_owned(),
+            },
+            Value::String(_) => "string".to_owned(),
+            Value::Array(_) => "array".to_owned(),
+            Value::Object(_) => "object".to_owned(),
+        };
+        Self { found, wanted: go_type(wanted), owner: None, fields: Vec::new() }
+    }
+
+    /// What a value says that reads itself.
+    fn text(text: String) -> Self {
+        Self { found: text, wanted: String::new(), owner: None, fields: Vec::new() }
+    }
+
+    fn within(mut self, owner: Shape, field: &str) -> Self {
+        if let (None, Shape::Struct(ty)) = (self.owner, owner) {
+            self.owner = Some(last(ty.name));
+        }
+        self.fields.push(field.to_owned());
+        self
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.wanted.is_empty() {
+            return f.write_str(&self.found);
+        }
+        let fields: Vec<&str> = self.fields.iter().rev().map(String::as_str).collect();
+        write!(f, "json: cannot unmarshal {} into Go ", self.found)?;
+        match self.owner {
+            Some(owner) => write!(f, "struct field {owner}.{} of type {}", fields.join("."), self.wanted),
+            None => write!(f, "value of type {}", self.wanted),
+        }
+    }
+}
+
+/// What is after the last dot.
+fn last(name: &'static str) -> &'static str {
+    name.rsplit_once('.').map_or(name, |(_, last)| last)
+}
+
+/// The name that upstream's program has for the type.
+fn go_type(shape: Shape) -> String {
+    match shape {
+        Shape::Scalar(Scalar::Bool) => "bool".into(),
+        Shape::Scalar(Scalar::Int32) => "int32".into(),
+        Shape::Scalar(Scalar::Int64) => "int64".into(),
+        Shape::Scalar(Scalar::Double) => "float64".into(),
+        Shape::Scalar(Scalar::Bytes) => "[]uint8".into(),
+        Shape::Scalar(Scalar::Quantity) => "resource.Quantity".into(),
+        Shape::Scalar(_) => "string".into(),
+        Shape::Struct(ty) => {
+            let package = ty.name.rsplit_once('.').map_or("", |(package, _)| package);
+            format!("{}.{}", package.rsplit('.').next().unwrap_or_default(), last(ty.name))
+        }
+        Shape::List(_) => format!("[]{}", go_type(shape.item())),
+        Shape::Map(field) => format!("map[string]{}", go_type(field.element())),
+        Shape::Strings => "[]string".into(),
+        Shape::Any => "interface {}".into(),
+    }
+}
+
 /// A walk that notes unknown members.
 #[derive(Default)]
 struct Walk(Trail);
@@ -178,19 +261,7 @@ impl Walk {
         result
     }
 
-    fn wrong(&self, wanted: &str, value: &Value) -> String {
-        let found = match value {
-            Value::Null => "null",
-            Value::Bool(_) => "bool",
-            Value::Number(_) => "number",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            Value::Object(_) => "object",
-        };
-        format!("json: cannot unmarshal {found} into field {} of type {wanted}", self.0.path())
-    }
-
-    fn value(&mut self, shape: Shape, value: &mut Value) -> Result<(), String> {
+    fn value(&mut self, shape: Shape, value: &mut Value) -> Result<(), Wrong> {
         if value.is_null() {
             return Ok(());
         }
@@ -202,11 +273,11 @@ impl Walk {
             Shape::Scalar(scalar) => self.scalar(scalar, value),
             Shape::Struct(_) => self.members(shape, value),
             Shape::Map(field) => {
-                let Value::Object(members) = value else { return Err(self.wrong("map", value)) };
+                let Value::Object(members) = value else { return Err(Wrong::kind(shape, value)) };
                 members.iter_mut().try_for_each(|(key, v)| self.below(key, |w| w.element(field.element(), v)))
             }
             Shape::List(_) | Shape::Strings => {
-                let Value::Array(items) = value else { return Err(self.wrong("list", value)) };
+                let Value::Array(items) = value else { return Err(Wrong::kind(shape, value)) };
                 let mut indexed = items.iter_mut().enumerate();
                 indexed.try_for_each(|(i, v)| self.below_item(i, |w| w.element(shape.item(), v)))
             }
@@ -214,7 +285,7 @@ impl Walk {
     }
 
     /// A null among the elements of a list or map is the zero value of their type.
-    fn element(&mut self, shape: Shape, value: &mut Value) -> Result<(), String> {
+    fn element(&mut self, shape: Shape, value: &mut Value) -> Result<(), Wrong> {
         if value.is_null() {
             match shape {
                 Shape::Scalar(Scalar::String | Scalar::Bytes) => *value = "".into(),
@@ -234,12 +305,12 @@ impl Walk {
         self.value(shape, value)
     }
 
-    fn members(&mut self, shape: Shape, value: &mut Value) -> Result<(), String> {
-        let Value::Object(members) = value else { return Err(self.wrong("object", value)) };
+    fn members(&mut self, shape: Shape, value: &mut Value) -> Result<(), Wrong> {
+        let Value::Object(members) = value else { return Err(Wrong::kind(shape, value)) };
         let mut dropped = Vec::new();
         for (key, member) in members.iter_mut() {
             match shape.member(key) {
-                Some(inner) => self.below(key, |w| w.value(inner, member))?,
+                Some(inner) => self.below(key, |w| w.value(inner, member)).map_err(|wrong| wrong.within(shape, key))?,
                 None => {
                     self.below(key, |w| w.0.note());
                     dropped.push(key.clone());
@@ -254,7 +325,7 @@ impl Walk {
         Ok(())
     }
 
-    fn scalar(&self, scalar: Scalar, value: &mut Value) -> Result<(), String> {
+    fn scalar(&self, scalar: Scalar, value: &mut Value) -> Result<(), Wrong> {
         let valid = match scalar {
             Scalar::String => value.is_string(),
             Scalar::Bool => value.is_boolean(),
@@ -270,29 +341,48 @@ impl Walk {
             Scalar::Time | Scalar::MicroTime => return self.time(scalar, value),
             Scalar::Duration => value.is_string(),
         };
-        if valid { Ok(()) } else { Err(self.wrong(&format!("{scalar:?}").to_lowercase(), value)) }
+        match (valid, scalar, &*value) {
+            (true, ..) => Ok(()),
+            (_, Scalar::Bytes, Value::String(text)) => {
+                let at = STANDARD.decode(text).err().map_or(0, |error| match error {
+                    DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                    DecodeError::InvalidLength(length) => length,
+                    DecodeError::InvalidPadding => text.len(),
+                });
+                Err(Wrong::text(format!("illegal base64 data at input byte {at}")))
+            }
+            // These read themselves, and do not know where they are.
+            (_, Scalar::IntOrString | Scalar::Duration, value) => {
+                let wanted = if scalar == Scalar::Duration { Scalar::String } else { Scalar::Int32 };
+                Err(Wrong::text(Wrong::kind(Shape::Scalar(wanted), value).to_string()))
+            }
+            _ => Err(Wrong::kind(Shape::Scalar(scalar), value)),
+        }
     }
 
-    fn quantity(&self, value: &mut Value) -> Result<(), String> {
+    fn quantity(&self, value: &mut Value) -> Result<(), Wrong> {
         let text = match &*value {
             Value::String(text) => text.clone(),
             Value::Number(number) => number.to_string(),
-            _ => return Err(self.wrong("quantity", value)),
+            other => other.to_string(),
         };
-        let parsed = crate::quantity::Quantity::parse(&text)
-            .map_err(|e| format!("unable to parse quantity \"{text}\" of field {}: {e}", self.0.path()))?;
+        let parsed = crate::quantity::Quantity::parse(&text).map_err(|error| Wrong::text(error.to_string()))?;
         *value = parsed.to_string().into();
         Ok(())
     }
 
-    fn time(&self, scalar: Scalar, value: &mut Value) -> Result<(), String> {
-        let text = value.as_str().ok_or_else(|| self.wrong("time", value))?;
+    fn time(&self, scalar: Scalar, value: &mut Value) -> Result<(), Wrong> {
+        let no_text = || Wrong::text(Wrong::kind(Shape::Scalar(Scalar::String), value).to_string());
+        let text = value.as_str().ok_or_else(no_text)?;
         if text.is_empty() {
             *value = Value::Null;
             return Ok(());
         }
-        let time: jiff::Timestamp =
-            text.parse().map_err(|_| format!("parsing time \"{text}\" of field {}: not RFC 3339", self.0.path()))?;
+        let layout =
+            if scalar == Scalar::Time { "2006-01-02T15:04:05Z07:00" } else { "2006-01-02T15:04:05.000000Z07:00" };
+        let no_time =
+            |_| Wrong::text(format!("parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""));
+        let time: jiff::Timestamp = text.parse().map_err(no_time)?;
         let format = if scalar == Scalar::Time { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S.%6fZ" };
         *value = time.strftime(format).to_string().into();
         Ok(())

@@ -41,8 +41,12 @@ impl Schema {
             return;
         }
         if !self.check_type(value, path, errors) {
-            return;
+            if value.is_f64() && self.json_type == Some(JsonType::Integer) {
+                errors.push(self.checks.unfit(self.json_type, path));
+            }
+            return self.checks.check_values(value, path, errors);
         }
+        self.check_range(value, path, errors);
         self.checks.check(value, path, errors);
         match value {
             Value::Object(map) => {
@@ -61,6 +65,21 @@ impl Schema {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whether a number fits the format of its type.
+    fn check_range(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        let format = self.checks.format.as_str();
+        let Some(number) = value.as_f64().filter(|_| value.is_number()) else { return };
+        // What is larger is a number with a fraction to upstream.
+        let large = format == "int64" && value.as_i64().is_none() && self.json_type == Some(JsonType::Integer);
+        if large && number.abs() > i64::MAX as f64 / 2.0 {
+            let detail = format!("{path} in body must be of type int64: \"float64\"");
+            errors.push(FieldError::type_invalid(path, "float64", detail));
+            errors.push(self.checks.unfit(self.json_type, path));
+        } else if !format::number_fits(format, number) {
+            errors.push(self.checks.unfit(self.json_type, path));
         }
     }
 
@@ -128,19 +147,17 @@ impl Checks {
 
     fn check_text(&self, text: &str, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
         let length = text.chars().count() as u64;
+        // The first of these that does not hold is told.
         if let Some(max) = self.max_length.filter(|max| length > *max) {
             errors.push(FieldError::too_long(path, max as usize));
-        }
-        if let Some(min) = self.min_length.filter(|min| length < *min) {
+        } else if let Some(min) = self.min_length.filter(|min| length < *min) {
             errors.push(in_body(path, value, &format!("should be at least {min} chars long")));
-        }
-        if self.max_length.is_none_or(|max| length <= max)
-            && let Some(pattern) = self.pattern.as_ref().filter(|p| !p.is_match(text))
-        {
+        } else if let Some(pattern) = self.pattern.as_ref().filter(|p| !p.is_match(text)) {
             errors.push(in_body(path, value, &format!("should match '{pattern}'")));
         }
         if !format::text_fits(&self.format, text) {
-            errors.push(in_body(path, value, &format!("must be of type {}: {value}", self.format)));
+            let detail = format!("{path} in body must be of type {}: {value}", self.format);
+            errors.push(FieldError::type_invalid(path, value.clone(), detail));
         }
     }
 
@@ -156,9 +173,16 @@ impl Checks {
         if let Some(factor) = self.multiple_of.filter(|factor| (number / factor).fract() != 0.0) {
             errors.push(in_body(path, value, &format!("should be a multiple of {factor}")));
         }
-        if !format::number_fits(&self.format, number) {
-            errors.push(in_body(path, value, &format!("must be of type {}: {value}", self.format)));
-        }
+    }
+
+    /// A number that is none of its type's. Upstream does not say where.
+    fn unfit(&self, json_type: Option<JsonType>, path: &FieldPath) -> FieldError {
+        let json_type = json_type.map_or("number", JsonType::name);
+        let format = match self.format.as_str() {
+            "" => "(default format)".to_owned(),
+            format => format!("with format {format}"),
+        };
+        nowhere(format!("Checked value must be of type {json_type} {format} in {path}"))
     }
 
     fn check_values(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
@@ -181,8 +205,7 @@ impl Checks {
         for schema in &self.all_of {
             let found = failures(schema);
             if !found.is_empty() {
-                let detail = format!("{} must validate all the schemas (allOf)", quoted());
-                errors.push(FieldError::invalid(path, "", detail));
+                errors.push(nowhere(format!("{} must validate all the schemas (allOf)", quoted())));
                 errors.extend(found);
             }
         }
@@ -195,22 +218,34 @@ impl Checks {
             none
         };
         if !self.any_of.is_empty() && !self.any_of.iter().any(fits) {
-            let detail = format!("{} must validate at least one schema (anyOf)", quoted());
-            errors.push(FieldError::invalid(path, "", detail));
+            errors.push(nowhere(format!("{} must validate at least one schema (anyOf)", quoted())));
             errors.extend(first.unwrap_or_default());
         }
         if !self.one_of.is_empty() {
-            let valid = self.one_of.iter().filter(|schema| failures(schema).is_empty()).count();
+            let mut first = None;
+            let fits = |schema: &&Schema| {
+                let found = failures(schema);
+                let none = found.is_empty();
+                first.get_or_insert(found);
+                none
+            };
+            let valid = self.one_of.iter().filter(fits).count();
             if valid != 1 {
                 let found = if valid == 0 { "none valid".to_owned() } else { format!("{valid} valid alternatives") };
                 let detail = format!("{} must validate one and only one schema (oneOf). Found {found}", quoted());
-                errors.push(FieldError::invalid(path, "", detail));
+                errors.push(nowhere(detail));
+                errors.extend(first.filter(|_| valid == 0).unwrap_or_default());
             }
         }
         if self.not.as_ref().is_some_and(|schema| failures(schema).is_empty()) {
-            errors.push(FieldError::invalid(path, "", format!("{} must not validate the schema (not)", quoted())));
+            errors.push(nowhere(format!("{} must not validate the schema (not)", quoted())));
         }
     }
+}
+
+/// An error whose place upstream names in the detail only.
+fn nowhere(detail: String) -> FieldError {
+    FieldError::invalid(&FieldPath::new("<nil>"), "", detail)
 }
 
 fn in_body(path: &FieldPath, value: &Value, what: &str) -> FieldError {

@@ -24,6 +24,7 @@ mod pod;
 mod policy;
 mod rbac;
 mod records;
+mod scale;
 mod schedule;
 mod schema;
 mod selectable;
@@ -146,6 +147,7 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<FieldError> {
     }
     if let Some(custom) = &resource.custom_schema {
         errors.extend(custom.validate(object, None));
+        scale::values(resource, object, &mut errors);
     }
     errors
 }
@@ -176,6 +178,7 @@ pub fn validate_update(resource: &Resource, new: &Value, old: &Value, subresourc
     }
     if let Some(custom) = &resource.custom_schema {
         errors.extend(custom.validate(new, Some(old)));
+        scale::values(resource, new, &mut errors);
     }
     errors
 }

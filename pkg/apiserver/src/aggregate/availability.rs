@@ -132,7 +132,7 @@ impl AvailabilityController {
             Err((reason, message)) => Condition::new("Available", false, reason, message),
         };
         let mut conditions = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        set_condition(&mut conditions, &condition, None, &time_text(Timestamp::now()));
+        set_condition(&mut conditions, &condition, &time_text(Timestamp::now()));
         let conditions = Value::from(conditions);
         if value["status"]["conditions"] == conditions {
             return;

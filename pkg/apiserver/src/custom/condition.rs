@@ -27,16 +27,13 @@ pub fn is_true(status: &Value, kind: &str) -> bool {
 }
 
 /// Puts a condition in place. What does not change keeps its time, so that setting again changes nothing.
-pub fn set(conditions: &mut Vec<Value>, condition: &Condition<'_>, generation: Option<i64>, now: &str) {
+pub fn set(conditions: &mut Vec<Value>, condition: &Condition<'_>, now: &str) {
     let status = if condition.status { "True" } else { "False" };
     let old = conditions.iter().position(|c| c["type"] == condition.kind);
     let since = old.map(|index| &conditions[index]).filter(|c| c["status"] == status);
     let since = since.map_or_else(|| now.into(), |c| c["lastTransitionTime"].clone());
-    let mut new = json!({"type": condition.kind, "status": status, "reason": condition.reason, "message": condition.message,
+    let new = json!({"type": condition.kind, "status": status, "reason": condition.reason, "message": condition.message,
         "lastTransitionTime": since});
-    if let Some(generation) = generation {
-        new["observedGeneration"] = generation.into();
-    }
     match old {
         Some(index) => conditions[index] = new,
         None => conditions.push(new),

@@ -33,8 +33,7 @@ pub fn status(definition: &Value, others: &[&Value], now: &str) -> Value {
     let verdict = names::check(definition, others);
     status["acceptedNames"] = verdict.accepted;
     let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-    let generation = definition["metadata"]["generation"].as_i64();
-    let mut put = |condition: Condition<'_>| condition::set(&mut conditions, &condition, generation, now);
+    let mut put = |condition: Condition<'_>| condition::set(&mut conditions, &condition, now);
     put(Condition::new("NamesAccepted", verdict.conflict.is_none(), verdict.reason, &verdict.message));
     let already = condition::is_true(&definition["status"], "Established");
     if verdict.conflict.is_none() {
@@ -59,7 +58,7 @@ pub fn status(definition: &Value, others: &[&Value], now: &str) -> Value {
         conditions.retain(|c| c["type"] != "NonStructuralSchema");
     } else {
         let condition = Condition::new("NonStructuralSchema", true, "Violations", &problems);
-        condition::set(&mut conditions, &condition, generation, now);
+        condition::set(&mut conditions, &condition, now);
     }
     status["conditions"] = conditions.into();
     if status["storedVersions"].as_array().is_none_or(Vec::is_empty) {
@@ -93,9 +92,8 @@ pub fn set_terminating(definition: &mut Value, state: &Termination, now: &str) {
             (false, "OverlappingBuiltInResource", "instances overlap with built-in resources in storage")
         }
     };
-    let generation = definition["metadata"]["generation"].as_i64();
     let mut conditions = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    condition::set(&mut conditions, &Condition::new(TERMINATING, status, reason, message), generation, now);
+    condition::set(&mut conditions, &Condition::new(TERMINATING, status, reason, message), now);
     definition["status"]["conditions"] = conditions.into();
 }
 
