@@ -35,6 +35,12 @@ const EAGER_MIN: Duration = Duration::from_millis(50);
 /// Memory that is kept free for the machine itself (the threshold of eviction).
 const MEMORY_RESERVED: i64 = 100 << 20;
 const IMAGES_MAX: usize = 50;
+/// What the scheduler and others may rely on here (KEP-5328), in the order of their names.
+const DECLARED_FEATURES: [&str; 3] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 
 /// What the node can give to pods.
 pub fn allocatable(config: &KubeletConfig, machine: &Machine) -> Allocatable {
@@ -244,6 +250,7 @@ impl NodeStatusTask {
             features: Some(NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) }),
             runtime_handlers: Some(features.handlers.iter().map(runtime_handler).collect())
                 .filter(|handlers: &Vec<NodeRuntimeHandler>| !handlers.is_empty()),
+            declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
             ..NodeStatus::default()
         }
     }

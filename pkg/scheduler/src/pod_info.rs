@@ -248,7 +248,11 @@ impl Keep for PodInfo {
 
 /// Of a specification what says where the pod may go.
 fn read_of(spec: PodSpec) -> PodSpec {
-    let image = |c: Container| Container { image: c.image, ..Container::default() };
+    let image = |c: Container| Container {
+        image: c.image,
+        restart_policy_rules: c.restart_policy_rules,
+        ..Container::default()
+    };
     PodSpec {
         containers: spec.containers.into_iter().map(image).collect(),
         init_containers: spec.init_containers.map(|all| all.into_iter().map(image).collect()),

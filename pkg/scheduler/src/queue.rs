@@ -36,10 +36,11 @@ impl Events {
     pub const POD_GONE: Self = Self(1 << 5);
     pub const VOLUMES: Self = Self(1 << 6);
     pub const NAMESPACES: Self = Self(1 << 7);
+    pub const NODE_FEATURES: Self = Self(1 << 8);
 
     /// Upstream's name of the event; of several the first's.
     fn name(self) -> &'static str {
-        const NAMES: [&str; 8] = [
+        const NAMES: [&str; 9] = [
             "NodeAdd",
             "NodeLabelUpdate",
             "NodeTaintUpdate",
@@ -48,6 +49,7 @@ impl Events {
             "AssignedPodDelete",
             "PersistentVolumeClaimUpdate",
             "NamespaceUpdate",
+            "NodeDeclaredFeatureUpdate",
         ];
         NAMES.get(self.0.trailing_zeros() as usize).copied().unwrap_or("Unknown")
     }

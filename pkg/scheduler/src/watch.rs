@@ -7,6 +7,7 @@ use kube1_client::{Event, Informer};
 use parking_lot::Mutex;
 
 use crate::cache::Cache;
+use crate::plugins::declared;
 use crate::pod_info::PodInfo;
 use crate::queue::{Events, Queue};
 
@@ -118,6 +119,9 @@ fn node_events(old: &Node, new: &Node) -> Events {
     let allocatable = |n: &Node| n.status.as_ref().and_then(|s| s.allocatable.clone());
     if allocatable(old) != allocatable(new) {
         events = events | Events::NODE_ALLOCATABLE;
+    }
+    if declared(old) != declared(new) {
+        events = events | Events::NODE_FEATURES;
     }
     events
 }

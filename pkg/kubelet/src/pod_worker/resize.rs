@@ -86,7 +86,7 @@ impl PodWorker {
 
     fn changes<'a>(&self, pod: &Pod, observed: &'a Observed) -> Vec<Change<'a>> {
         let all = pod::containers(pod.spec()).into_iter();
-        let resizable = all.filter(|(kind, _)| matches!(kind, ContainerKind::Regular | ContainerKind::Sidecar));
+        let resizable = all.filter(|(kind, _)| *kind != ContainerKind::Ephemeral);
         let change = |(kind, container): (ContainerKind, Container)| {
             let running = observed.latest(&container.name).filter(|c| c.is_running())?;
             let applied = self.applied.get(running.id())?;

@@ -1,6 +1,7 @@
 //! The scheduling rules, in the order in which filters run.
 
 mod basic;
+mod declared_features;
 mod fit;
 mod image_locality;
 mod inter_pod_affinity;
@@ -9,6 +10,7 @@ mod taint_toleration;
 mod topology_spread;
 mod volumes;
 
+pub use declared_features::declared;
 pub use topology_spread::Owners;
 pub use volumes::{VolumeDecision, Volumes, volume_reaches};
 
@@ -23,6 +25,7 @@ pub fn all(volumes: Arc<dyn Volumes>, owners: Arc<dyn Owners>) -> Vec<Box<dyn Pl
         Box::new(basic::NodeName),
         Box::new(taint_toleration::TaintToleration),
         Box::new(node_affinity::NodeAffinity),
+        Box::new(declared_features::NodeDeclaredFeatures),
         Box::new(basic::NodePorts),
         Box::new(fit::Fit),
         Box::new(fit::BalancedAllocation),
