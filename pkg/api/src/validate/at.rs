@@ -242,6 +242,18 @@ impl<'v, 'p> At<'v, 'p> {
         }
     }
 
+    /// Text that is there, even if empty, must be one of the list.
+    pub fn listed(&self, errors: &mut Errors, supported: &[&str]) {
+        if self.is_set() && !supported.contains(&self.text()) {
+            self.not_supported(errors, supported);
+        }
+    }
+
+    /// The same value under another name, as upstream tells of some.
+    pub fn told_as<'q>(&'q self, path: &'q str, name: &'q str) -> At<'v, 'q> {
+        At { step: Step::Member(name), ..self.get(path) }
+    }
+
     /// A required value out of a list.
     pub fn need_one_of(&self, errors: &mut Errors, supported: &[&str]) {
         if self.need(errors) {
@@ -273,7 +285,8 @@ pub(super) fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Equality in which a missing member equals an empty one.
+/// Equality in which a missing member equals an empty list or object. Empty text, zero and false are values: where they
+/// mean nothing, the normal form of objects does not have them.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(x), Value::Object(y)) => {
@@ -290,6 +303,7 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
 fn hollow(value: &Value) -> bool {
     match value {
         Value::Object(members) => members.values().all(hollow),
-        other => is_empty(other),
+        Value::Array(items) => items.is_empty(),
+        other => other.is_null(),
     }
 }

@@ -7,75 +7,110 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::at::At;
 use super::{Errors, format};
-use crate::field::FieldError;
 
 pub(super) fn signing_request(object: &At, _old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
-    let request = spec.get("request");
-    if !is_certificate_request(request.text()) {
+    let (request, usages, signer) = (spec.get("request"), spec.get("usages"), spec.get("signerName"));
+    if pem_blocks(request.text()).first().map(String::as_str) != Some("CERTIFICATE REQUEST") {
         request.invalid(errors, "PEM block type must be CERTIFICATE REQUEST");
     }
-    spec.get("usages").need(errors);
-    let signer = spec.get("signerName");
-    if signer.need(errors) {
-        match signer.text().split_once('/') {
-            Some((domain, path)) if !path.is_empty() => {
-                signer.check(errors, format::dns_subdomain(domain));
-                if !domain.contains('.') {
-                    signer.invalid(errors, "should be a domain with at least two segments separated by dots");
-                }
-            }
-            _ => signer
-                .invalid(errors, "must be a fully qualified domain and path of the form 'example.com/signer-name'"),
-        }
+    usages.need(errors);
+    let mut seen: HashSet<&str> = HashSet::new();
+    for usage in usages.items() {
+        usage.unique(&mut seen, errors);
+    }
+    if signer.text() == "kubernetes.io/legacy-unknown" {
+        signer.invalid(errors, "the legacy signerName is not allowed via this API version");
+    } else {
+        signer_name(&signer, errors);
     }
     let seconds = spec.get("expirationSeconds");
     if seconds.int().is_some_and(|s| s < 600) {
         seconds.invalid(errors, "may not specify a duration less than 600 seconds (10 minutes)");
     }
-    for (index, usage) in spec.get("usages").items().enumerate() {
-        if spec.get("usages").list()[..index].contains(usage.value) {
-            usage.duplicate(errors);
-        }
-    }
 }
 
-fn is_certificate_request(encoded: &str) -> bool {
+/// A domain and a name: `example.com/signer`.
+fn signer_name(signer: &At, errors: &mut Errors) {
+    const MAX_NAME: usize = MAX_DOMAIN + 1 + MAX_DOMAIN + 64;
+    const MAX_DOMAIN: usize = 253;
+    let parts: Vec<&str> = signer.text().split('/').collect();
+    let [domain, name] = parts[..] else {
+        return match signer.text() {
+            "" => signer.required(errors, "signerName must be provided"),
+            _ => signer
+                .invalid(errors, "must be a fully qualified domain and path of the form 'example.com/signer-name'"),
+        };
+    };
+    if domain.len() > MAX_DOMAIN {
+        signer.too_long(errors, MAX_DOMAIN);
+    }
+    let first_problems = |text: &str, check: fn(&str) -> Vec<String>| {
+        let wrong = text.split('.').find_map(|label| Some((label, check(label))).filter(|(_, p)| !p.is_empty()));
+        let (label, problems) = wrong.unwrap_or_default();
+        problems.into_iter().map(|problem| format!("validating label {label:?}: {problem}")).collect::<Vec<_>>()
+    };
+    for problem in first_problems(domain, format::dns_label) {
+        signer.invalid_value(errors, domain, problem);
+    }
+    if !domain.contains('.') {
+        signer.invalid_value(errors, domain, "should be a domain with at least two segments separated by dots");
+    }
+    for problem in first_problems(name, format::dns_subdomain) {
+        signer.invalid_value(errors, name, problem);
+    }
+    signer.no_longer(errors, MAX_NAME);
+}
+
+/// The types of the PEM blocks in encoded text.
+fn pem_blocks(encoded: &str) -> Vec<String> {
     let bytes = STANDARD.decode(encoded).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    text.contains("-----BEGIN CERTIFICATE REQUEST-----") && text.contains("-----END CERTIFICATE REQUEST-----")
+    let mut blocks = Vec::new();
+    let mut rest: &str = &text;
+    while let Some((_, after)) = rest.split_once("-----BEGIN ") {
+        let Some((kind, body)) = after.split_once("-----") else { break };
+        let Some((_, next)) = body.split_once(&format!("-----END {kind}-----")) else { break };
+        blocks.push(kind.to_owned());
+        rest = next;
+    }
+    blocks
 }
 
 /// Decisions about a request, once made, stay; `approval` is the endpoint where they are made.
 fn decisions(object: &At, old: &At, approval: bool, errors: &mut Errors) {
     let (conditions, before) = (object.get("status.conditions"), old.get("status.conditions"));
+    let of = |list: &At, kind: &str| list.list().iter().filter(|c| c["type"] == kind).cloned().collect::<Vec<_>>();
     let mut kinds: HashSet<&str> = HashSet::new();
     for condition in conditions.items() {
         let (kind, status) = (condition.get("type"), condition.get("status"));
         kind.need(errors);
-        if matches!(kind.text(), "Approved" | "Denied" | "Failed") {
-            if status.text() != "True" {
-                status.not_supported(errors, &["True"]);
-            }
-        } else {
-            status.need_one_of(errors, &["False", "True", "Unknown"]);
+        if status.need(errors) {
+            let final_kind = matches!(kind.text(), "Approved" | "Denied" | "Failed");
+            status.one_of(errors, if final_kind { &["True"] } else { &["False", "True", "Unknown"] });
         }
-        let known = before.list().iter().any(|c| c["type"] == kind.text());
-        if !approval && !known && matches!(kind.text(), "Approved" | "Denied") {
-            conditions.forbidden(errors, format!("updates may not add a condition of type \"{}\"", kind.text()));
+        let other = match kind.text() {
+            "Approved" => "Denied",
+            "Denied" => "Approved",
+            _ => "",
+        };
+        if kinds.contains(other) {
+            let words = "Approved and Denied conditions are mutually exclusive";
+            conditions.invalid_value(errors, kind.text(), words);
         }
-        if kinds.contains(&kind.text()) {
-            errors.push(FieldError::duplicate(&kind.path(), kind.text()));
-        }
-        kinds.insert(kind.text());
+        kind.unique(&mut kinds, errors);
     }
-    if kinds.contains(&"Approved") && kinds.contains(&"Denied") {
-        conditions.invalid_value(errors, "Approved", "Approved and Denied conditions are mutually exclusive");
-    }
-    for condition in before.items() {
-        let kind = condition.str("type");
-        if matches!(kind, "Approved" | "Denied" | "Failed") && !kinds.contains(&kind) {
+    for kind in ["Approved", "Denied", "Failed"] {
+        if of(&conditions, kind).len() < of(&before, kind).len() {
             conditions.forbidden(errors, format!("updates may not remove a condition of type \"{kind}\""));
+        }
+    }
+    for kind in ["Approved", "Denied"].into_iter().filter(|_| !approval) {
+        let (new, old) = (of(&conditions, kind), of(&before, kind));
+        if new.len() > old.len() {
+            conditions.forbidden(errors, format!("updates may not add a condition of type \"{kind}\""));
+        } else if new.len() == old.len() && new != old {
+            conditions.forbidden(errors, format!("updates may not modify a condition of type \"{kind}\""));
         }
     }
 }
@@ -85,10 +120,23 @@ pub(super) fn approval(object: &At, old: &At, errors: &mut Errors) {
 }
 
 pub(super) fn signing_request_status(object: &At, old: &At, errors: &mut Errors) {
-    decisions(object, old, false, errors);
     let (certificate, before) = (object.get("status.certificate"), old.get("status.certificate"));
-    if !before.is_empty() && certificate.value != before.value {
-        certificate
-            .forbidden(errors, "updates may not set certificate content if existing certificate content is not empty");
+    decisions(object, old, false, errors);
+    if certificate.text() == before.text() {
+        return;
+    }
+    let blocks = pem_blocks(certificate.text());
+    let problem = match blocks.iter().find(|kind| *kind != "CERTIFICATE") {
+        Some(other) => Some(format!("only CERTIFICATE PEM blocks are allowed, found {other:?}")),
+        None if blocks.is_empty() && !certificate.is_empty() => {
+            Some("must contain at least one CERTIFICATE PEM block".into())
+        }
+        None => None,
+    };
+    if let Some(problem) = problem {
+        certificate.invalid_value(errors, "<certificate data>", problem);
+    }
+    if !before.is_empty() {
+        certificate.forbidden(errors, "updates may not modify existing certificate content");
     }
 }

@@ -34,16 +34,15 @@ pub(super) fn priority_class(object: &At, old: Option<&At>, errors: &mut Errors)
     } else if number > MAX {
         value.forbidden(errors, format!("maximum allowed value of a user defined priority is {MAX}"));
     }
-    if policy.is_set() {
-        policy.need_one_of(errors, &["PreemptLowerPriority", "Never"]);
+    match policy.text() {
+        _ if !policy.is_set() => {}
+        "" => policy.required(errors, ""),
+        _ => policy.listed(errors, &["PreemptLowerPriority", "Never"]),
     }
 }
 
 pub(super) fn runtime_class(object: &At, old: Option<&At>, errors: &mut Errors) {
     let handler = object.get("handler");
-    if let Some(old) = old {
-        return handler.immutable(&old.get("handler"), errors);
-    }
     handler.check(errors, format::dns_label(handler.text()));
     for (name, amount) in object.get("overhead.podFixed").entries() {
         quantity(&amount, name, errors);
@@ -61,5 +60,8 @@ pub(super) fn runtime_class(object: &At, old: Option<&At>, errors: &mut Errors) 
             // Upstream's path leaves the list out.
             errors.push(FieldError::duplicate(&scheduling.path().index(index), toleration.clone()));
         }
+    }
+    if let Some(old) = old {
+        handler.immutable(&old.get("handler"), errors);
     }
 }

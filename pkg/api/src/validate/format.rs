@@ -89,8 +89,12 @@ pub(super) fn c_identifier(text: &str) -> Vec<String> {
 pub(super) fn path_segment(text: &str) -> Vec<String> {
     match text {
         "." | ".." => vec![format!("may not be '{text}'")],
-        _ => ["/", "%"].iter().filter(|c| text.contains(**c)).map(|c| format!("may not contain '{c}'")).collect(),
+        _ => path_segment_prefix(text),
     }
+}
+
+pub(super) fn path_segment_prefix(text: &str) -> Vec<String> {
+    ["/", "%"].iter().filter(|c| text.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
 }
 
 pub(crate) fn qualified_name(text: &str) -> Vec<String> {

@@ -106,8 +106,10 @@ pub(super) fn on_update(resource: &Resource, object: &At, old: &At, errors: &mut
         no_new_finalizers(&meta.get("finalizers"), old_meta.get("finalizers").list(), errors);
     }
     contents(resource, &meta, Some(&old_meta), errors);
+    let base = meta.get("generateName");
+    base.check(errors, format::path_segment_prefix(base.text()));
     if is_checked_whole(resource) {
-        base_of_name(resource, &meta.get("generateName"), errors);
+        base_of_name(resource, &base, errors);
     }
 }
 
@@ -124,7 +126,7 @@ fn contents(resource: &Resource, meta: &At, old: Option<&At>, errors: &mut Error
         owners(&meta.get("ownerReferences"), errors);
     }
     if changed("finalizers") {
-        finalizers(resource, &meta.get("finalizers"), old.is_some(), errors);
+        finalizers(resource, &meta.get("finalizers"), errors);
     }
 }
 
@@ -210,22 +212,18 @@ fn owners(owners: &At, errors: &mut Errors) {
     }
 }
 
-fn finalizers(resource: &Resource, finalizers: &At, update: bool, errors: &mut Errors) {
+fn finalizers(resource: &Resource, finalizers: &At, errors: &mut Errors) {
     // Where others add finalizers of their own, these may lack a prefix.
-    const FREE: [&str; 4] =
-        ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "rbac.authorization.k8s.io"];
+    const FREE: [&str; 3] = ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
     let standard = !resource.is_custom() && !FREE.contains(&resource.group.as_str());
-    let whole = !update || is_checked_whole(resource);
-    if whole {
-        for item in finalizers.list().iter().filter_map(Value::as_str) {
-            for problem in format::qualified_name(item) {
-                finalizers.invalid_value(errors, item, problem);
-            }
+    for item in finalizers.list().iter().filter_map(Value::as_str) {
+        for problem in format::qualified_name(item) {
+            finalizers.invalid_value(errors, item, problem);
         }
-        let has = |name: &str| finalizers.list().iter().any(|f| f.as_str() == Some(name));
-        if has("orphan") && has("foregroundDeletion") {
-            finalizers.invalid(errors, "finalizer orphan and foregroundDeletion cannot be both set");
-        }
+    }
+    let has = |name: &str| finalizers.list().iter().any(|f| f.as_str() == Some(name));
+    if has("orphan") && has("foregroundDeletion") {
+        finalizers.invalid(errors, "finalizer orphan and foregroundDeletion cannot be both set");
     }
     for item in finalizers.items().filter(|_| standard) {
         standard_finalizer(&item, errors);

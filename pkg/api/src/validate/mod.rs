@@ -130,6 +130,8 @@ const SUBRESOURCE_RULES: &[(&str, &str, &str, SubresourceRule)] = &[
     ("batch", "Job", "status", batch::job_status),
     ("certificates.k8s.io", "CertificateSigningRequest", "approval", certificate::approval),
     ("certificates.k8s.io", "CertificateSigningRequest", "status", certificate::signing_request_status),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", "status", flow::status),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", "status", flow::status),
     ("networking.k8s.io", "Ingress", "status", ingress::ingress_status),
     ("policy", "PodDisruptionBudget", "status", policy::budget_status),
     ("resource.k8s.io", "ResourceClaim", "status", device::claim_status),

@@ -32,7 +32,7 @@ pub(super) fn network_policy(object: &At, _old: Option<&At>, errors: &mut Errors
 
 fn policy_port(port: &At, errors: &mut Errors) {
     let (number, end) = (port.get("port"), port.get("endPort"));
-    port.get("protocol").one_of(errors, &["TCP", "UDP", "SCTP"]);
+    port.get("protocol").listed(errors, &["TCP", "UDP", "SCTP"]);
     match number.int() {
         Some(first) => {
             number.in_range(errors, 1, 65535);
@@ -193,9 +193,8 @@ fn slice_ports(ports: &At, errors: &mut Errors) {
         }
         if !protocol.is_set() {
             protocol.required(errors, "");
-        } else if !["SCTP", "TCP", "UDP"].contains(&protocol.text()) {
-            protocol.not_supported(errors, &["SCTP", "TCP", "UDP"]);
         }
+        protocol.listed(errors, &["SCTP", "TCP", "UDP"]);
         let application = port.get("appProtocol");
         if application.is_set() {
             application.check(errors, format::qualified_name(application.text()));

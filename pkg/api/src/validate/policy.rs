@@ -18,7 +18,7 @@ pub(super) fn disruption_budget(object: &At, _old: Option<&At>, errors: &mut Err
         }
     }
     label_selector(&spec.get("selector"), errors);
-    spec.get("unhealthyPodEvictionPolicy").one_of(errors, &["AlwaysAllow", "IfHealthyBudget"]);
+    spec.get("unhealthyPodEvictionPolicy").listed(errors, &["AlwaysAllow", "IfHealthyBudget"]);
 }
 
 pub(super) fn budget_status(object: &At, old: &At, errors: &mut Errors) {

@@ -86,7 +86,8 @@ fn visit<'a>(
     match (shape, value) {
         (Shape::Scalar(_), Value::String(text)) => {
             let allowed = field.map_or(&[][..], |f| &f.values[..]);
-            if !allowed.is_empty() && !text.is_empty() && !allowed.contains(&text.as_str()) && old != Some(value) {
+            let meant = !text.is_empty() || field.is_some_and(|f| f.pointer);
+            if !allowed.is_empty() && meant && !allowed.contains(&text.as_str()) && old != Some(value) {
                 errors.push(FieldError::not_supported(&path_text(path), value.clone(), allowed));
             }
         }

@@ -7,11 +7,10 @@ use super::selector::{label_selector, node_selector};
 use super::{Errors, format};
 
 pub(super) fn driver_name(driver: &At, errors: &mut Errors) {
-    if driver.need(errors) {
-        if driver.text().len() > 63 {
-            driver.too_long(errors, 63);
-        }
-        driver.check(errors, format::dns_subdomain(&driver.text().to_lowercase()));
+    driver.need(errors);
+    driver.no_longer(errors, 63);
+    for problem in format::dns_subdomain(&driver.text().to_lowercase()) {
+        driver.invalid_value(errors, driver.text(), problem);
     }
 }
 

@@ -14,12 +14,6 @@ const MAX_PARAMETER_BYTES: usize = 256 * 1024;
 
 pub(super) fn storage_class(object: &At, old: Option<&At>, errors: &mut Errors) {
     let mode = object.get("volumeBindingMode");
-    if let Some(old) = old {
-        for field in ["parameters", "provisioner", "reclaimPolicy"] {
-            unchangeable(object, old, field, errors);
-        }
-        return mode.immutable(&old.get("volumeBindingMode"), errors);
-    }
     provisioner(&object.get("provisioner"), errors);
     check_parameters(&object.get("parameters"), errors);
     object.get("reclaimPolicy").one_of(errors, &["Delete", "Retain"]);
@@ -27,6 +21,12 @@ pub(super) fn storage_class(object: &At, old: Option<&At>, errors: &mut Errors) 
         mode.required(errors, "");
     }
     topologies(&object.get("allowedTopologies"), errors);
+    if let Some(old) = old {
+        for field in ["parameters", "provisioner", "reclaimPolicy"] {
+            unchangeable(object, old, field, errors);
+        }
+        mode.immutable(&old.get("volumeBindingMode"), errors);
+    }
 }
 
 fn provisioner(name: &At, errors: &mut Errors) {
@@ -72,7 +72,8 @@ fn topologies(terms: &At, errors: &mut Errors) {
             label_name(&key, errors);
             key.unique(&mut keys, errors);
         }
-        if list[..index].contains(term.value) {
+        let nothing = term.get("matchLabelExpressions").is_empty();
+        if nothing || list[..index].contains(term.value) {
             errors.push(FieldError::duplicate(&term.get("matchLabelExpressions").path(), ""));
         }
     }
@@ -253,12 +254,6 @@ fn attachment(status: &At, errors: &mut Errors) {
 }
 
 pub(super) fn storage_capacity(object: &At, old: Option<&At>, errors: &mut Errors) {
-    if let Some(old) = old {
-        for field in ["nodeTopology", "storageClassName"] {
-            object.get(field).immutable(&old.get(field), errors);
-        }
-        return;
-    }
     let class = object.get("storageClassName");
     label_selector(&object.get("nodeTopology"), errors);
     for problem in format::dns_subdomain(class.text()) {
@@ -267,5 +262,10 @@ pub(super) fn storage_capacity(object: &At, old: Option<&At>, errors: &mut Error
     let amount = object.get("capacity");
     if amount.quantity().is_some_and(|q| q.is_negative()) {
         amount.invalid(errors, "must be greater than or equal to 0");
+    }
+    if let Some(old) = old {
+        for field in ["nodeTopology", "storageClassName"] {
+            object.get(field).immutable(&old.get(field), errors);
+        }
     }
 }

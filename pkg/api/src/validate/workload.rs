@@ -77,7 +77,7 @@ pub(super) fn stateful_set(object: &At, old: Option<&At>, errors: &mut Errors) {
     for field in ["whenDeleted", "whenScaled"] {
         spec.get("persistentVolumeClaimRetentionPolicy").get(field).one_of(errors, &["Retain", "Delete"]);
     }
-    for field in ["replicas", "minReadySeconds", "ordinals.start", "revisionHistoryLimit"] {
+    for field in ["replicas", "minReadySeconds", "ordinals.start"] {
         spec.get(field).not_negative(errors);
     }
     let service = spec.get("serviceName");

@@ -11,7 +11,7 @@ pub(super) fn create_job(job: &mut Value, _: &Context<'_>) {
     if job["spec"]["manualSelector"].as_bool() == Some(true) {
         return;
     }
-    let (name, uid) = (job["metadata"]["name"].clone(), job["metadata"]["uid"].clone());
+    let (name, uid) = (text(&job["metadata"]["name"]), text(&job["metadata"]["uid"]));
     let labels = [
         ("batch.kubernetes.io/job-name", &name),
         ("job-name", &name),
@@ -27,6 +27,10 @@ pub(super) fn create_job(job: &mut Value, _: &Context<'_>) {
     if selector["matchLabels"][CONTROLLER_UID].is_null() {
         selector["matchLabels"][CONTROLLER_UID] = uid;
     }
+}
+
+fn text(value: &Value) -> Value {
+    value.as_str().unwrap_or_default().into()
 }
 
 pub(super) fn create_crd(crd: &mut Value, _: &Context<'_>) {

@@ -1,9 +1,11 @@
 //! What the server itself does to objects before they are stored: which parts a request may write, what is filled in,
 //! when generation rises. One table of rules; resources without a row follow the common rules.
 
+mod advice;
 mod controllers;
 mod core;
 mod deletion;
+mod disabled;
 mod generation;
 mod metadata;
 mod pod;
@@ -149,6 +151,7 @@ pub fn prepare_create(resource: &Resource, object: &mut Value, context: &Context
             object["status"] = status.unwrap_or_else(|| json!({}));
         }
     }
+    disabled::drop_disabled(resource, object, None);
     rule.generation.start(&mut object["metadata"]);
     if let Some(create) = rule.create {
         create(object, context);
@@ -195,6 +198,7 @@ pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, o
             if resource.has_status() {
                 set(new, &["status"], old["status"].clone());
             }
+            disabled::drop_disabled(resource, new, Some(old));
             if let Some(update) = rule.update {
                 update(new, old, context);
             }

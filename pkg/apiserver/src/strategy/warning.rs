@@ -15,12 +15,12 @@ pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<St
             | ("batch", "jobs" | "cronjobs")
     );
     let name = new["metadata"]["name"].as_str().unwrap_or_default();
-    if old.is_none() && needs_label && !is_dns_label(name) {
+    if old.is_none() && needs_label && !label_problems(name).is_empty() {
         let use_of_name = if plural == "pods" { "the Pod's hostname" } else { "Pod names and hostnames" };
         warnings.push(format!(
             "metadata.name: this is used in {use_of_name}, which can result in surprising behavior; a DNS label is \
              recommended: [{}]",
-            if name.len() > 63 { "must be no more than 63 characters" } else { "must not contain dots" }
+            label_problems(name).join(" ")
         ));
     }
     if let Some((path, spec)) = pod_spec(group, plural, new)
@@ -28,6 +28,7 @@ pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<St
     {
         warn_pod_spec(&path, spec, &mut warnings);
     }
+    super::advice::about(group, plural, new, old, &mut warnings);
     if (group, plural) == ("apiextensions.k8s.io", "customresourcedefinitions") {
         let formats = |definition: &Value| {
             let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
@@ -40,8 +41,11 @@ pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<St
     warnings
 }
 
-fn is_dns_label(name: &str) -> bool {
-    name.len() <= 63 && !name.contains('.')
+/// Why a name that passed is no label.
+fn label_problems(name: &str) -> Vec<&'static str> {
+    let problems =
+        [(name.len() > 63, "must be no more than 63 characters"), (name.contains('.'), "must not contain dots")];
+    problems.into_iter().filter(|(wrong, _)| *wrong).map(|(_, problem)| problem).collect()
 }
 
 fn pod_spec<'a>(group: &str, plural: &str, object: &'a Value) -> Option<(String, &'a Value)> {

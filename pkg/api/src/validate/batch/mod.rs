@@ -105,7 +105,7 @@ fn job_spec(spec: &At, old: Option<&Value>, errors: &mut Errors) {
     let replacement = spec.get("podReplacementPolicy");
     let allowed =
         if spec.get("podFailurePolicy").is_set() { &["Failed"][..] } else { &["Failed", "TerminatingOrFailed"] };
-    replacement.one_of(errors, allowed);
+    replacement.listed(errors, allowed);
     let template = spec.get("template");
     if old.is_none_or(|old| !same(&old["template"], template.value)) {
         pod::template(&template, errors);
@@ -122,7 +122,7 @@ fn job_spec(spec: &At, old: Option<&Value>, errors: &mut Errors) {
 
 fn completion_mode(spec: &At, errors: &mut Errors) {
     let mode = spec.get("completionMode");
-    mode.one_of(errors, &["NonIndexed", "Indexed"]);
+    mode.listed(errors, &["NonIndexed", "Indexed"]);
     let (completions, parallelism) = (spec.get("completions"), spec.get("parallelism"));
     let (per_index, failed) = (spec.get("backoffLimitPerIndex"), spec.get("maxFailedIndexes"));
     if matches!(mode.text(), "" | "NonIndexed") {

@@ -50,8 +50,7 @@ fn one(container: &At, role: Role, pod: &Pod, errors: &mut Errors) {
         name.check(errors, format::dns_label(name.text()));
     }
     let image = container.get("image");
-    // A template may leave the image to somebody else, a pod may not.
-    if !pod.template && image.need(errors) && image.text() != image.text().trim() {
+    if image.need(errors) && !pod.template && image.text() != image.text().trim() {
         image.invalid(errors, "must not have leading or trailing whitespace");
     }
     container.get("terminationMessagePolicy").need(errors);

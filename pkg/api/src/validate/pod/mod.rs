@@ -61,8 +61,9 @@ pub(super) fn template(template: &At, errors: &mut Errors) {
 
 /// A template whose pods get further volumes, from claims of these names.
 pub(super) fn template_with_claims(template: &At, claims: &[&str], errors: &mut Errors) {
-    metadata::labels(&template.get("metadata.labels"), errors);
-    metadata::annotations(&template.get("metadata.annotations"), errors);
+    // Upstream leaves `metadata` out of these paths.
+    metadata::labels(&template.told_as("metadata.labels", "labels"), errors);
+    metadata::annotations(&template.told_as("metadata.annotations", "annotations"), errors);
     let spec = template.get("spec");
     pod_spec(&spec, Role::Template { claims }, errors);
     let ephemeral = spec.get("ephemeralContainers");

@@ -2,6 +2,7 @@
 
 mod batch;
 mod devices;
+mod extensions;
 mod networking;
 mod storage;
 mod workloads;

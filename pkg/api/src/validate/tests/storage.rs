@@ -27,7 +27,11 @@ fn classes_of_storage() {
     change_refused(
         &class,
         &[
-            (json!({"provisioner": "A B"}), &["provisioner: Forbidden: updates to provisioner are forbidden."]),
+            (json!({"provisioner": "x/y"}), &["provisioner: Forbidden: updates to provisioner are forbidden."]),
+            (
+                json!({"allowedTopologies": [{}]}),
+                &["allowedTopologies[0].matchLabelExpressions: Duplicate value: \"\""],
+            ),
             (
                 json!({"volumeBindingMode": "WaitForFirstConsumer"}),
                 &["volumeBindingMode: Invalid value: \"WaitForFirstConsumer\": field is immutable"],

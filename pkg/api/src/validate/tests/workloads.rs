@@ -200,6 +200,10 @@ fn names_of_updated_objects() {
     let bad = json!({"metadata": {"generateName": "A"}});
     assert_eq!(update(&ingress(), &bad).len(), 1, "ingresses are checked whole");
     assert_eq!(update(&deployment(), &bad), [""; 0]);
+    let slash = json!({"metadata": {"generateName": "a/b"}});
+    assert_eq!(update(&deployment(), &slash), ["metadata.generateName: Invalid value: \"a/b\": may not contain '/'"]);
+    let empty = json!({"metadata": {"labels": {"a b": ""}}});
+    assert_eq!(update(&deployment(), &empty).len(), 1, "an empty label is one, too");
     let finalizers = json!({"metadata": {"finalizers": ["orphan", "foregroundDeletion"]}});
     assert_eq!(
         create(&merge_patch(&deployment(), &finalizers)),
@@ -207,5 +211,5 @@ fn names_of_updated_objects() {
             "metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set"
         ]
     );
-    assert_eq!(update(&deployment(), &finalizers), [""; 0]);
+    assert_eq!(update(&deployment(), &finalizers).len(), 1);
 }
