@@ -96,11 +96,38 @@ fn object_meta() -> Shape {
     crate::schema::find("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").map_or(Shape::Any, Type::shape)
 }
 
+/// What upstream says of a body that is a list, a text or a number.
+fn no_object(resource: &Resource, value: &Value) -> String {
+    const SHOWN_BYTES: usize = 30;
+    let form = match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        _ => "bool",
+    };
+    let text = value.to_string();
+    let (start, more) = match text.as_bytes().get(..SHOWN_BYTES) {
+        Some(start) if text.len() > SHOWN_BYTES => (start, " ..."),
+        _ => (text.as_bytes(), ""),
+    };
+    let into = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    format!(
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: json: \
+         cannot unmarshal {form} into Go value of type {into} ({}{more})",
+        resource.kind,
+        hex::encode(start)
+    )
+}
+
 /// The body must be of the endpoint's kind; a body that does not say is taken to be, but for custom resources.
 fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), Status> {
     let api_version = resource.api_version();
+    if value.is_null() {
+        // Go reads null as an object without members.
+        *value = Value::Object(serde_json::Map::new());
+    }
     let Some(members) = value.as_object_mut() else {
-        return Err(Status::bad_request("the body of the request is not a JSON object"));
+        return Err(Status::bad_request(no_object(resource, value)));
     };
     if resource.is_custom() && resource.ty.is_none() {
         let text = |member: &str| members.get(member).and_then(Value::as_str).unwrap_or_default();
@@ -395,6 +422,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_body_that_is_no_object_is_told_of_in_gos_words() {
+        let row = crate::resource::ResourceTable::builtin().get("", "v1", "configmaps").unwrap();
+        let check = |body: Value| check_value(&row, body, FieldValidation::Ignore);
+        assert_eq!(check(Value::Null).unwrap().value["kind"], "ConfigMap");
+        let message = check(json!("x")).unwrap_err().message().to_owned();
+        assert_eq!(
+            message,
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: json: cannot unmarshal string into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" } (227822)"
+        );
+    }
 
     #[test]
     fn nulls_are_absent_members_and_zero_elements() {

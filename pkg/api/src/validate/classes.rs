@@ -50,15 +50,15 @@ pub(super) fn runtime_class(object: &At, old: Option<&At>, errors: &mut Errors) 
     let scheduling = object.get("scheduling");
     metadata::labels(&scheduling.get("nodeSelector"), errors);
     let tolerations = scheduling.get("tolerations");
-    pod::tolerations(&tolerations, errors);
+    // Upstream names the list twice.
+    pod::tolerations(&scheduling.told_as("tolerations", "tolerations.tolerations"), errors);
     let list = tolerations.list();
     let key = |toleration: &serde_json::Value| {
         ["key", "operator", "value", "effect"].map(|field| toleration[field].as_str().unwrap_or_default().to_owned())
     };
     for (index, toleration) in list.iter().enumerate() {
         if list[..index].iter().any(|before| key(before) == key(toleration)) {
-            // Upstream's path leaves the list out.
-            errors.push(FieldError::duplicate(&scheduling.path().index(index), toleration.clone()));
+            errors.push(FieldError::duplicate(&tolerations.index(index).path(), toleration.clone()));
         }
     }
     if let Some(old) = old {

@@ -214,7 +214,13 @@ fn owners(owners: &At, errors: &mut Errors) {
 
 fn finalizers(resource: &Resource, finalizers: &At, errors: &mut Errors) {
     // Where others add finalizers of their own, these may lack a prefix.
-    const FREE: [&str; 3] = ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
+    const FREE: [&str; 5] = [
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apiregistration.k8s.io",
+        "coordination.k8s.io",
+        "node.k8s.io",
+    ];
     let standard = !resource.is_custom() && !FREE.contains(&resource.group.as_str());
     for item in finalizers.list().iter().filter_map(Value::as_str) {
         for problem in format::qualified_name(item) {

@@ -80,6 +80,7 @@ pub(in crate::validate) fn tolerations(tolerations: &At, errors: &mut Errors) {
             "Exists" => {}
             _ => operator.not_supported(errors, &["Equal", "Exists"]),
         }
+        effect.one_of(errors, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
     }
 }
 

@@ -178,6 +178,20 @@ fn budgets_classes_and_roles() {
     let cluster = json!({"kind": "ClusterRoleBinding", "roleRef": {"kind": "ClusterRole"},
         "subjects": [{"kind": "ServiceAccount", "name": "s"}]});
     refused(&role_binding(), &[(cluster, &["subjects[0].namespace: Required value"])]);
+    let runtime = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "h"});
+    let toleration = json!({"key": "k", "operator": "Exists", "effect": "No"});
+    let listed = "Unsupported value: \"No\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"";
+    refused(
+        &runtime,
+        &[(
+            json!({"scheduling": {"tolerations": [toleration, toleration]}}),
+            &[
+                &format!("scheduling.tolerations.tolerations[0].effect: {listed}"),
+                &format!("scheduling.tolerations.tolerations[1].effect: {listed}"),
+                "scheduling.tolerations[1]: Duplicate value: {\"effect\":\"No\",\"key\":\"k\",\"operator\":\"Exists\"}",
+            ],
+        )],
+    );
     let service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1.a.b"},
         "spec": {"group": "a.b", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1}});
     refused(
