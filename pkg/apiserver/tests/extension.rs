@@ -19,6 +19,14 @@ use support::TestServer;
 use support::neighbour::serve;
 use support::wire::Wire;
 
+/// An address of this machine that others could use: no endpoint may have a loopback address.
+fn own_address() -> std::net::IpAddr {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent: the kernel only chooses the way.
+    socket.connect("192.0.2.1:9").expect("the machine has a route to somewhere");
+    socket.local_addr().unwrap().ip()
+}
+
 fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
@@ -84,7 +92,7 @@ async fn an_extension_server_answers_for_its_group() {
         "endpointslices",
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": "fruit-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "fruit"}},
-        "addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+        "addressType": "IPv4", "endpoints": [{"addresses": [own_address().to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "", "port": address.port(), "protocol": "TCP"}]}),
     )
     .await;

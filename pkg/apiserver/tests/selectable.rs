@@ -92,7 +92,7 @@ async fn custom_resources_are_selected_by_their_fields() {
         let change = json!({"spec": {"versions": versions(&json!([{"jsonPath": path}]))}});
         let refused = client.merge(&format!("{DEFINITIONS}/shirts.example.com"), &change).await;
         let message = format!(
-            "CustomResourceDefinition.apiextensions.k8s.io \"shirts.example.com\" is invalid: spec.versions[0].selectableFields[0].jsonPath: {detail}"
+            "CustomResourceDefinition.apiextensions.k8s.io \"shirts.example.com\" is invalid: spec.selectableFields[0].jsonPath: {detail}"
         );
         assert_eq!((refused.code, refused.message()), (422, message));
     }

@@ -200,7 +200,7 @@ fn webhook_url(url: &At, errors: &mut Errors) {
     let (scheme, rest) = rest.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).unwrap_or(("", rest));
     let authority = rest.strip_prefix("//").and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
-    if scheme.to_ascii_lowercase() != "https" {
+    if !scheme.eq_ignore_ascii_case("https") {
         url.invalid_value(errors, scheme.to_ascii_lowercase(), format!("'https' is the only allowed URL scheme{FORM}"));
     }
     if host.is_empty() {

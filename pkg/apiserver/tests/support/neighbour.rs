@@ -27,8 +27,8 @@ pub async fn serve(server: &TestServer, name: &str, answer: fn(&Method, &str, &s
     let certificate = Arc::new(ReloadingCertificate::new(&server.pki.ca.issue(&profile).unwrap()).unwrap());
     let verifier = server.api.server().authenticator.certificate_verifier();
     let tls = kube1_apiserver::http::serve::tls_config(certificate, verifier).unwrap();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
