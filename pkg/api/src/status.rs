@@ -195,7 +195,13 @@ impl Status {
     pub fn invalid(kind: &GroupKind, name: &str, mut errors: Vec<FieldError>) -> Self {
         let left_out = errors.len().saturating_sub(CAUSES_MAX);
         errors.truncate(CAUSES_MAX);
-        let mut texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let mut texts: Vec<String> = Vec::new();
+        for text in errors.iter().map(ToString::to_string) {
+            // The message says everything once, the causes as often as it was found.
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
         texts.extend((left_out > 0).then(|| format!("and {left_out} more")));
         let text = if let [one] = &texts[..] { one.clone() } else { format!("[{}]", texts.join(", ")) };
         let mut status = Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {text}")).about(

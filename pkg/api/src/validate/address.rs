@@ -47,6 +47,24 @@ pub(in crate::validate) fn ip(text: &str) -> Vec<String> {
     vec![problem.into()]
 }
 
+/// What is wrong with an address at which something is to be reached.
+pub(in crate::validate) fn endpoint_ip(text: &str) -> Vec<String> {
+    let Some(address) = parse(text).map(|address| address.to_canonical()) else {
+        return vec!["must be a valid IP address".into()];
+    };
+    let (local, group) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
+    };
+    let cases = [
+        (address.is_unspecified(), format!("may not be unspecified ({text})")),
+        (address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)".into()),
+        (local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".into()),
+        (group, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".into()),
+    ];
+    cases.into_iter().filter(|(wrong, _)| *wrong).map(|(_, problem)| problem).collect()
+}
+
 /// What is wrong with an address in its one normal spelling.
 pub(in crate::validate) fn canonical_ip(text: &str) -> Vec<String> {
     let normal = text.parse::<IpAddr>().map(|address| address.to_string());
@@ -139,6 +157,42 @@ pub(in crate::validate) fn interface(text: &str) -> Vec<String> {
     };
     let normal = format!("{address}/{length}");
     if normal == text { Vec::new() } else { vec![canonical(&normal)] }
+}
+
+/// Advice about an address that is taken and yet not in its normal spelling; `path` says where it is.
+pub fn ip_advice(path: &str, text: &str) -> Option<String> {
+    let address = parse(text)?;
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) if !is_mapped(address) => (v6.to_string() != text).then(|| {
+            format!("{path}: IPv6 address {text:?} should be in RFC 5952 canonical format ({:?})", v6.to_string())
+        }),
+        Ok(IpAddr::V4(_)) => None,
+        _ => {
+            let normal = address.to_canonical().to_string();
+            Some(format!("{path}: non-standard IP address {text:?} is invalid: use {normal:?}"))
+        }
+    }
+}
+
+/// The same about a network.
+pub fn cidr_advice(path: &str, text: &str) -> Vec<String> {
+    let Some(network) = Network::parse(text) else { return Vec::new() };
+    let normal = format!("{}/{}", network.base().to_canonical(), network.length);
+    let mut advice = Vec::new();
+    if network.base() != network.address {
+        let alone = format!("{}/{}", network.address, if network.address.is_ipv4() { 32 } else { 128 });
+        advice.push(format!(
+            "{path}: CIDR value {text:?} is ambiguous in this context (should be {normal:?} or {alone:?}?)"
+        ));
+    }
+    if network.padded || is_mapped(network.address) {
+        advice.push(format!("{path}: non-standard CIDR value {text:?} is invalid: use {normal:?}"));
+    }
+    let plain = format!("{}/{}", network.address, network.length);
+    if advice.is_empty() && network.address.is_ipv6() && plain != text {
+        advice.push(format!("{path}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({plain:?})"));
+    }
+    advice
 }
 
 #[cfg(test)]

@@ -39,6 +39,35 @@ impl<'v, 'p> At<'v, 'p> {
         At { value, parent: Some(self), step: Step::Member(path) }
     }
 
+    /// The member `name` under the path that upstream shows for it.
+    pub fn shown_as<'q>(&'q self, shown: &'q str, name: &str) -> At<'v, 'q> {
+        At { value: self.value.get(name).unwrap_or(&NULL), parent: Some(self), step: Step::Member(shown) }
+    }
+
+    /// The same value, its last step as upstream shows it.
+    pub fn renamed<'q>(&self, shown: &'q str) -> At<'v, 'q>
+    where
+        'p: 'q,
+    {
+        At { step: Step::Member(shown), ..*self }
+    }
+
+    /// The same value and last step, below another place.
+    pub fn below<'q>(&self, parent: &'q At<'q, 'q>) -> At<'v, 'q>
+    where
+        'p: 'q,
+    {
+        At { parent: Some(parent), ..*self }
+    }
+
+    /// Another member of what this is a member of.
+    pub fn sibling<'q>(&self, name: &'q str) -> Option<At<'p, 'q>>
+    where
+        'p: 'q,
+    {
+        self.parent.map(|parent| parent.get(name))
+    }
+
     /// A value of this map.
     pub fn key<'q>(&'q self, key: &'q str) -> At<'v, 'q> {
         At { value: self.value.get(key).unwrap_or(&NULL), parent: Some(self), step: Step::Key(key) }
@@ -150,7 +179,15 @@ impl<'v, 'p> At<'v, 'p> {
     }
 
     pub fn not_supported(&self, errors: &mut Errors, supported: &[&str]) {
-        errors.push(FieldError::not_supported(&self.path(), self.value.clone(), supported));
+        let value = if self.is_set() { self.value.clone() } else { "".into() };
+        errors.push(FieldError::not_supported(&self.path(), value, supported));
+    }
+
+    /// An error about a name, not the value that it has.
+    pub fn check_supported(&self, name: &str, supported: &[&str], errors: &mut Errors) {
+        if !supported.contains(&name) {
+            errors.push(FieldError::not_supported(&self.path(), name, supported));
+        }
     }
 
     pub fn too_long(&self, errors: &mut Errors, max: usize) {
@@ -244,7 +281,14 @@ impl<'v, 'p> At<'v, 'p> {
 
     /// Text that is there, even if empty, must be one of the list.
     pub fn listed(&self, errors: &mut Errors, supported: &[&str]) {
-        if self.is_set() && !supported.contains(&self.text()) {
+        if self.is_set() {
+            self.exactly_one_of(errors, supported);
+        }
+    }
+
+    /// A value out of a list, of which none is as wrong as another one.
+    pub fn exactly_one_of(&self, errors: &mut Errors, supported: &[&str]) {
+        if !supported.contains(&self.text()) {
             self.not_supported(errors, supported);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::at::{At, same};
 use super::selector::label_selector;
-use super::{Errors, format, pod};
+use super::{Errors, format};
 use crate::field::{FieldError, FieldPath};
 
 const MAX_WINDOW_SECONDS: i64 = 3600;
@@ -126,7 +126,7 @@ fn source(source: &At, member: &str, errors: &mut Errors) {
     let name = source.get("name");
     match member {
         "resource" | "containerResource" if name.is_empty() => name.required(errors, "must specify a resource name"),
-        "containerResource" => pod::container_resource_name(&name, name.text(), errors),
+        "containerResource" => super::resource_name::container_resource_name(&name, name.text(), errors),
         "resource" => {}
         _ => {
             let name = source.get("metric.name");

@@ -1,7 +1,7 @@
 //! Classes of pods.
 
 use super::at::At;
-use super::pod::quantity;
+use super::resource_name::quantity;
 use super::{Errors, format, metadata, pod};
 use crate::field::FieldError;
 

@@ -1,59 +1,110 @@
-//! Namespaces, nodes, and the limits they impose.
+//! Namespaces and nodes.
 
 use std::collections::HashSet;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::at::{At, same};
-use super::pod::quantity;
+use super::pod::taint_effect;
+use super::resource_name::quantity;
 use super::selector::label_name;
 use super::{Errors, format, metadata};
+use crate::field::FieldError;
 
-pub(super) fn namespace(object: &At, _old: Option<&At>, errors: &mut Errors) {
+pub(super) fn namespace(object: &At, old: Option<&At>, errors: &mut Errors) {
+    // Only the finalize endpoint changes them.
+    if old.is_none() {
+        let spec = object.get("spec");
+        for finalizer in spec.get("finalizers").items() {
+            // Upstream's path does not say which one it is.
+            metadata::finalizer(&finalizer.below(&spec).renamed("finalizers"), errors);
+        }
+    }
+}
+
+pub(super) fn namespace_finalizers(object: &At, _old: &At, errors: &mut Errors) {
     for finalizer in object.get("spec.finalizers").items() {
         metadata::finalizer(&finalizer, errors);
     }
 }
 
-pub(super) fn namespace_finalizers(object: &At, _old: &At, errors: &mut Errors) {
-    namespace(object, None, errors);
-}
-
 pub(super) fn namespace_status(object: &At, _old: &At, errors: &mut Errors) {
-    let phase = object.get("status.phase");
-    match (object.get("metadata.deletionTimestamp").is_set(), phase.text()) {
-        (false, text) if text != "Active" => {
-            phase.invalid(errors, "may only be 'Active' if `deletionTimestamp` is empty");
+    let (phase, text) = (object.get("status.Phase"), object.str("status.phase"));
+    match object.get("metadata.deletionTimestamp").is_set() {
+        false if text != "Active" => {
+            phase.invalid_value(errors, text, "may only be 'Active' if `deletionTimestamp` is empty");
         }
-        (true, text) if text != "Terminating" => {
-            phase.invalid(errors, "may only be 'Terminating' if `deletionTimestamp` is not empty");
+        true if text != "Terminating" => {
+            phase.invalid_value(errors, text, "may only be 'Terminating' if `deletionTimestamp` is not empty");
         }
         _ => {}
     }
 }
 
 pub(super) fn node(object: &At, old: Option<&At>, errors: &mut Errors) {
-    let spec = object.get("spec");
-    taints(&spec.get("taints"), errors);
-    for cidr in spec.get("podCIDRs").items() {
+    let (spec, metadata) = (object.get("spec"), object.get("metadata"));
+    taints(&spec.get("taints").below(&metadata), errors);
+    resources(object, errors);
+    declared_features(&object.get("status.declaredFeatures"), errors);
+    let ranges = spec.get("podCIDRs");
+    let known = old.is_some_and(|old| same(old.get("spec.podCIDRs").value, ranges.value));
+    if !known {
+        pod_ranges(&ranges, errors);
+    }
+    if let Some(old) = old {
+        node_change(object, old, errors);
+    }
+}
+
+/// One network, or one of each family.
+fn pod_ranges(ranges: &At, errors: &mut Errors) {
+    let before = errors.len();
+    for cidr in ranges.items() {
         cidr.check(errors, format::cidr(cidr.text()));
     }
-    let Some(old) = old else { return };
-    let old_spec = old.get("spec");
+    let families: Vec<bool> = ranges.items().map(|cidr| cidr.text().contains(':')).collect();
+    if families.len() > 1 && errors.len() == before && (families.len() > 2 || families[0] == families[1]) {
+        ranges.invalid(errors, "may specify no more than one CIDR for each IP family");
+    }
+}
+
+fn node_change(object: &At, old: &At, errors: &mut Errors) {
+    let (spec, old_spec) = (object.get("spec"), old.get("spec"));
+    addresses(&object.get("status.addresses"), errors);
     for (field, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
         let (now, before) = (spec.get(field), old_spec.get(field));
         if !before.is_empty() && !same(now.value, before.value) {
             now.forbidden(errors, format!("node updates may not change {name} except from \"\" to valid"));
         }
     }
-    let fixed = |at: &At| -> Value {
-        const MUTABLE: [&str; 6] = ["taints", "unschedulable", "podCIDR", "podCIDRs", "providerID", "configSource"];
-        let members = at.members().into_iter().flatten().filter(|(key, _)| !MUTABLE.contains(&key.as_str()));
-        Value::Object(members.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>())
-    };
-    if !same(&fixed(&spec), &fixed(&old_spec)) {
-        let detail = "node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)";
-        spec.forbidden(errors, detail);
+    config_source(&spec.get("configSource"), errors);
+    if !same(spec.get("externalID").value, old_spec.get("externalID").value) {
+        spec.get("externalID").forbidden(errors, "may not be updated");
+    }
+}
+
+/// Where kubelets once read their configuration; no one looks at it any more.
+fn config_source(source: &At, errors: &mut Errors) {
+    if !source.is_set() {
+        return;
+    }
+    let map = source.get("configMap");
+    if !map.is_set() {
+        return source.invalid(errors, "exactly one reference subfield must be non-nil");
+    }
+    for field in ["uid", "resourceVersion"] {
+        if !map.get(field).is_empty() {
+            map.get(field).forbidden(errors, format!("{field} must not be set in spec"));
+        }
+    }
+    type Check = fn(&str) -> Vec<String>;
+    const FIELDS: [(&str, Check); 3] =
+        [("namespace", format::dns_label), ("name", format::dns_subdomain), ("kubeletConfigKey", format::config_key)];
+    for (field, check) in FIELDS {
+        let field = map.get(field);
+        if field.need(errors) {
+            field.check(errors, check(field.text()));
+        }
     }
 }
 
@@ -62,156 +113,73 @@ fn taints(taints: &At, errors: &mut Errors) {
     for taint in taints.items() {
         label_name(&taint.get("key"), errors);
         let (value, effect) = (taint.get("value"), taint.get("effect"));
-        value.check(errors, format::label_value(value.text()));
-        effect.need(errors);
-        let pair = (taint.str("key"), effect.text());
-        if seen.contains(&pair) {
-            taint.duplicate(errors);
+        let problems = format::label_value(value.text());
+        if !problems.is_empty() {
+            value.invalid(errors, problems.join(";"));
         }
-        seen.insert(pair);
+        if effect.need(errors) {
+            taint_effect(&effect, errors);
+        }
+        if !seen.insert((taint.str("key"), effect.text())) {
+            let mut error = FieldError::duplicate(&taint.path(), internal_taint(&taint));
+            error.detail = "taints must be unique by key and effect pair".into();
+            errors.push(error);
+        }
     }
+}
+
+/// A taint as upstream shows it.
+fn internal_taint(taint: &At) -> Value {
+    serde_json::json!({"Key": taint.str("key"), "Value": taint.str("value"), "Effect": taint.str("effect"),
+        "TimeAdded": taint.value["timeAdded"]})
 }
 
 pub(super) fn node_status(object: &At, _old: &At, errors: &mut Errors) {
-    let addresses = object.get("status.addresses");
-    for (index, address) in addresses.items().enumerate() {
-        if addresses.list()[..index].contains(address.value) {
-            address.duplicate(errors);
-        }
-    }
+    resources(object, errors);
+    declared_features(&object.get("status.declaredFeatures"), errors);
+    addresses(&object.get("status.addresses"), errors);
+}
+
+fn resources(object: &At, errors: &mut Errors) {
     for field in ["status.capacity", "status.allocatable"] {
         for (name, amount) in object.get(field).entries() {
-            quantity(&amount, name, errors);
+            let list = object.get(field);
+            quantity(&amount.below(&list).renamed(name), name, errors);
+        }
+    }
+    let swap = object.get("status.nodeInfo.swap.capacity");
+    if swap.int().is_some_and(|bytes| bytes <= 0) {
+        let metadata = object.get("metadata.nodeSwapStatus");
+        swap.below(&metadata).renamed("capacity").invalid(errors, "must be greater than zero");
+    }
+}
+
+fn addresses(addresses: &At, errors: &mut Errors) {
+    for (index, address) in addresses.items().enumerate() {
+        if addresses.list()[..index].contains(address.value) {
+            let shown = serde_json::json!({"Type": address.str("type"), "Address": address.str("address")});
+            errors.push(FieldError::duplicate(&address.path(), shown));
         }
     }
 }
 
-pub(super) fn limit_range(object: &At, _old: Option<&At>, errors: &mut Errors) {
-    let limits = object.get("spec.limits");
-    let mut kinds: HashSet<&str> = HashSet::new();
-    for limit in limits.items() {
-        let kind = limit.get("type");
-        if kind.need(errors) {
-            kind.check(errors, format::qualified_name(kind.text()));
+/// Features by which nodes differ: sorted names such as `Feature/subFeature`.
+fn declared_features(features: &At, errors: &mut Errors) {
+    let segment = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let mut last: Option<&str> = None;
+    for feature in features.items() {
+        let name = feature.text();
+        if name.len() > 253 {
+            feature.invalid(errors, format!("invalid feature name {name:?}: must be no more than 253 characters"));
+        } else if !name.starts_with(|c: char| c.is_ascii_uppercase()) || !name.split('/').all(segment) {
+            let form = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+            feature.invalid(errors, format!("invalid feature name {name:?}: {form}"));
         }
-        if kinds.contains(&kind.text()) {
-            kind.duplicate(errors);
+        match last {
+            Some(before) if before == name => feature.duplicate(errors),
+            Some(before) if before > name => feature.invalid(errors, "list must be sorted alphabetically"),
+            _ => {}
         }
-        kinds.insert(kind.text());
-        one_limit(&limit, errors);
+        last = Some(name);
     }
-}
-
-fn one_limit(limit: &At, errors: &mut Errors) {
-    let kind = limit.str("type");
-    for field in ["default", "defaultRequest"] {
-        let field = limit.get(field);
-        if kind == "Pod" && !field.is_empty() {
-            field.forbidden(errors, "may not be specified when `type` is 'Pod'");
-        }
-    }
-    if kind == "PersistentVolumeClaim"
-        && !limit.get("min").key("storage").is_set()
-        && !limit.get("max").key("storage").is_set()
-    {
-        limit.required(errors, "either minimum or maximum storage value is required, but neither was provided");
-    }
-    // Each of the first may not exceed the second.
-    const ORDER: [(&str, &str, &str, &str); 5] = [
-        ("min", "max", "min", "max"),
-        ("min", "defaultRequest", "min", "default request"),
-        ("defaultRequest", "max", "default request", "max"),
-        ("defaultRequest", "default", "default request", "default limit"),
-        ("default", "max", "default", "max"),
-    ];
-    for (low, high, low_name, high_name) in ORDER {
-        let (low, high) = (limit.get(low), limit.get(high));
-        for (resource, amount) in low.entries() {
-            quantity(&amount, resource, errors);
-            let bound = high.key(resource);
-            if let (Some(small), Some(large)) = (amount.quantity(), bound.quantity())
-                && small > large
-            {
-                let detail = format!("{low_name} value {small} is greater than {high_name} value {large}");
-                amount.invalid(errors, detail);
-            }
-        }
-    }
-    let ratio = limit.get("maxLimitRequestRatio");
-    for (_, amount) in ratio.entries() {
-        if amount.quantity().is_some_and(|q| q.millis() < 1000) {
-            amount.invalid(errors, "ratio is less than 1");
-        }
-    }
-}
-
-pub(super) fn resource_quota(object: &At, old: Option<&At>, errors: &mut Errors) {
-    let spec = object.get("spec");
-    quota_list(&spec.get("hard"), errors);
-    let scopes = spec.get("scopes");
-    let has = |name: &str| scopes.list().iter().any(|s| s == name);
-    for (one, other) in [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")] {
-        if has(one) && has(other) {
-            scopes.invalid(errors, "conflicting scopes");
-        }
-    }
-    if let Some(old) = old {
-        let sorted = |at: &At| {
-            let mut names: Vec<String> = at.list().iter().map(Value::to_string).collect();
-            names.sort();
-            names
-        };
-        if sorted(&scopes) != sorted(&old.get("spec.scopes")) {
-            scopes.invalid(errors, "field is immutable");
-        }
-    }
-}
-
-pub(super) fn resource_quota_status(object: &At, _old: &At, errors: &mut Errors) {
-    quota_list(&object.get("status.hard"), errors);
-    quota_list(&object.get("status.used"), errors);
-}
-
-fn quota_list(list: &At, errors: &mut Errors) {
-    for (name, amount) in list.entries() {
-        for problem in format::qualified_name(name) {
-            amount.invalid_value(errors, name, problem);
-        }
-        if !name.contains('/') && !is_standard_quota(name) {
-            amount.invalid_value(errors, name, "must be a standard resource for quota");
-        }
-        quantity(&amount, name, errors);
-    }
-}
-
-fn is_standard_quota(name: &str) -> bool {
-    const NAMES: [&str; 21] = [
-        "cpu",
-        "memory",
-        "ephemeral-storage",
-        "requests.cpu",
-        "requests.memory",
-        "requests.storage",
-        "requests.ephemeral-storage",
-        "limits.cpu",
-        "limits.memory",
-        "limits.ephemeral-storage",
-        "pods",
-        "services",
-        "replicationcontrollers",
-        "resourcequotas",
-        "secrets",
-        "configmaps",
-        "persistentvolumeclaims",
-        "services.nodeports",
-        "services.loadbalancers",
-        "storage",
-        "endpoints",
-    ];
-    NAMES.contains(&name)
-        || name.starts_with("hugepages-")
-        || name.starts_with("requests.hugepages-")
-        || name.starts_with("count/")
-        || name.contains(".storageclass.storage.k8s.io")
-        || name.contains(".deviceclass.resource.k8s.io")
 }

@@ -12,6 +12,7 @@ const IMMUTABLE: &str = "field is immutable when `immutable` is set";
 
 pub(super) fn config_map(object: &At, old: Option<&At>, errors: &mut Errors) {
     let (data, binary) = (object.get("data"), object.get("binaryData"));
+    fixed(object, old, &["data", "binaryData"], errors);
     let mut size = 0;
     for (key, value) in data.entries() {
         for problem in format::config_key(key) {
@@ -20,22 +21,25 @@ pub(super) fn config_map(object: &At, old: Option<&At>, errors: &mut Errors) {
         if binary.value.get(key).is_some() {
             value.invalid_value(errors, key, "duplicate of key present in binaryData");
         }
-        size += key.len() + value.text().len();
+        size += value.text().len();
     }
     for (key, value) in binary.entries() {
         for problem in format::config_key(key) {
             value.invalid_value(errors, key, problem);
         }
-        size += key.len() + decoded_length(value.text());
+        size += decoded_length(value.text());
     }
     if size > MAX_BYTES {
         object.too_long(errors, MAX_BYTES);
     }
-    fixed(object, old, &["data", "binaryData"], errors);
 }
 
 pub(super) fn secret(object: &At, old: Option<&At>, errors: &mut Errors) {
     let data = object.get("data");
+    if let Some(old) = old {
+        object.get("type").immutable(&old.get("type"), errors);
+    }
+    fixed(object, old, &["data"], errors);
     let mut size = 0;
     for (key, value) in data.entries() {
         for problem in format::config_key(key) {
@@ -47,10 +51,6 @@ pub(super) fn secret(object: &At, old: Option<&At>, errors: &mut Errors) {
         data.too_long(errors, MAX_BYTES);
     }
     typed_secret(object, &data, errors);
-    if let Some(old) = old {
-        object.get("type").immutable(&old.get("type"), errors);
-    }
-    fixed(object, old, &["data"], errors);
 }
 
 /// What the well-known types promise to their readers.
@@ -70,7 +70,8 @@ fn typed_secret(object: &At, data: &At, errors: &mut Errors) {
     };
     for key in keys {
         let value = data.key(key);
-        if !has(data, key) {
+        let empty_key = *key == "ssh-privatekey" && value.text().is_empty();
+        if !has(data, key) || empty_key {
             value.required(errors, "");
         } else if key.starts_with(".docker") {
             let bytes = STANDARD.decode(value.text()).unwrap_or_default();

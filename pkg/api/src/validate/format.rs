@@ -1,12 +1,13 @@
 //! Forms of names and values. Every check returns what is wrong, in the API's words.
 
 pub(super) use super::address::{
-    canonical_cidr, canonical_ip, cidr, interface, ip, is_inside, is_invalid_cidr, is_ip, is_ipv4, is_ipv6,
+    canonical_cidr, canonical_ip, cidr, endpoint_ip, interface, ip, is_inside, is_invalid_cidr, is_ip, is_ipv4, is_ipv6,
 };
 
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const UNDERSCORED: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
@@ -67,6 +68,13 @@ pub(crate) fn dns1035_label(text: &str) -> Vec<String> {
 
 pub(crate) fn dns_subdomain(text: &str) -> Vec<String> {
     both(text, 253, is_subdomain(text), SUBDOMAIN)
+}
+
+/// A subdomain to search in: its names may have underscores.
+pub(super) fn search_domain(text: &str) -> Vec<String> {
+    let label =
+        |label: &str| framed(label.strip_prefix('_').unwrap_or(label), lower, |b| lower(b) || b"-_".contains(&b));
+    both(text, 253, text.split('.').all(label), UNDERSCORED)
 }
 
 /// A domain of at least `segments` parts.

@@ -14,16 +14,19 @@ mod cluster;
 mod config;
 mod definition;
 mod device;
+mod difference;
 mod extension;
 mod flow;
 pub(crate) mod format;
 mod ingress;
+mod limit;
 mod metadata;
 mod network;
 mod pod;
 mod policy;
 mod rbac;
 mod records;
+mod resource_name;
 mod scale;
 mod schedule;
 mod schema;
@@ -33,9 +36,13 @@ mod service;
 mod storage;
 mod storage_class;
 mod version;
+mod volume_source;
 mod workload;
 
 use serde_json::Value;
+
+pub use address::{cidr_advice, ip_advice};
+pub use service::service_addresses;
 
 use crate::field::{FieldError, FieldPath};
 use crate::resource::Resource;
@@ -54,7 +61,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("", "ConfigMap", config::config_map),
     ("", "Endpoints", network::endpoints),
     ("", "Event", records::core_event),
-    ("", "LimitRange", cluster::limit_range),
+    ("", "LimitRange", limit::limit_range),
     ("", "Namespace", cluster::namespace),
     ("", "Node", cluster::node),
     ("", "PersistentVolume", storage::volume),
@@ -62,7 +69,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("", "Pod", pod::pod),
     ("", "PodTemplate", |new, _, errors| pod::template(&new.get("template"), errors)),
     ("", "ReplicationController", workload::replication_controller),
-    ("", "ResourceQuota", cluster::resource_quota),
+    ("", "ResourceQuota", limit::resource_quota),
     ("", "Secret", config::secret),
     ("", "Service", service::service),
     ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", extension::admission_policy),
@@ -116,11 +123,13 @@ const SUBRESOURCE_RULES: &[(&str, &str, &str, SubresourceRule)] = &[
     ("", "Namespace", "finalize", cluster::namespace_finalizers),
     ("", "Namespace", "status", cluster::namespace_status),
     ("", "Node", "status", cluster::node_status),
+    ("", "PersistentVolumeClaim", "status", storage::claim_status),
     ("", "Pod", "ephemeralcontainers", pod::ephemeral_containers),
     ("", "Pod", "resize", pod::resize),
     ("", "Pod", "status", pod::status),
     ("", "ReplicationController", "status", workload::status),
-    ("", "ResourceQuota", "status", cluster::resource_quota_status),
+    ("", "ResourceQuota", "status", limit::resource_quota_status),
+    ("", "Service", "status", service::status),
     ("apiregistration.k8s.io", "APIService", "status", api_service::api_service_status),
     ("apps", "DaemonSet", "status", workload::status),
     ("apps", "Deployment", "status", workload::status),
@@ -165,7 +174,7 @@ pub fn validate_update(resource: &Resource, new: &Value, old: &Value, subresourc
         if let Some((.., rule)) = matching.next() {
             rule(&new_at, &old_at, &mut errors);
         }
-    } else if contents_changed(new, old) {
+    } else if contents_changed(new, old) || has_telling_annotations(resource) {
         schema::closed_lists(resource.shape(), new, Some(old), &mut errors);
         if let Some(rule) = rule(resource) {
             let mut found = Errors::new();
@@ -190,6 +199,11 @@ pub fn validate_scale(scale: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
     At::root(scale).get("spec.replicas").not_negative(&mut errors);
     errors
+}
+
+/// Whether rules look at annotations, too.
+fn has_telling_annotations(resource: &Resource) -> bool {
+    resource.group.is_empty() && matches!(resource.kind.as_str(), "Pod" | "Service" | "PersistentVolumeClaim")
 }
 
 /// Whether anything but metadata and status differs.

@@ -202,32 +202,48 @@ fn slice_ports(ports: &At, errors: &mut Errors) {
     }
 }
 
-pub(super) fn endpoints(object: &At, _old: Option<&At>, errors: &mut Errors) {
-    for subset in object.get("subsets").items() {
+pub(super) fn endpoints(object: &At, old: Option<&At>, errors: &mut Errors) {
+    let all = object.get("subsets");
+    if old.is_some_and(|old| super::at::same(old.get("subsets").value, all.value)) {
+        return;
+    }
+    for subset in all.items() {
         if subset.get("addresses").is_empty() && subset.get("notReadyAddresses").is_empty() {
             subset.required(errors, "must specify `addresses` or `notReadyAddresses`");
         }
         for list in ["addresses", "notReadyAddresses"] {
             for address in subset.get(list).items() {
-                let (ip, host) = (address.get("ip"), address.get("hostname"));
-                ip.check(errors, format::ip(ip.text()));
+                let (ip, host, node) = (address.get("ip"), address.get("hostname"), address.get("nodeName"));
+                for problem in format::ip(ip.text()) {
+                    ip.invalid_value(errors, ip.text(), problem);
+                }
                 if !host.is_empty() {
                     host.check(errors, format::dns_label(host.text()));
+                }
+                if node.is_set() {
+                    node.check(errors, format::dns_subdomain(node.text()));
+                }
+                for problem in format::endpoint_ip(ip.text()) {
+                    ip.invalid_value(errors, ip.text(), problem);
                 }
             }
         }
         let ports = subset.get("ports");
         for port in ports.items() {
-            let (name, number) = (port.get("name"), port.get("port"));
+            let (name, number) = (port.get("name"), port.number("port"));
             if ports.list().len() > 1 && name.is_empty() {
                 name.required(errors, "");
             } else if !name.is_empty() {
                 name.check(errors, format::dns_label(name.text()));
             }
-            for problem in format::port_number(number.int().unwrap_or(0)) {
-                number.invalid_value(errors, number.int().unwrap_or(0), problem);
+            for problem in format::port_number(number) {
+                port.get("port").invalid_value(errors, number, problem);
             }
-            port.get("protocol").need(errors);
+            port.get("protocol").need_one_of(errors, &["SCTP", "TCP", "UDP"]);
+            let application = port.get("appProtocol");
+            if application.is_set() {
+                application.check(errors, format::qualified_name(application.text()));
+            }
         }
     }
 }

@@ -1,9 +1,5 @@
 //! What components write down: leases, revisions, events.
 
-use std::collections::BTreeSet;
-
-use serde_json::Map;
-
 use super::at::{At, same};
 use super::{Errors, format, selector};
 use crate::field::FieldError;
@@ -58,54 +54,61 @@ pub(super) fn controller_revision(object: &At, old: Option<&At>, errors: &mut Er
     }
 }
 
-/// The names that the two versions of events have for the same fields.
-struct EventFields {
-    about: &'static str,
-    controller: &'static str,
-    text: &'static str,
-}
-
 /// An event through core/v1.
 pub(super) fn core_event(object: &At, _old: Option<&At>, errors: &mut Errors) {
-    any_event(
-        object,
-        &EventFields { about: "involvedObject", controller: "reportingComponent", text: "message" },
-        errors,
-    );
+    any_event(object, ["involvedObject", "reportingComponent", "message"], errors);
 }
+
+/// What an event is about stays: members of events.k8s.io, and the names of core/v1 that errors show for them.
+const FIXED: [(&str, &str); 14] = [
+    ("regarding", "involvedObject"),
+    ("reason", "reason"),
+    ("note", "message"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+    ("reason", "reason"),
+    ("type", "type"),
+    ("eventTime", "eventTime"),
+    ("action", "action"),
+    ("related", "related"),
+    ("reportingController", "reportingController"),
+    ("reportingInstance", "reportingInstance"),
+];
 
 /// An event through events.k8s.io/v1, which asks more of a new event and lets only the series of an old one change.
 pub(super) fn event(object: &At, old: Option<&At>, errors: &mut Errors) {
-    any_event(object, &EventFields { about: "regarding", controller: "reportingController", text: "note" }, errors);
+    any_event(object, ["regarding", "reportingController", "note"], errors);
     let series = object.get("series");
     if series.is_set() && old.is_none_or(|old| !same(series.value, old.get("series").value)) {
-        let count = series.get("count");
-        if count.int().is_none_or(|c| c < 2) {
-            count.invalid_value(errors, "", "should be at least 2");
+        if series.number("count") < 2 {
+            series.get("count").invalid_value(errors, "", "should be at least 2");
         }
         series.get("lastObservedTime").need(errors);
     }
     if let Some(old) = old {
-        let names: BTreeSet<&String> = [object, old].into_iter().filter_map(At::members).flat_map(Map::keys).collect();
-        for name in names.into_iter().filter(|name| !matches!(name.as_str(), "metadata" | "series")) {
-            object.get(name).immutable(&old.get(name), errors);
+        for (name, shown) in FIXED {
+            object.shown_as(shown, name).immutable(&old.get(name), errors);
         }
         return;
     }
     object.get("eventTime").need(errors);
-    object.get("type").need_one_of(errors, &["Normal", "Warning"]);
-    for field in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount", "deprecatedSource"] {
-        let field = object.get(field);
-        if !field.is_empty() {
-            field.invalid_value(errors, "", "needs to be unset");
+    let kind = object.get("type");
+    if !matches!(kind.text(), "Normal" | "Warning") {
+        kind.invalid_value(errors, "", format!("has invalid value: {}", kind.text()));
+    }
+    for (name, shown) in [4, 5, 6, 3].map(|index| FIXED[index]) {
+        if !object.get(name).is_empty() {
+            object.get(shown).invalid_value(errors, "", "needs to be unset");
         }
     }
 }
 
 /// What holds for events of both versions. Those with a time of their own say who reports what.
-fn any_event(object: &At, fields: &EventFields, errors: &mut Errors) {
-    let about = object.get(fields.about);
-    let (namespace, home) = (about.get("namespace"), object.str("metadata.namespace"));
+fn any_event(object: &At, [about, controller, text]: [&str; 3], errors: &mut Errors) {
+    let (about, home) = (object.shown_as("involvedObject", about), object.str("metadata.namespace"));
+    let namespace = about.get("namespace");
     let of_cluster = namespace.is_empty();
     let timed = object.get("eventTime").is_set();
     let fits = match timed {
@@ -115,21 +118,25 @@ fn any_event(object: &At, fields: &EventFields, errors: &mut Errors) {
     if !fits {
         namespace.invalid_value(errors, namespace.text(), "does not match event.namespace");
     }
-    if !timed {
-        return;
-    }
-    let controller = object.get(fields.controller);
-    if controller.need(errors) {
-        controller.check(errors, format::qualified_name(controller.text()));
-    }
-    for field in ["reportingInstance", "action", "reason"] {
-        let field = object.get(field);
-        if field.need(errors) && field.text().len() > 128 {
-            field.invalid_value(errors, "", "can have at most 128 characters");
+    if timed {
+        let controller = object.shown_as("reportingController", controller);
+        controller.need(errors);
+        for problem in format::qualified_name(controller.text()) {
+            controller.invalid_value(errors, controller.text(), problem);
         }
+        for field in ["reportingInstance", "action", "reason"].map(|field| object.get(field)) {
+            field.need(errors);
+            limited(&field, 128, errors);
+        }
+        limited(&object.shown_as("message", text), 1024, errors);
     }
-    let text = object.get(fields.text);
-    if text.text().len() > 1024 {
-        text.invalid_value(errors, "", "can have at most 1024 characters");
+    for problem in format::dns_subdomain(home) {
+        object.get("namespace").invalid_value(errors, home, problem);
+    }
+}
+
+fn limited(field: &At, max: usize, errors: &mut Errors) {
+    if field.text().len() > max {
+        field.invalid_value(errors, "", format!("can have at most {max} characters"));
     }
 }

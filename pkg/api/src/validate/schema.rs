@@ -6,13 +6,9 @@ use super::Errors;
 use crate::field::{FieldError, FieldPath};
 use crate::schema::{Field, Shape};
 
-/// Types whose lists are checked by their own rules, with other words.
-const OWN_RULES: [&str; 4] = [
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ValidationRule",
-    "io.k8s.api.core.v1.NodeSelectorRequirement",
-    "io.k8s.api.core.v1.Toleration",
-    "io.k8s.api.core.v1.ScopedResourceSelectorRequirement",
-];
+/// Types whose lists are checked by rules of their own begin so.
+const OWN_RULES: [&str; 2] =
+    ["io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ValidationRule", "io.k8s.api.core.v1."];
 
 /// Fields whose lists are checked by the rules of their kind, with other words or elsewhere.
 const OWN_FIELDS: [(&str, &str); 20] = [
@@ -91,7 +87,7 @@ fn visit<'a>(
                 errors.push(FieldError::not_supported(&path_text(path), value.clone(), allowed));
             }
         }
-        (Shape::Struct(ty), Value::Object(members)) if !OWN_RULES.contains(&ty.name) => {
+        (Shape::Struct(ty), Value::Object(members)) if !OWN_RULES.iter().any(|own| ty.name.starts_with(own)) => {
             for (name, value) in members {
                 member(shape, name, value, old, path, errors);
             }

@@ -17,7 +17,7 @@ pub(super) fn label_selector(selector: &At, errors: &mut Errors) {
                 values.forbidden(errors, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
             }
             "Exists" | "DoesNotExist" => {}
-            _ => operator.invalid(errors, "not a valid selector operator"),
+            other => operator.invalid_value(errors, other, "not a valid selector operator"),
         }
         label_name(&expression.get("key"), errors);
         for value in values.items() {
@@ -36,7 +36,7 @@ pub(super) fn label_name(name: &At, errors: &mut Errors) {
 pub(super) fn node_selector(selector: &At, errors: &mut Errors) {
     let terms = selector.get("nodeSelectorTerms");
     if terms.is_empty() {
-        terms.required(errors, "must have at least one node selector term");
+        return terms.required(errors, "must have at least one node selector term");
     }
     for term in terms.items() {
         node_selector_term(&term, errors);
@@ -44,8 +44,20 @@ pub(super) fn node_selector(selector: &At, errors: &mut Errors) {
 }
 
 pub(super) fn node_selector_term(term: &At, errors: &mut Errors) {
+    term_with(term, true, errors);
+}
+
+/// A term that is only preferred may have values that no label can have.
+pub(super) fn preferred_term(term: &At, errors: &mut Errors) {
+    term_with(term, false, errors);
+}
+
+fn term_with(term: &At, strict: bool, errors: &mut Errors) {
     for expression in term.get("matchExpressions").items() {
         node_requirement(&expression, errors);
+        for value in expression.get("values").items().filter(|_| strict) {
+            value.check(errors, format::label_value(value.text()));
+        }
     }
     for requirement in term.get("matchFields").items() {
         let (key, operator, values) = (requirement.get("key"), requirement.get("operator"), requirement.get("values"));
@@ -57,10 +69,12 @@ pub(super) fn node_selector_term(term: &At, errors: &mut Errors) {
                 );
             }
             "In" | "NotIn" => {}
-            _ => operator.invalid(errors, "not a valid selector operator"),
+            other => operator.invalid_value(errors, other, "not a valid selector operator"),
         }
-        if key.text() != "metadata.name" {
-            key.invalid(errors, "not a valid field selector key");
+        if key.text() == "metadata.name" {
+            values.items().for_each(|value| value.check(errors, format::dns_subdomain(value.text())));
+        } else {
+            key.invalid_value(errors, key.text(), "not a valid field selector key");
         }
     }
 }
@@ -80,7 +94,7 @@ fn node_requirement(expression: &At, errors: &mut Errors) {
             values.required(errors, "must be specified single value when `operator` is 'Lt' or 'Gt'");
         }
         "Gt" | "Lt" => {}
-        _ => operator.invalid(errors, "not a valid selector operator"),
+        other => operator.invalid_value(errors, other, "not a valid selector operator"),
     }
     label_name(&expression.get("key"), errors);
 }

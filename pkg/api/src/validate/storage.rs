@@ -3,14 +3,45 @@
 use serde_json::Value;
 
 use super::at::{At, same};
+use super::difference::line_difference;
+use super::pod::no_backsteps;
 use super::selector::{label_selector, node_selector};
+use super::volume_source::{self as source, Owner, Source};
 use super::{Errors, format};
+use crate::field::{FieldError, FieldPath};
 
 pub(super) fn driver_name(driver: &At, errors: &mut Errors) {
+    let name = driver.text();
     driver.need(errors);
     driver.no_longer(errors, 63);
-    for problem in format::dns_subdomain(&driver.text().to_lowercase()) {
-        driver.invalid_value(errors, driver.text(), problem);
+    for problem in format::dns_subdomain(&name.to_lowercase()) {
+        driver.invalid_value(errors, name, problem);
+    }
+}
+
+/// How often a volume may be used at the same time.
+fn access_modes(modes: &At, errors: &mut Errors) {
+    const KNOWN: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    let (mut alone, mut others) = (false, false);
+    for mode in modes.list().iter().filter_map(Value::as_str) {
+        modes.check_supported(mode, &KNOWN, errors);
+        alone |= mode == KNOWN[3];
+        others |= KNOWN[..3].contains(&mode);
+    }
+    if alone && others {
+        modes.forbidden(errors, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+fn class_name(class: &At, errors: &mut Errors) {
+    if !class.is_empty() {
+        class.check(errors, format::dns_subdomain(class.text()));
+    }
+}
+
+fn volume_mode(mode: &At, errors: &mut Errors) {
+    if mode.is_set() {
+        mode.exactly_one_of(errors, &["Block", "Filesystem"]);
     }
 }
 
@@ -20,40 +51,68 @@ pub(super) fn claim_spec(spec: &At, errors: &mut Errors) {
     if modes.is_empty() {
         modes.required(errors, "at least 1 access mode is required");
     }
-    if modes.list().len() > 1 && modes.list().iter().any(|m| m == "ReadWriteOncePod") {
-        modes.forbidden(errors, "may not use ReadWriteOncePod with other access modes");
-    }
     label_selector(&spec.get("selector"), errors);
+    access_modes(&modes, errors);
     let requests = spec.get("resources.requests");
     let storage = requests.key("storage");
+    let resources = spec.get("resources");
+    let shown = resources.key("storage");
     match storage.quantity() {
-        None => storage.required(errors, ""),
+        None => shown.required(errors, ""),
         Some(amount) if amount.is_zero() || amount.is_negative() => {
-            storage.invalid(errors, "must be greater than zero")
+            shown.invalid_value(errors, storage.value.clone(), "must be greater than zero");
         }
         Some(_) => {}
     }
-    let class = spec.get("storageClassName");
-    if !class.is_empty() {
-        class.check(errors, format::dns_subdomain(class.text()));
+    class_name(&spec.get("storageClassName"), errors);
+    volume_mode(&spec.get("volumeMode"), errors);
+    for source in ["dataSource", "dataSourceRef"].map(|source| spec.get(source)).iter().filter(|s| s.is_set()) {
+        data_source(source, errors);
     }
-    for source in ["dataSource", "dataSourceRef"] {
-        let source = spec.get(source);
-        if source.is_set() {
-            source.get("name").need(errors);
-            source.get("kind").need(errors);
-            if source.get("apiGroup").is_empty() && source.str("kind") != "PersistentVolumeClaim" {
-                source.invalid(errors, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
-            }
+    let (source, reference) = (spec.get("dataSource"), spec.get("dataSourceRef"));
+    if source.is_set() && reference.is_set() {
+        let equal =
+            ["apiGroup", "kind", "name"].iter().all(|field| source.value.get(*field) == reference.value.get(*field));
+        let shown = serde_json::Value::Object(serde_json::Map::new());
+        if !reference.get("namespace").is_empty() {
+            let detail = "may not be specified when dataSourceRef.namespace is specified";
+            spec.invalid_value(errors, shown, detail);
+        } else if !equal {
+            spec.invalid_value(errors, shown, "must match dataSourceRef");
         }
     }
+    class_name(&spec.get("volumeAttributesClassName"), errors);
 }
+
+fn data_source(source: &At, errors: &mut Errors) {
+    source.get("name").need(errors);
+    source.get("kind").need(errors);
+    let (group, namespace) = (source.get("apiGroup"), source.get("namespace"));
+    if !group.is_empty() {
+        group.check(errors, format::dns_subdomain(group.text()));
+    } else if source.str("kind") != "PersistentVolumeClaim" {
+        let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        source.invalid_value(errors, source.str("kind"), detail);
+    }
+    if !namespace.is_empty() {
+        namespace.check(errors, format::dns_label(namespace.text()));
+    }
+}
+
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub(super) fn claim(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
     match old {
         None => claim_spec(&spec, errors),
-        Some(old) => claim_change(&spec, old, errors),
+        Some(old) => {
+            claim_spec(&spec, errors);
+            let (class, before) = [object, old].map(|o| o.get("metadata.annotations").key(BETA_CLASS).text()).into();
+            if class != before {
+                object.get("metadata.annotations").get(BETA_CLASS).invalid_value(errors, class, "field is immutable");
+            }
+            claim_change(&spec, old, errors);
+        }
     }
 }
 
@@ -78,8 +137,10 @@ fn claim_change(spec: &At, old: &At, errors: &mut Errors) {
         Value::Object(members)
     };
     if !same(&fixed(spec), &fixed(&old_spec)) {
-        let detail =
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        let change = line_difference(&fixed(&old_spec), &fixed(spec));
+        let detail = format!(
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{change}"
+        );
         spec.forbidden(errors, detail);
     }
     let (requests, before) = (spec.get("resources.requests"), old_spec.get("resources.requests"));
@@ -89,108 +150,181 @@ fn claim_change(spec: &At, old: &At, errors: &mut Errors) {
     {
         // A failed expansion may be taken back, but not below what is there already.
         if capacity.key("storage").quantity().is_none_or(|actual| now <= actual) {
-            size.forbidden(errors, "field can not be less than status.capacity");
+            requests.get("storage").forbidden(errors, "field can not be less than status.capacity");
         }
     }
+    if !same(spec.get("volumeMode").value, old_spec.get("volumeMode").value) {
+        let mode = spec.get("volumeMode");
+        errors.push(FieldError::invalid(&FieldPath::new("volumeMode"), mode.value.clone(), "field is immutable"));
+    }
     let class = spec.get("volumeAttributesClassName");
-    if class.is_empty() && !old.get("status.currentVolumeAttributesClassName").is_empty() {
-        let detail = "update from non-nil value to nil is forbidden";
-        class.forbidden(errors, detail);
+    if class.is_empty() && class.value != old_spec.get("volumeAttributesClassName").value {
+        let kind = if class.is_set() { "empty string" } else { "nil" };
+        if old.get("status.currentVolumeAttributesClassName").is_set() {
+            let detail =
+                format!("update to {kind} is forbidden when status.currentVolumeAttributesClassName is not nil");
+            class.forbidden(errors, detail);
+        }
     }
 }
 
-/// Members of a volume's spec that say where the data is.
-const SOURCES: [&str; 22] = [
-    "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
-    "cephfs",
-    "cinder",
-    "csi",
-    "fc",
-    "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "glusterfs",
-    "hostPath",
-    "iscsi",
-    "local",
-    "nfs",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "quobyte",
-    "rbd",
-    "scaleIO",
-    "storageos",
-    "vsphereVolume",
+/// What a claim has.
+pub(super) fn claim_status(object: &At, _old: &At, errors: &mut Errors) {
+    const STEPS: [&str; 5] = [
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
+    if object.get("spec.accessModes").is_empty() {
+        object.get("Spec.accessModes").required(errors, "");
+    }
+    for list in ["status.capacity", "status.allocatedResources"] {
+        for (name, amount) in object.get(list).entries() {
+            if list != "status.capacity" {
+                claim_resource(&object.get(list), name, errors);
+            }
+            if let Some(negative) = amount.quantity().filter(|q| q.is_negative()) {
+                amount.invalid_value(errors, negative.units(), "must be a valid resource quantity");
+            }
+        }
+    }
+    let steps = object.get("status.allocatedResourceStatuses");
+    for (name, step) in steps.entries() {
+        claim_resource(&steps, name, errors);
+        if !STEPS.contains(&step.text()) {
+            errors.push(FieldError::not_supported(&steps.path(), name, &STEPS));
+        }
+    }
+}
+
+/// Of what Kubernetes itself knows, claims are only for storage.
+fn claim_resource(at: &At, name: &str, errors: &mut Errors) {
+    let problems = format::qualified_name(name);
+    let own = !name.contains('/') || name.contains("kubernetes.io/");
+    if problems.is_empty() && own {
+        at.check_supported(name, &["storage"], errors);
+    }
+    problems.into_iter().for_each(|problem| at.invalid_value(errors, name, problem));
+}
+
+/// Members of a volume's spec that say where the data is, in the order in which they are looked at.
+const SOURCES: [Source; 22] = [
+    ("hostPath", "hostPath", "hostPath", source::host_path),
+    ("gcePersistentDisk", "gcePersistentDisk", "persistentDisk", source::gce_disk),
+    ("awsElasticBlockStore", "awsElasticBlockStore", "awsElasticBlockStore", source::aws_disk),
+    ("glusterfs", "glusterfs", "glusterfs", source::glusterfs),
+    ("flocker", "flocker", "flocker", source::flocker),
+    ("nfs", "nfs", "nfs", source::nfs),
+    ("rbd", "rbd", "rbd", source::rbd),
+    ("quobyte", "quobyte", "quobyte", source::quobyte),
+    ("cephfs", "cephFS", "cephfs", source::ceph_fs),
+    ("iscsi", "iscsi", "iscsi", source::iscsi),
+    ("cinder", "cinder", "cinder", source::cinder),
+    ("fc", "fc", "fc", source::fibre_channel),
+    ("flexVolume", "flexVolume", "flexVolume", source::flex),
+    ("azureFile", "azureFile", "azureFile", source::azure_file),
+    ("vsphereVolume", "vsphereVolume", "vsphereVolume", source::vsphere),
+    ("photonPersistentDisk", "photonPersistentDisk", "photonPersistentDisk", source::photon),
+    ("portworxVolume", "portworxVolume", "portworxVolume", source::portworx),
+    ("azureDisk", "azureDisk", "azureDisk", source::azure_disk),
+    ("scaleIO", "scaleIO", "scaleIO", source::scale_io),
+    ("local", "local", "local", local),
+    ("storageos", "storageos", "storageos", source::storage_os),
+    ("csi", "csi", "csi", csi),
 ];
 
 pub(super) fn volume(object: &At, old: Option<&At>, errors: &mut Errors) {
-    let spec = object.get("spec");
-    for field in ["accessModes", "capacity"] {
-        spec.get(field).need(errors);
-    }
-    let modes = spec.get("accessModes");
-    if modes.list().len() > 1 && modes.list().iter().any(|m| m == "ReadWriteOncePod") {
-        modes.forbidden(errors, "may not use ReadWriteOncePod with other access modes");
-    }
-    let capacity = spec.get("capacity");
-    if capacity.members().is_some_and(|m| !m.is_empty() && (m.len() > 1 || !m.contains_key("storage"))) {
-        capacity.not_supported(errors, &["storage"]);
-    }
-    for (_, amount) in capacity.entries() {
-        if amount.quantity().is_some_and(|q| q.is_zero() || q.is_negative()) {
-            amount.invalid(errors, "must be greater than zero");
-        }
-    }
-    let sources = spec.set_members(&SOURCES);
-    for extra in sources.iter().skip(1) {
-        spec.get(extra).forbidden(errors, "may not specify more than 1 volume type");
-    }
-    match sources.first() {
-        None => spec.required(errors, "must specify a volume type"),
-        Some(source) => volume_source(&spec.get(source), source, &spec, errors),
-    }
-    let affinity = spec.get("nodeAffinity.required");
-    if affinity.is_set() {
-        node_selector(&affinity, errors);
-    }
-    let class = spec.get("storageClassName");
-    if !class.is_empty() {
-        class.check(errors, format::dns_subdomain(class.text()));
-    }
+    volume_spec(&object.get("spec"), object.str("metadata.name"), errors);
     if let Some(old) = old {
-        volume_change(&spec, &old.get("spec"), errors);
+        volume_change(&object.get("spec"), &old.get("spec"), errors);
     }
 }
 
-fn volume_source(source: &At, name: &str, spec: &At, errors: &mut Errors) {
-    let needed: &[&str] = match name {
-        "csi" => &["volumeHandle"],
-        "hostPath" | "local" => &["path"],
-        "nfs" => &["server", "path"],
-        "iscsi" => &["targetPortal", "iqn"],
-        _ => &[],
-    };
-    for field in needed {
-        source.get(field).need(errors);
+fn volume_spec(spec: &At, name: &str, errors: &mut Errors) {
+    let modes = spec.get("accessModes");
+    modes.need(errors);
+    access_modes(&modes, errors);
+    let capacity = spec.get("capacity");
+    capacity.need(errors);
+    if capacity.members().is_none_or(|m| m.len() != 1 || !m.contains_key("storage")) {
+        let shown = capacity.members().cloned().map_or(Value::Null, Value::Object);
+        errors.push(FieldError::not_supported(&capacity.path(), shown, &["storage"]));
     }
-    if name == "csi" {
-        driver_name(&source.get("driver"), errors);
+    for (_, amount) in capacity.entries() {
+        let Some(size) = amount.quantity() else { continue };
+        if size.is_negative() {
+            amount.invalid_value(errors, size.units(), "must be a valid resource quantity");
+        }
+        if size.is_zero() || size.is_negative() {
+            amount.invalid(errors, "must be greater than zero");
+        }
     }
-    if name == "local" && !spec.get("nodeAffinity").is_set() {
-        spec.get("nodeAffinity").required(errors, "Local volume requires node affinity");
+    let policy = spec.get("persistentVolumeReclaimPolicy");
+    policy.one_of(errors, &["Delete", "Recycle", "Retain"]);
+    let affinity = spec.get("nodeAffinity");
+    if affinity.is_set() {
+        let required = affinity.get("required");
+        if required.is_set() {
+            node_selector(&required, errors);
+        } else {
+            required.required(errors, "must specify required node constraints");
+        }
     }
-    if name == "hostPath" && source.str("path") == "/" && spec.str("persistentVolumeReclaimPolicy") == "Recycle" {
-        let detail = "may not be 'recycle' for a hostPath mount of '/'";
-        spec.get("persistentVolumeReclaimPolicy").forbidden(errors, detail);
+    source::exactly_one(spec, &SOURCES, Owner { name, persistent: true }, errors);
+    let root = spec.str("hostPath.path");
+    if !root.is_empty()
+        && root.split('/').all(|part| part.is_empty() || part == ".")
+        && root.starts_with('/')
+        && policy.text() == "Recycle"
+    {
+        policy.forbidden(errors, "may not be 'recycle' for a hostPath mount of '/'");
+    }
+    class_name(&spec.get("storageClassName"), errors);
+    volume_mode(&spec.get("volumeMode"), errors);
+    let class = spec.get("volumeAttributesClassName");
+    if class.is_set() {
+        if class.is_empty() {
+            class.required(errors, "an empty string is disallowed");
+        }
+        class_name(&class, errors);
+        if !spec.get("csi").is_set() {
+            spec.get("csi").required(errors, "has to be specified when using volumeAttributesClassName");
+        }
+    }
+}
+
+fn local(source: &At, _: Owner, errors: &mut Errors) {
+    let path = source.get("path");
+    if path.need(errors) {
+        no_backsteps(&path, path.text(), errors);
+    }
+    if let Some(affinity) = source.sibling("nodeAffinity").filter(|affinity| !affinity.is_set()) {
+        affinity.required(errors, "Local volume requires node affinity");
+    }
+}
+
+fn csi(source: &At, _: Owner, errors: &mut Errors) {
+    const SECRETS: [&str; 4] =
+        ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"];
+    driver_name(&source.get("driver"), errors);
+    source.get("volumeHandle").need(errors);
+    for secret in SECRETS.map(|secret| source.get(secret)).iter().filter(|secret| secret.is_set()) {
+        let (name, namespace) = (secret.get("name"), secret.get("namespace"));
+        if name.need(errors) {
+            name.check(errors, format::dns_subdomain(name.text()));
+        }
+        if namespace.need(errors) {
+            namespace.check(errors, format::dns_label(namespace.text()));
+        }
     }
 }
 
 fn volume_change(spec: &At, old: &At, errors: &mut Errors) {
     let source = |at: &At| {
         let mut members: serde_json::Map<String, Value> =
-            SOURCES.iter().filter_map(|name| Some(((*name).to_owned(), at.value.get(*name)?.clone()))).collect();
+            SOURCES.iter().filter_map(|(name, ..)| Some(((*name).to_owned(), at.value.get(*name)?.clone()))).collect();
         if let Some(csi) = members.get_mut("csi").and_then(Value::as_object_mut)
             && old.get("csi.controllerExpandSecretRef").is_empty()
         {
@@ -199,16 +333,45 @@ fn volume_change(spec: &At, old: &At, errors: &mut Errors) {
         Value::Object(members)
     };
     if !same(&source(spec), &source(old)) {
-        let detail = "spec.persistentvolumesource is immutable after creation";
+        let change = line_difference(&source(old), &source(spec));
+        let detail = format!("spec.persistentvolumesource is immutable after creation\n{change}");
         spec.get("persistentvolumesource").forbidden(errors, detail);
     }
-    spec.get("volumeMode").immutable(&old.get("volumeMode"), errors);
+    // Upstream's paths are those of the spec's members, without the spec.
+    let mode = spec.get("volumeMode");
+    if !same(mode.value, old.get("volumeMode").value) {
+        errors.push(FieldError::invalid(&FieldPath::new("volumeMode"), mode.value.clone(), "field is immutable"));
+    }
     let (affinity, before) = (spec.get("nodeAffinity"), old.get("nodeAffinity"));
-    if before.is_set() && !same(affinity.value, before.value) {
-        affinity.invalid(errors, "field is immutable, except for updating from beta label to GA");
+    if before.is_set() && !same(affinity.value, before.value) && !same(affinity.value, &stable_labels(before.value)) {
+        let detail = "field is immutable, except for updating from beta label to GA";
+        errors.push(FieldError::invalid(&FieldPath::new("nodeAffinity"), affinity.value.clone(), detail));
     }
     let class = spec.get("volumeAttributesClassName");
-    if class.is_empty() && !old.get("volumeAttributesClassName").is_empty() {
+    if !class.is_set() && old.get("volumeAttributesClassName").is_set() {
         class.forbidden(errors, "update from non-nil value to nil is forbidden");
     }
+}
+
+/// The same affinity by the names that labels of nodes have today.
+fn stable_labels(affinity: &Value) -> Value {
+    const STABLE: [(&str, &str); 5] = [
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ];
+    let mut affinity = affinity.clone();
+    let terms = affinity.pointer_mut("/required/nodeSelectorTerms").and_then(Value::as_array_mut);
+    for term in terms.into_iter().flatten() {
+        for list in ["matchExpressions", "matchFields"] {
+            for item in term.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                if let Some((_, stable)) = STABLE.iter().find(|(old, _)| item["key"] == *old) {
+                    item["key"] = (*stable).into();
+                }
+            }
+        }
+    }
+    affinity
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::at::{At, same};
 use super::selector::label_selector;
-use super::{Errors, format, metadata, pod, storage};
+use super::{Errors, format, pod, storage};
 use crate::selector::LabelSelector;
 
 pub(super) const MISMATCH: &str = "`selector` does not match template `labels`";
@@ -156,11 +156,10 @@ fn daemon_strategy(strategy: &At, errors: &mut Errors) {
 
 pub(super) fn replication_controller(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
-    spec.get("replicas").not_negative(errors);
     spec.get("minReadySeconds").not_negative(errors);
     let (selector, template) = (spec.get("selector"), spec.get("template"));
     selector.need(errors);
-    metadata::labels(&selector, errors);
+    spec.get("replicas").not_negative(errors);
     if !template.need(errors) {
         return;
     }
@@ -235,7 +234,7 @@ fn controlled_template(template: &At, old: Option<&Value>, kind: &Kind, errors: 
         pod::template_with_claims(template, kind.claims, errors);
     }
     let (policy, deadline) = (template.get("spec.restartPolicy"), template.get("spec.activeDeadlineSeconds"));
-    policy.one_of(errors, &["Always"]);
+    policy.exactly_one_of(errors, &["Always"]);
     if deadline.is_set() {
         deadline.forbidden(errors, format!("activeDeadlineSeconds in {} is not Supported", kind.pods_of));
     }

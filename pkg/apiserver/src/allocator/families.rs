@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 use kube1_api::field::{FieldError, FieldPath};
+use kube1_api::validate::service_addresses;
 use serde_json::{Value, json};
 
 use super::AllocationError;
@@ -54,51 +55,62 @@ pub(super) fn fill(service: &mut Value, old: Option<&Value>, configured: &[Famil
     let selectorless = service["spec"]["selector"].as_object().is_none_or(serde_json::Map::is_empty);
     let default = configured.first().copied().unwrap_or(Family::V4);
     let mut families = of_service(service);
-    let addresses = if headless { Vec::new() } else { addresses_of(service) };
     let path = FieldPath::new("spec");
     if service["spec"]["ipFamilyPolicy"].is_null() {
-        let both = families.len() == 2 || addresses.len() == 2;
-        if both && !(headless && selectorless) {
-            let why =
-                "must be RequireDualStack or PreferDualStack when multiple values are provided for `spec.ipFamilies`";
-            return Err(AllocationError::Field(FieldError::required(&path.child("ipFamilyPolicy"), why)));
-        }
-        let policy = if headless && selectorless && old.is_none() { "RequireDualStack" } else { "SingleStack" };
-        service["spec"]["ipFamilyPolicy"] = policy.into();
+        let before = old.map(|old| old["spec"]["ipFamilyPolicy"].clone()).filter(|policy| !policy.is_null());
+        let policy = if headless && selectorless { "RequireDualStack" } else { "SingleStack" };
+        service["spec"]["ipFamilyPolicy"] = before.unwrap_or_else(|| policy.into());
     }
-    for address in addresses.iter().skip(families.len()) {
-        families.push(if address.is_ipv4() { Family::V4 } else { Family::V6 });
+    let wrong = service_addresses(service, old);
+    if !wrong.is_empty() {
+        return Err(AllocationError::Fields(wrong));
+    }
+    if service["spec"]["ipFamilyPolicy"] == "SingleStack" {
+        narrow(service, old, &mut families);
+    }
+    let mut errors = Vec::new();
+    let addresses = if headless { Vec::new() } else { addresses_of(service) };
+    let policy = service["spec"]["ipFamilyPolicy"].as_str().unwrap_or_default();
+    let mut wrong_policy = |why: &str| errors.push(FieldError::invalid(&path.child("ipFamilyPolicy"), policy, why));
+    if policy == "SingleStack" {
+        for (count, what) in [(addresses.len(), "cluster IPs"), (families.len(), "IP families")] {
+            if count == 2 {
+                let ask = "must be 'RequireDualStack' or 'PreferDualStack' when multiple";
+                wrong_policy(&format!("{ask} {what} are specified"));
+            }
+        }
+    }
+    for (index, address) in addresses.iter().enumerate().skip(families.len()) {
+        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+        if configured.contains(&family) {
+            families.push(family);
+        } else {
+            let why = format!("{} is not configured on this cluster", family.as_str());
+            let at = path.child("clusterIPs").index(index);
+            errors.push(FieldError::invalid(&at, service["spec"]["clusterIPs"].clone(), why));
+        }
+    }
+    if !errors.is_empty() {
+        return Err(AllocationError::Fields(errors));
+    }
+    let free = headless && selectorless;
+    let dual_possible = configured.len() > 1 || free;
+    if policy == "RequireDualStack" && !dual_possible {
+        let why = "this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid(&path.child("ipFamilyPolicy"), policy, why));
+    }
+    for (index, family) in families.iter().enumerate().filter(|(_, f)| !free && !configured.contains(f)) {
+        let at = path.child("ipFamilies").index(index);
+        errors.push(FieldError::invalid(&at, family.as_str(), "not configured on this cluster"));
+    }
+    if !errors.is_empty() {
+        return Err(AllocationError::Fields(errors));
     }
     if families.is_empty() {
         families.push(default);
     }
-    let policy = service["spec"]["ipFamilyPolicy"].as_str().unwrap_or_default();
-    let dual_possible = configured.len() > 1 || (headless && selectorless);
-    match policy {
-        "RequireDualStack" if !dual_possible => {
-            let why = "this cluster is not configured for dual-stack services";
-            let error = FieldError::invalid(&path.child("ipFamilyPolicy"), policy, why);
-            return Err(AllocationError::Field(error));
-        }
-        "RequireDualStack" | "PreferDualStack" if dual_possible && families.len() == 1 => {
-            families.push(families[0].other())
-        }
-        _ => {}
-    }
-    if !(headless && selectorless) {
-        let unknown = families.iter().enumerate().find(|(_, f)| !configured.contains(f));
-        if let Some((index, family)) = unknown {
-            let error = FieldError::invalid(
-                &path.child("ipFamilies").index(index),
-                family.as_str(),
-                "not configured on this cluster",
-            );
-            return Err(AllocationError::Field(error));
-        }
-    }
-    if policy == "SingleStack" {
-        families.truncate(1);
-        trim_second_address(service, old);
+    if policy != "SingleStack" && dual_possible && families.len() == 1 {
+        families.push(families[0].other());
     }
     service["spec"]["ipFamilies"] = families.iter().map(|f| Value::from(f.as_str())).collect();
     if headless {
@@ -108,10 +120,15 @@ pub(super) fn fill(service: &mut Value, old: Option<&Value>, configured: &[Famil
     Ok(())
 }
 
-/// Going back to one family drops the second address.
-fn trim_second_address(service: &mut Value, old: Option<&Value>) {
-    let was_dual = old.is_some_and(|o| o["spec"]["ipFamilies"].as_array().is_some_and(|f| f.len() == 2));
-    if was_dual && let Some(addresses) = service["spec"]["clusterIPs"].as_array_mut() {
-        addresses.truncate(1);
+/// Asking for one family, with all else left as it was, drops the second one and its address.
+fn narrow(service: &mut Value, old: Option<&Value>, families: &mut Vec<Family>) {
+    let Some(old) = old else { return };
+    for list in ["clusterIPs", "ipFamilies"] {
+        if service["spec"][list] == old["spec"][list]
+            && let Some(items) = service["spec"][list].as_array_mut()
+        {
+            items.truncate(1);
+        }
     }
+    *families = of_service(service);
 }

@@ -266,23 +266,29 @@ impl Drop for Allocation {
 /// Why a Service gets no address or port.
 #[derive(Debug)]
 enum AllocationError {
-    Field(FieldError),
+    Fields(Vec<FieldError>),
+    /// A port asked for to check the health of nodes; upstream counts that as its own failure.
+    HealthCheck(String),
     AddressesFull,
     PortsFull,
 }
 
 impl AllocationError {
     fn address(addresses: &[String], why: String) -> Self {
-        Self::Field(FieldError::invalid(&FieldPath::new("spec").child("clusterIPs"), json!(addresses), why))
+        Self::Fields(vec![FieldError::invalid(&FieldPath::new("spec").child("clusterIPs"), json!(addresses), why)])
     }
 
     fn port(path: &claims::PortPath, port: u16, why: String) -> Self {
-        Self::Field(FieldError::invalid(&path.field(), port, why))
+        if *path == claims::PortPath::HealthCheck {
+            return Self::HealthCheck(format!("failed to allocate requested HealthCheck NodePort {port}: {why}"));
+        }
+        Self::Fields(vec![FieldError::invalid(&path.field(), port, why)])
     }
 
     fn into_status(self, name: &str) -> Status {
         match self {
-            Self::Field(error) => Status::invalid(&GroupKind::new("", "Service"), name, vec![error]),
+            Self::Fields(errors) => Status::invalid(&GroupKind::new("", "Service"), name, errors),
+            Self::HealthCheck(why) => Status::internal(why),
             Self::AddressesFull => Status::internal("failed to allocate a serviceIP: range is full"),
             Self::PortsFull => Status::internal("failed to allocate a nodePort: range is full"),
         }

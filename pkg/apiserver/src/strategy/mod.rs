@@ -4,6 +4,7 @@
 mod advice;
 mod controllers;
 mod core;
+mod core_advice;
 mod deletion;
 mod disabled;
 mod generation;

@@ -23,10 +23,16 @@ pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<St
             label_problems(name).join(" ")
         ));
     }
-    if let Some((path, spec)) = pod_spec(group, plural, new)
-        && old.is_none_or(|old| pod_spec(group, plural, old).is_none_or(|(_, before)| before != spec))
+    match (group, plural) {
+        ("", "services") => super::core_advice::service(new, &mut warnings),
+        ("", "persistentvolumeclaims") => super::core_advice::claim_spec("spec", &new["spec"], &mut warnings),
+        _ => {}
+    }
+    // People change templates, components change pods: those are looked at once.
+    if let Some((path, template)) = template(group, plural, new)
+        && old.is_none_or(|old| plural != "pods" && template_of(group, plural, old) != Some(template))
     {
-        warn_pod_spec(&path, spec, &mut warnings);
+        super::core_advice::template(&path, template, plural != "pods", &mut warnings);
     }
     super::advice::about(group, plural, new, old, &mut warnings);
     if (group, plural) == ("apiextensions.k8s.io", "customresourcedefinitions") {
@@ -48,63 +54,23 @@ fn label_problems(name: &str) -> Vec<&'static str> {
     problems.into_iter().filter(|(wrong, _)| *wrong).map(|(_, problem)| problem).collect()
 }
 
-fn pod_spec<'a>(group: &str, plural: &str, object: &'a Value) -> Option<(String, &'a Value)> {
-    match (group, plural) {
-        ("", "pods") => Some(("spec".into(), &object["spec"])),
+/// Where the metadata and spec of pods are: in the pod itself, or below.
+fn template<'a>(group: &str, plural: &str, object: &'a Value) -> Option<(String, &'a Value)> {
+    let path = match (group, plural) {
+        ("", "pods") => "",
+        ("", "podtemplates") => "template",
         ("", "replicationcontrollers")
         | ("apps", "daemonsets" | "deployments" | "replicasets" | "statefulsets")
-        | ("batch", "jobs") => Some(("spec.template.spec".into(), &object["spec"]["template"]["spec"])),
-        ("batch", "cronjobs") => Some((
-            "spec.jobTemplate.spec.template.spec".into(),
-            &object["spec"]["jobTemplate"]["spec"]["template"]["spec"],
-        )),
-        _ => None,
-    }
+        | ("batch", "jobs") => "spec.template",
+        ("batch", "cronjobs") => "spec.jobTemplate.spec.template",
+        _ => return None,
+    };
+    let at = path.split('.').filter(|name| !name.is_empty()).fold(object, |at, name| &at[name]);
+    Some((if path.is_empty() { String::new() } else { format!("{path}.") }, at))
 }
 
-fn warn_pod_spec(path: &str, spec: &Value, warnings: &mut Vec<String>) {
-    let mut warn = |text: String| warnings.push(text);
-    let members = |name: &str| spec["nodeSelector"][name].is_string();
-    for (old, new) in [
-        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-        ("beta.kubernetes.io/os", "kubernetes.io/os"),
-        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
-    ] {
-        if members(old) {
-            warn(format!("{path}.nodeSelector[{old}]: deprecated since v1.14; use \"{new}\" instead"));
-        }
-    }
-    for (index, _) in
-        items(&spec["hostAliases"]).enumerate().filter(|(_, a)| a["ip"].as_str().is_some_and(has_leading_zero))
-    {
-        warn(format!(
-            "{path}.hostAliases[{index}].ip: non-standard IP address will be considered invalid in a future Kubernetes release"
-        ));
-    }
-    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0) {
-        warn(format!(
-            "{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
-        ));
-    }
-    for (list, containers) in [("initContainers", &spec["initContainers"]), ("containers", &spec["containers"])] {
-        for (index, container) in items(containers).enumerate() {
-            let mut seen = std::collections::BTreeSet::new();
-            for variable in items(&container["env"]) {
-                let name = variable["name"].as_str().unwrap_or_default();
-                if !seen.insert(name) {
-                    warn(format!(
-                        "{path}.{list}[{index}].env: hides previous definition of \"{name}\", which may be dropped when using apply"
-                    ));
-                }
-            }
-        }
-    }
-}
-
-fn has_leading_zero(address: &str) -> bool {
-    address.split('.').any(|part| part.len() > 1 && part.starts_with('0'))
+fn template_of<'a>(group: &str, plural: &str, object: &'a Value) -> Option<&'a Value> {
+    template(group, plural, object).map(|(_, template)| template)
 }
 
 /// Drops owners that are named again, and tells the writer; `mutated` after admission may have named them.
@@ -128,10 +94,6 @@ pub fn dedup_owners(object: &mut Value, mutated: bool) -> Option<String> {
             twice.join(", ")
         )
     })
-}
-
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
 }
 
 #[cfg(test)]

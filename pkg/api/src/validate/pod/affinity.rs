@@ -2,26 +2,30 @@
 
 use std::collections::HashSet;
 
+use crate::field::FieldError;
 use crate::validate::at::At;
-use crate::validate::selector::{label_name, label_selector, node_selector, node_selector_term};
+use crate::validate::selector::{label_name, label_selector, node_selector, preferred_term};
 use crate::validate::{Errors, format};
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 pub(super) fn affinity(affinity: &At, errors: &mut Errors) {
     let node = affinity.get("nodeAffinity");
-    let required = node.get("requiredDuringSchedulingIgnoredDuringExecution");
+    let required = node.get(REQUIRED);
     if required.is_set() {
         node_selector(&required, errors);
     }
-    for preferred in node.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+    for preferred in node.get(PREFERRED).items() {
         weight(&preferred.get("weight"), errors);
-        node_selector_term(&preferred.get("preference"), errors);
+        preferred_term(&preferred.get("preference"), errors);
     }
     for name in ["podAffinity", "podAntiAffinity"] {
         let group = affinity.get(name);
-        for term in group.get("requiredDuringSchedulingIgnoredDuringExecution").items() {
+        for term in group.get(REQUIRED).items() {
             pod_term(&term, errors);
         }
-        for preferred in group.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+        for preferred in group.get(PREFERRED).items() {
             weight(&preferred.get("weight"), errors);
             pod_term(&preferred.get("podAffinityTerm"), errors);
         }
@@ -29,35 +33,67 @@ pub(super) fn affinity(affinity: &At, errors: &mut Errors) {
 }
 
 fn weight(weight: &At, errors: &mut Errors) {
-    if !(1..=100).contains(&weight.int().unwrap_or(0)) {
-        weight.invalid_value(errors, weight.int().unwrap_or(0), "must be in the range 1-100");
+    let number = weight.int().unwrap_or(0);
+    if !(1..=100).contains(&number) {
+        weight.invalid_value(errors, number, "must be in the range 1-100");
     }
 }
 
 fn pod_term(term: &At, errors: &mut Errors) {
     label_selector(&term.get("labelSelector"), errors);
     label_selector(&term.get("namespaceSelector"), errors);
+    let at = term.get("namespace");
     for namespace in term.get("namespaces").items() {
-        namespace.check(errors, format::dns_label(namespace.text()));
+        for problem in format::dns_label(namespace.text()) {
+            at.invalid_value(errors, namespace.text(), problem);
+        }
     }
-    topology_key(&term.get("topologyKey"), errors);
-}
-
-fn topology_key(key: &At, errors: &mut Errors) {
+    label_keys(term, errors);
+    let key = term.get("topologyKey");
     if key.is_empty() {
         key.required(errors, "can not be empty");
-    } else {
-        label_name(key, errors);
     }
+    label_name(&key, errors);
+}
+
+/// Keys whose values the pod's own labels give to the selector.
+fn label_keys(term: &At, errors: &mut Errors) {
+    let (selector, wanted, unwanted) =
+        (term.get("labelSelector"), term.get("matchLabelKeys"), term.get("mismatchLabelKeys"));
+    for keys in [wanted, unwanted].iter().filter(|keys| !keys.is_empty()) {
+        if selector.is_set() {
+            keys.items().for_each(|key| label_name(&key, errors));
+        } else {
+            keys.forbidden(errors, "must not be specified when labelSelector is not set");
+        }
+    }
+    // By now the selector has one expression for each key; another one is the caller's.
+    let mut selected: HashSet<&str> = selector.get("matchLabels").entries().map(|(key, _)| key).collect();
+    for expression in selector.get("matchExpressions").items() {
+        let key = expression.str("key");
+        if let Some(index) = wanted.list().iter().rposition(|k| k == key)
+            && selected.contains(key)
+        {
+            term.index(index).invalid_value(errors, key, "exists in both matchLabelKeys and labelSelector");
+        }
+        selected.insert(key);
+    }
+    for key in wanted.items().filter(|key| unwanted.list().contains(key.value)) {
+        key.invalid(errors, "exists in both matchLabelKeys and mismatchLabelKeys");
+    }
+}
+
+pub(in crate::validate) fn taint_effect(effect: &At, errors: &mut Errors) {
+    effect.one_of(errors, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
 }
 
 pub(in crate::validate) fn tolerations(tolerations: &At, errors: &mut Errors) {
     for toleration in tolerations.items() {
         let (key, operator, effect) = (toleration.get("key"), toleration.get("operator"), toleration.get("effect"));
-        let exists = operator.text() == "Exists";
+        let value = toleration.str("value");
         if !key.is_empty() {
             label_name(&key, errors);
-        } else if !exists {
+        } else if operator.text() != "Exists" {
             let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             operator.invalid_value(errors, operator.text(), detail);
         }
@@ -66,49 +102,49 @@ pub(in crate::validate) fn tolerations(tolerations: &At, errors: &mut Errors) {
         }
         match operator.text() {
             "" | "Equal" => {
-                for problem in format::label_value(toleration.str("value")) {
-                    operator.invalid_value(errors, toleration.str("value"), problem);
+                let problems = format::label_value(value);
+                if !problems.is_empty() {
+                    operator.invalid_value(errors, value, problems.join(";"));
                 }
             }
-            "Exists" if !toleration.get("value").is_empty() => {
-                operator.invalid_value(
-                    errors,
-                    toleration.value.clone(),
-                    "value must be empty when `operator` is 'Exists'",
-                );
+            "Exists" if !value.is_empty() => {
+                operator.invalid_value(errors, value, "value must be empty when `operator` is 'Exists'");
             }
             "Exists" => {}
+            // Comparisons of numbers are known, and switched off.
+            "Lt" | "Gt" => operator.not_supported(errors, &["Equal", "Exists", "Lt", "Gt"]),
             _ => operator.not_supported(errors, &["Equal", "Exists"]),
         }
-        effect.one_of(errors, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+        taint_effect(&effect, errors);
     }
 }
 
 pub(super) fn spread_constraints(constraints: &At, errors: &mut Errors) {
-    let mut seen: HashSet<(&str, &str)> = HashSet::new();
-    for constraint in constraints.items() {
-        let skew = constraint.get("maxSkew");
-        if skew.int().unwrap_or(0) <= 0 {
-            skew.invalid_value(errors, skew.int().unwrap_or(0), "must be greater than zero");
+    let pair = |c: &At| format!("{{{}, {}}}", c.str("topologyKey"), c.str("whenUnsatisfiable"));
+    for (index, constraint) in constraints.items().enumerate() {
+        constraint.get("maxSkew").need_positive(errors, "must be greater than zero");
+        let (key, action) = (constraint.get("topologyKey"), constraint.get("whenUnsatisfiable"));
+        if key.is_empty() {
+            key.required(errors, "can not be empty");
         }
-        topology_key(&constraint.get("topologyKey"), errors);
-        let action = constraint.get("whenUnsatisfiable");
-        action.need(errors);
-        let pair = (constraint.str("topologyKey"), action.text());
-        if seen.contains(&pair) {
-            let value = format!("{{{}, {}}}", pair.0, pair.1);
-            errors.push(crate::field::FieldError::duplicate(
-                &constraint.get("{topologyKey, whenUnsatisfiable}").path(),
-                value,
-            ));
+        action.exactly_one_of(errors, &["DoNotSchedule", "ScheduleAnyway"]);
+        let this = pair(&constraint);
+        if constraints.items().skip(index + 1).any(|other| pair(&other) == this) {
+            let path = constraint.get("{topologyKey, whenUnsatisfiable}").path();
+            errors.push(FieldError::duplicate(&path, this));
         }
-        seen.insert(pair);
         let domains = constraint.get("minDomains");
         domains.positive(errors);
         if domains.is_set() && action.text() != "DoNotSchedule" {
             let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", action.text());
             domains.invalid(errors, detail);
         }
+        for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"].map(|policy| constraint.get(policy)) {
+            if policy.is_set() {
+                policy.exactly_one_of(errors, &["Honor", "Ignore"]);
+            }
+        }
+        label_keys(&constraint, errors);
         label_selector(&constraint.get("labelSelector"), errors);
     }
 }

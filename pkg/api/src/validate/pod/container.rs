@@ -2,143 +2,200 @@
 
 use std::collections::HashSet;
 
-use super::Pod;
 use super::environment::environment;
-use super::{handler, resources, security};
+use super::{Pod, handler, mount, resources, security};
+use crate::field::FieldError;
 use crate::validate::at::At;
 use crate::validate::{Errors, format};
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Main,
-    Init,
-    Ephemeral,
-}
 
 /// All containers of a pod; names are unique over all roles.
 pub(super) fn containers(spec: &At, pod: &Pod, errors: &mut Errors) {
     let main = spec.get("containers");
-    main.need(errors);
     let mut names: HashSet<&str> = HashSet::new();
-    for (list, role) in [
-        (main, Role::Main),
-        (spec.get("initContainers"), Role::Init),
-        (spec.get("ephemeralContainers"), Role::Ephemeral),
-    ] {
-        for container in list.items() {
-            one(&container, role, pod, errors);
-            let name = container.get("name");
-            if !name.is_empty() && names.contains(&name.text()) {
-                name.duplicate(errors);
-            }
-            names.insert(name.text());
-        }
+    if main.is_empty() {
+        main.required(errors, "");
     }
-    for container in spec.get("ephemeralContainers").items() {
-        let target = container.get("targetContainerName");
-        let known = |list: &'static str| spec.get(list).list().iter().any(|c| c["name"] == target.text());
-        if !target.is_empty() && !known("containers") && !known("initContainers") {
-            target.not_found(errors);
-        }
+    for container in main.items() {
+        any(&container, pod, errors);
+        unique(&container, &mut names, errors);
+        handlers(&container, pod, errors);
+        restart_policy(&container, errors);
     }
-    host_ports(spec, errors);
+    host_ports(&main, None, errors);
+    let init = spec.get("initContainers");
+    for (index, container) in init.items().enumerate() {
+        any(&container, pod, errors);
+        if container.get("restartPolicy").is_set() || !container.get("restartPolicyRules").is_empty() {
+            restart_policy(&container, errors);
+        }
+        unique(&container, &mut names, errors);
+        // They run one by one; upstream's paths count each as the first.
+        host_ports(&init, Some(index), errors);
+        init_container(&container, pod, errors);
+    }
+    ephemeral_containers(spec, &mut names, pod, errors);
 }
 
-fn one(container: &At, role: Role, pod: &Pod, errors: &mut Errors) {
+fn unique<'v>(container: &At<'v, '_>, names: &mut HashSet<&'v str>, errors: &mut Errors) {
+    let name = container.get("name");
+    if !names.insert(name.text()) {
+        errors.push(FieldError::duplicate(&name.path(), name.text()));
+    }
+    // A missing name of an init container is told of once.
+    names.retain(|known| !known.is_empty());
+}
+
+fn handlers(container: &At, pod: &Pod, errors: &mut Errors) {
+    handler::lifecycle(&container.get("lifecycle"), pod, errors);
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        handler::probe(&container.get(probe), probe, pod, errors);
+    }
+}
+
+fn init_container(container: &At, pod: &Pod, errors: &mut Errors) {
+    if container.str("restartPolicy") == "Always" {
+        return handlers(container, pod, errors);
+    }
+    for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+        let field = container.get(field);
+        if field.is_set() {
+            field.forbidden(errors, "may not be set for init containers without restartPolicy=Always");
+        }
+    }
+    for policy in container.get("resizePolicy").items() {
+        let restart = policy.get("restartPolicy");
+        if restart.text() == "RestartContainer" {
+            restart.invalid(errors, "must not be set to 'RestartContainer' for non-sidecar initContainers");
+        }
+    }
+}
+
+fn ephemeral_containers<'v>(spec: &At<'v, '_>, names: &mut HashSet<&'v str>, pod: &Pod, errors: &mut Errors) {
+    const ALLOWED: [&str; 17] = [
+        "name",
+        "image",
+        "command",
+        "args",
+        "workingDir",
+        "envFrom",
+        "env",
+        "volumeMounts",
+        "volumeDevices",
+        "terminationMessagePath",
+        "terminationMessagePolicy",
+        "imagePullPolicy",
+        "securityContext",
+        "stdin",
+        "stdinOnce",
+        "tty",
+        "targetContainerName",
+    ];
+    let others = names.clone();
+    for container in spec.get("ephemeralContainers").items() {
+        any(&container, pod, errors);
+        trimmed_image(&container, errors);
+        unique(&container, names, errors);
+        let target = container.get("targetContainerName");
+        if !target.is_empty() && !others.contains(target.text()) {
+            target.not_found(errors);
+        }
+        let extra = container.members().into_iter().flatten().map(|(name, _)| name.as_str());
+        for name in extra.filter(|name| !ALLOWED.contains(name)) {
+            let field = container.get(name);
+            if !crate::validate::at::is_empty(field.value) {
+                field.forbidden(errors, "cannot be set for an Ephemeral Container");
+            }
+        }
+        for mount in container.get("volumeMounts").items() {
+            for sub in ["subPath", "subPathExpr"].map(|sub| mount.get(sub)).iter().filter(|s| !s.is_empty()) {
+                sub.forbidden(errors, "cannot be set for an Ephemeral Container");
+            }
+        }
+    }
+}
+
+/// What containers of all roles have in common.
+fn any(container: &At, pod: &Pod, errors: &mut Errors) {
     let name = container.get("name");
     if name.need(errors) {
         name.check(errors, format::dns_label(name.text()));
     }
+    container.get("image").need(errors);
+    container.get("terminationMessagePolicy").need_one_of(errors, &["File", "FallbackToLogsOnError"]);
+    ports(&container.get("ports"), errors);
+    environment(container, errors);
+    mount::mounts(container, pod, errors);
+    mount::devices(container, pod, errors);
+    pull_policy(&container.get("imagePullPolicy"), errors);
+    resources::of_container(&container.get("resources"), pod, errors);
+    resize_policy(&container.get("resizePolicy"), pod, errors);
+    security::container(&container.get("securityContext"), pod, errors);
+}
+
+pub(super) fn pull_policy(policy: &At, errors: &mut Errors) {
+    policy.need_one_of(errors, &["Always", "IfNotPresent", "Never"]);
+}
+
+/// In a template spaces may have a meaning to somebody, in a pod they have none.
+pub(super) fn trimmed_image(container: &At, errors: &mut Errors) {
     let image = container.get("image");
-    if image.need(errors) && !pod.template && image.text() != image.text().trim() {
+    if image.text() != image.text().trim() {
         image.invalid(errors, "must not have leading or trailing whitespace");
     }
-    container.get("terminationMessagePolicy").need(errors);
-    container.get("imagePullPolicy").need(errors);
-    environment(container, pod, errors);
-    mounts(container, role, pod, errors);
-    security::container(&container.get("securityContext"), pod, errors);
-    restart_policy(container, role, errors);
-    resize_policy(&container.get("resizePolicy"), errors);
-    let sidecar = role == Role::Init && container.str("restartPolicy") == "Always";
-    match role {
-        Role::Ephemeral => {
-            for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"] {
-                let field = container.get(field);
-                if !field.is_empty() {
-                    field.forbidden(errors, "cannot be set for an Ephemeral Container");
-                }
-            }
-        }
-        Role::Init if !sidecar => {
-            for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
-                let field = container.get(field);
-                if field.is_set() {
-                    field.forbidden(errors, "may not be set for init containers without restartPolicy=Always");
-                }
-            }
-        }
-        _ => {
-            handler::lifecycle(&container.get("lifecycle"), errors);
-            for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-                handler::probe(&container.get(probe), probe, errors);
-            }
-        }
-    }
-    ports(&container.get("ports"), pod, errors);
-    let wanted = container.get("resources");
-    resources::requirements(&wanted, errors);
-    for claim in wanted.get("claims").items() {
-        let name = claim.get("name");
-        if name.need(errors) && !pod.claims.contains(&name.text()) {
-            name.not_found(errors);
-        }
-    }
 }
 
-fn restart_policy(container: &At, role: Role, errors: &mut Errors) {
-    let policy = container.get("restartPolicy");
-    if role == Role::Ephemeral {
-        if policy.is_set() {
-            policy.forbidden(errors, "may not be set for ephemeral containers");
-        }
+fn restart_policy(container: &At, errors: &mut Errors) {
+    let (policy, rules) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
+    if policy.is_set() {
+        policy.exactly_one_of(errors, &["Always", "Never", "OnFailure"]);
+    } else if !rules.is_empty() {
+        policy.required(errors, "must specify restartPolicy when restart rules are used");
+    } else {
         return;
     }
-    policy.one_of(errors, &["Always", "Never", "OnFailure"]);
-    let rules = container.get("restartPolicyRules");
-    if !rules.is_empty() && policy.is_empty() {
-        policy.required(errors, "must specify restartPolicy when restart rules are used");
-    }
+    rules.at_most(errors, 20);
     for rule in rules.items() {
-        rule.get("action").need_one_of(errors, &["Restart", "RestartAllContainers"]);
-        rule.get("exitCodes.operator").need_one_of(errors, &["In", "NotIn"]);
+        rule.get("action").exactly_one_of(errors, &["Restart", "RestartAllContainers"]);
+        let codes = rule.get("exitCodes");
+        if codes.is_set() {
+            codes.get("operator").exactly_one_of(errors, &["In", "NotIn"]);
+            codes.get("values").at_most(errors, 255);
+        } else {
+            codes.required(errors, "must be specified");
+        }
     }
 }
 
-fn resize_policy(policy: &At, errors: &mut Errors) {
+fn resize_policy(policy: &At, pod: &Pod, errors: &mut Errors) {
     let mut seen: HashSet<&str> = HashSet::new();
     for item in policy.items() {
-        let name = item.get("resourceName");
-        name.need_one_of(errors, &["cpu", "memory"]);
-        item.get("restartPolicy").need_one_of(errors, &["NotRequired", "RestartContainer"]);
-        if seen.contains(&name.text()) {
-            item.duplicate(errors);
+        let (name, restart) = (item.str("resourceName"), item.str("restartPolicy"));
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(&item.path(), name));
         }
-        seen.insert(name.text());
+        for (text, known) in [(name, ["cpu", "memory"]), (restart, ["NotRequired", "RestartContainer"])] {
+            if text.is_empty() {
+                policy.required(errors, "");
+            } else {
+                policy.check_supported(text, &known, errors);
+            }
+        }
+        if pod.never_restarts && restart != "NotRequired" {
+            policy.invalid_value(errors, restart, "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
+        }
     }
 }
 
-fn ports(ports: &At, pod: &Pod, errors: &mut Errors) {
+fn ports(ports: &At, errors: &mut Errors) {
     let mut names: HashSet<&str> = HashSet::new();
     for port in ports.items() {
         let name = port.get("name");
         if !name.is_empty() {
             let problems = format::port_name(name.text());
-            if problems.is_empty() && names.contains(&name.text()) {
-                name.duplicate(errors);
+            if problems.is_empty() {
+                name.unique(&mut names, errors);
             }
             name.check(errors, problems);
-            names.insert(name.text());
         }
         let number = port.get("containerPort");
         if number.need(errors) {
@@ -147,89 +204,40 @@ fn ports(ports: &At, pod: &Pod, errors: &mut Errors) {
         let host = port.get("hostPort");
         if !host.is_empty() {
             host.in_range(errors, 1, 65535);
-            if pod.host_network && host.int() != number.int() {
-                number.invalid(errors, "must match `hostPort` when `hostNetwork` is true");
-            }
         }
-        port.get("protocol").need(errors);
-        let ip = port.get("hostIP");
-        if !ip.is_empty() {
-            ip.check(errors, format::ip(ip.text()));
-        }
+        port.get("protocol").need_one_of(errors, &["SCTP", "TCP", "UDP"]);
     }
 }
 
-/// No two containers that run together may take the same port of the host.
-fn host_ports(spec: &At, errors: &mut Errors) {
+/// No two containers that run together may take the same port of the host. With `only`, that container alone.
+fn host_ports(list: &At, only: Option<usize>, errors: &mut Errors) {
     let mut taken: HashSet<String> = HashSet::new();
-    let (main, init) = (spec.get("containers"), spec.get("initContainers"));
-    for container in main.items().chain(init.items().filter(|c| c.str("restartPolicy") == "Always")) {
-        for port in container.get("ports").items() {
-            let host = port.get("hostPort");
-            if host.is_empty() {
-                continue;
-            }
-            let key = format!("{}/{}/{}", port.str("protocol"), port.str("hostIP"), host.value);
-            if taken.contains(&key) {
-                let error = crate::field::FieldError::duplicate(&host.path(), key.as_str());
-                errors.push(error);
+    for (index, container) in list.items().enumerate().filter(|(index, _)| only.is_none_or(|o| o == *index)) {
+        for (port_index, port) in container.get("ports").items().enumerate() {
+            let host = port.number("hostPort");
+            let key = format!("{}/{}/{host}", port.str("protocol"), port.str("hostIP"));
+            if host != 0 && taken.contains(&key) {
+                let shown = if only.is_some() { 0 } else { index };
+                let path = list.path().index(shown).child("ports").index(port_index).child("hostPort");
+                errors.push(FieldError::duplicate(&path, key.as_str()));
             }
             taken.insert(key);
         }
     }
 }
 
-fn mounts(container: &At, role: Role, pod: &Pod, errors: &mut Errors) {
-    let mut paths: HashSet<&str> = HashSet::new();
-    for mount in container.get("volumeMounts").items() {
-        let (name, path) = (mount.get("name"), mount.get("mountPath"));
-        if name.need(errors) && !pod.volumes.contains(&name.text()) {
-            name.not_found(errors);
-        }
-        path.need(errors);
-        if paths.contains(&path.text()) {
-            path.invalid(errors, "must be unique");
-        }
-        paths.insert(path.text());
-        let (sub, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
-        for sub in [sub, expression] {
-            if role == Role::Ephemeral && !sub.is_empty() {
-                sub.forbidden(errors, "cannot be set for an Ephemeral Container");
+/// Pods in the host's network have its ports.
+pub(super) fn network_of_host(spec: &At, pod: &Pod, errors: &mut Errors) {
+    if !pod.host_network {
+        return;
+    }
+    for container in spec.get("containers").items() {
+        for port in container.get("ports").items() {
+            let (host, own) = (port.number("hostPort"), port.number("containerPort"));
+            if (!pod.template || host != 0) && host != own {
+                let at = port.get("hostPort");
+                at.invalid_value(errors, host, "must match `containerPort` when `hostNetwork` is true");
             }
-            descending(&sub, errors);
         }
-        if !sub.is_empty() && !expression.is_empty() {
-            expression.invalid(errors, "subPathExpr and subPath are mutually exclusive");
-        }
-        let propagation = mount.get("mountPropagation");
-        if propagation.text() == "Bidirectional" && !container.get("securityContext.privileged").is_true() {
-            propagation.forbidden(errors, "Bidirectional mount propagation is available only to privileged containers");
-        }
-        let recursive = mount.get("recursiveReadOnly");
-        if matches!(recursive.text(), "Enabled" | "IfPossible") && !mount.get("readOnly").is_true() {
-            recursive.forbidden(errors, "may only be specified when readOnly is true");
-        }
-    }
-    for device in container.get("volumeDevices").items() {
-        let (name, path) = (device.get("name"), device.get("devicePath"));
-        if name.need(errors) && !pod.volumes.contains(&name.text()) {
-            name.not_found(errors);
-        }
-        if path.need(errors) && paths.contains(&path.text()) {
-            path.invalid(errors, "must not already exist as a path in volumeMounts");
-        }
-        if path.text().split('/').any(|part| part == "..") {
-            path.invalid(errors, "can not contain backsteps ('..')");
-        }
-    }
-}
-
-/// A path that may not leave its place.
-pub(super) fn descending(path: &At, errors: &mut Errors) {
-    if path.text().starts_with('/') {
-        path.invalid(errors, "must be a relative path");
-    }
-    if path.text().split('/').any(|part| part == "..") {
-        path.invalid(errors, "must not contain '..'");
     }
 }

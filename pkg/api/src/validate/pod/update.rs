@@ -4,40 +4,50 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::{Role, pod_spec};
+use super::container::trimmed_image;
+use super::{is_mirror, whole_pod};
+use crate::field::{FieldError, FieldPath};
 use crate::quantity::Quantity;
 use crate::validate::Errors;
 use crate::validate::at::{At, same};
+use crate::validate::difference::line_difference;
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
+/// What an update changes in the spec; all else about it was looked at before.
 pub(super) fn pod(spec: &At, old: &At, errors: &mut Errors) {
-    pod_spec(spec, Role::Pod, errors);
     for list in ["containers", "initContainers"] {
         let (new_list, old_list) = (spec.get(list), old.get(list));
         if new_list.list().len() != old_list.list().len() {
-            new_list.forbidden(errors, "pod updates may not add or remove containers");
-            return;
+            return new_list.forbidden(errors, "pod updates may not add or remove containers");
+        }
+        for container in new_list.items() {
+            container.get("image").need(errors);
+            trimmed_image(&container, errors);
         }
     }
-    deadline(&spec.get("activeDeadlineSeconds"), &old.get("activeDeadlineSeconds"), errors);
+    if !deadline(&spec.get("activeDeadlineSeconds"), &old.get("activeDeadlineSeconds"), errors) {
+        return;
+    }
     tolerations(&spec.get("tolerations"), &old.get("tolerations"), errors);
     let gated = !old.get("schedulingGates").is_empty();
     gates(&spec.get("schedulingGates"), &old.get("schedulingGates"), errors);
     if gated {
         node_selector(&spec.get("nodeSelector"), &old.get("nodeSelector"), errors);
         node_affinity(spec, old, errors);
-        let node = spec.get("nodeName");
-        if !spec.get("schedulingGates").is_empty() && !node.is_empty() && old.get("nodeName").is_empty() {
-            node.forbidden(errors, "cannot be set until all schedulingGates have been cleared");
-        }
     }
     let changed = changed_members(spec, old, gated);
     if !changed.is_empty() {
         let detail =
-            format!("pod updates may not change fields other than {UPDATABLE}\nchanged: {}", changed.join(", "));
+            format!("pod updates may not change fields other than {UPDATABLE}\n{}", difference(old, spec, &changed));
         spec.forbidden(errors, detail);
     }
+}
+
+/// What changed, as text that a person can read.
+fn difference(old: &At, new: &At, members: &[&str]) -> String {
+    let part = |at: &At| members.iter().map(|m| ((*m).to_owned(), at.value[*m].clone())).collect::<Map<_, _>>();
+    line_difference(&part(old).into(), &part(new).into())
 }
 
 /// Names of the members that changed but may not.
@@ -81,14 +91,22 @@ fn same_but_images(new: &Value, old: &Value) -> bool {
         && new.iter().zip(old).all(|(a, b)| same(a, b) || same(&without(a, "image"), &without(b, "image")))
 }
 
-fn deadline(new: &At, old: &At, errors: &mut Errors) {
+/// Tells whether the rest is worth a look.
+fn deadline(new: &At, old: &At, errors: &mut Errors) -> bool {
+    let max = i64::from(i32::MAX);
     match (new.int(), old.int()) {
         (None, Some(_)) => new.invalid(errors, "must not update from a positive integer to nil value"),
+        (Some(seconds), _) if !(0..=max).contains(&seconds) => {
+            new.invalid(errors, format!("must be between 0 and {max}, inclusive"));
+            return false;
+        }
         (Some(new_seconds), Some(old_seconds)) if new_seconds > old_seconds => {
             new.invalid(errors, "must be less than or equal to previous value");
+            return false;
         }
         _ => {}
     }
+    true
 }
 
 /// Tolerations may be added; existing ones keep everything but their seconds.
@@ -96,22 +114,23 @@ fn tolerations(new: &At, old: &At, errors: &mut Errors) {
     let bare = |v: &Value| without(v, "tolerationSeconds").to_string();
     let now: HashSet<String> = new.list().iter().map(bare).collect();
     if !old.list().iter().all(|old| now.contains(&bare(old))) {
-        new.forbidden(errors, "existing toleration can not be modified except its tolerationSeconds");
+        return new.forbidden(errors, "existing toleration can not be modified except its tolerationSeconds");
     }
+    super::tolerations(new, errors);
 }
 
 fn gates(new: &At, old: &At, errors: &mut Errors) {
     for gate in new.items() {
         if !old.list().iter().any(|g| g["name"] == gate.str("name")) {
             let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.str("name"));
-            new.forbidden(errors, detail);
+            gate.get("name").forbidden(errors, detail);
         }
     }
 }
 
 fn node_selector(new: &At, old: &At, errors: &mut Errors) {
     if old.entries().any(|(key, value)| new.value.get(key) != Some(value.value)) {
-        new.invalid(errors, "only additions are allowed");
+        new.invalid(errors, "only additions to spec.nodeSelector are allowed (no mutations or deletions)");
     }
 }
 
@@ -138,131 +157,142 @@ fn node_affinity(spec: &At, old: &At, errors: &mut Errors) {
     }
 }
 
-/// A pod through its status endpoint.
-pub(in crate::validate) fn status(object: &At, old: &At, errors: &mut Errors) {
-    let (class, old_class) = (object.get("status.qosClass"), old.get("status.qosClass"));
-    if !old_class.is_empty() {
-        class.immutable(&old_class, errors);
-    }
-    let (node, old_node) = (object.get("status.nominatedNodeName"), old.get("status.nominatedNodeName"));
-    if !node.is_empty() && node.text() != old_node.text() {
-        node.check(errors, crate::validate::format::dns_subdomain(node.text()));
-    }
-    for list in ["status.containerStatuses", "status.initContainerStatuses"] {
-        let spec_list = if list.contains("init") { "initContainers" } else { "containers" };
-        restarts(&object.get(list), &old.get(list), &old.get("spec"), spec_list, errors);
-    }
-    let ips = object.get("status.podIPs");
-    for ip in ips.items() {
-        let ip = ip.get("ip");
-        ip.check(errors, crate::validate::format::ip(ip.text()));
-    }
-}
-
-/// Containers that ended may run again only where the pod restarts them.
-fn restarts(new: &At, old: &At, spec: &At, spec_list: &str, errors: &mut Errors) {
-    let policy = spec.str("restartPolicy");
-    if policy == "Always" {
-        return;
-    }
-    for status in old.items() {
-        let ended = status.get("state.terminated");
-        let exit = ended.get("exitCode").int().unwrap_or(0);
-        if !ended.is_set() || (exit != 0 && policy == "OnFailure") {
-            continue;
-        }
-        let containers = spec.get(spec_list);
-        let container = containers.list().iter().find(|c| c["name"] == status.str("name"));
-        if container.is_none_or(|c| c.get("restartPolicy").is_some() || c.get("restartPolicyRules").is_some()) {
-            continue;
-        }
-        // An init container may have to run again when the pod's sandbox is made anew.
-        if spec_list == "initContainers" && policy != "Never" {
-            continue;
-        }
-        if let Some(now) = new.items().find(|s| s.str("name") == status.str("name"))
-            && !now.get("state.terminated").is_set()
-        {
-            now.get("state").forbidden(errors, "may not be transitioned to non-terminated state");
-        }
-    }
-}
-
 /// A pod through its ephemeralcontainers endpoint: existing ones stay as they are.
 pub(in crate::validate) fn ephemeral_containers(object: &At, old: &At, errors: &mut Errors) {
-    let spec = object.get("spec");
-    pod_spec(&spec, Role::Pod, errors);
-    let (new, old_list) = (spec.get("ephemeralContainers"), old.get("spec.ephemeralContainers"));
-    if !object.get("metadata.annotations").key("kubernetes.io/config.mirror").is_empty() {
-        object.get("metadata.annotations").forbidden(errors, "static pods do not support ephemeral containers");
+    if is_mirror(old) {
+        errors.clear();
+        return nowhere("static pods do not support ephemeral containers", errors);
     }
+    whole_pod(object, errors);
+    let (new, old_list) = (object.get("spec.ephemeralContainers"), old.get("spec.ephemeralContainers"));
     for container in old_list.items() {
-        match new.items().find(|c| c.str("name") == container.str("name")) {
-            None => {
-                let detail =
-                    format!("existing ephemeral containers \"{}\" may not be removed\n", container.str("name"));
-                new.forbidden(errors, detail);
-            }
+        let name = container.str("name");
+        match new.items().find(|c| c.str("name") == name) {
+            None => new.forbidden(errors, format!("existing ephemeral containers {name:?} may not be removed\n")),
             Some(now) if !same(now.value, container.value) => {
-                let detail =
-                    format!("existing ephemeral containers \"{}\" may not be changed\n", container.str("name"));
-                new.forbidden(errors, detail);
+                let change = line_difference(container.value, now.value);
+                new.forbidden(errors, format!("existing ephemeral containers {name:?} may not be changed\n{change}"));
             }
             Some(_) => {}
         }
     }
 }
 
-/// A pod through its resize endpoint: cpu and memory of its containers, within the same quality of service.
+/// An error about no field.
+fn nowhere(detail: &str, errors: &mut Errors) {
+    errors.push(FieldError::forbidden(&FieldPath::default(), detail));
+}
+
+/// A pod through its resize endpoint: cpu and memory of it and its containers, within the same quality of service.
 pub(in crate::validate) fn resize(object: &At, old: &At, errors: &mut Errors) {
     let (spec, old_spec) = (object.get("spec"), old.get("spec"));
-    pod_spec(&spec, Role::Pod, errors);
-    if !object.get("metadata.annotations").key("kubernetes.io/config.mirror").is_empty() {
-        object.forbidden(errors, "static pods cannot be resized");
+    if is_mirror(old) {
+        errors.clear();
+        return nowhere("static pods cannot be resized", errors);
     }
-    if old.str("spec.os.name") == "windows" {
-        object.forbidden(errors, "windows pods cannot be resized");
+    if old_spec.str("os.name") == "windows" {
+        errors.clear();
+        return nowhere("windows pods cannot be resized", errors);
+    }
+    whole_pod(object, errors);
+    if quality(spec.value) != quality(old_spec.value) {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        spec.invalid_value(errors, object.str("status.qosClass"), detail);
+    }
+    let statuses = old.get("status.containerStatuses");
+    let running = statuses.items().find(|status| status.get("state.running").is_set());
+    if running.is_some_and(|status| !status.get("resources").is_set()) {
+        spec.forbidden(errors, "Pod running on node without support for resize");
+    }
+    resized_pod(&spec, &old_spec, errors);
+    let mut same_containers = true;
+    for list in ["containers", "initContainers"] {
+        same_containers &= same_names(&spec.get(list), &old_spec.get(list), list, errors);
+    }
+    if !same_containers {
+        return;
+    }
+    for list in ["initContainers", "containers"] {
+        let (new_list, old_list) = (spec.get(list), old_spec.get(list));
+        for (new, old) in new_list.items().zip(old_list.items()) {
+            kept(&new.get("resources"), &old.get("resources"), "resource", errors);
+        }
     }
     for list in ["containers", "initContainers"] {
         let (new_list, old_list) = (spec.get(list), old_spec.get(list));
-        let same_names = new_list.list().len() == old_list.list().len()
-            && new_list.list().iter().zip(old_list.list()).all(|(a, b)| a["name"] == b["name"]);
-        if !same_names {
-            new_list.forbidden(errors, "containers may not be added, removed, renamed or reordered on resize");
-            continue;
-        }
         for (new, old) in new_list.items().zip(old_list.items()) {
-            resized_container(&new, &old, list == "initContainers", errors);
+            resized_container(&spec, &new, &old, list == "initContainers", errors);
         }
-    }
-    if quality(spec.value) != quality(old_spec.value) {
-        let detail = "Pod QOS Class may not change as a result of resizing";
-        spec.invalid_value(errors, quality(spec.value), detail);
     }
 }
 
-fn resized_container(new: &At, old: &At, init: bool, errors: &mut Errors) {
-    let (resources, old_resources) = (new.get("resources"), old.get("resources"));
-    if same(resources.value, old_resources.value) {
-        return;
+/// Tells whether the containers are the ones that they were, in the same order.
+fn same_names(new: &At, old: &At, list: &str, errors: &mut Errors) -> bool {
+    if new.list().len() != old.list().len() {
+        new.forbidden(errors, format!("{list} may not be added or removed on resize"));
+        return false;
     }
-    if init && new.str("restartPolicy") != "Always" {
-        resources.forbidden(errors, "resources for non-sidecar init containers are immutable");
-        return;
-    }
-    for kind in ["requests", "limits"] {
-        let (now, before) = (resources.get(kind), old_resources.get(kind));
-        let names = now.entries().chain(before.entries()).map(|(name, _)| name);
-        let mut names: Vec<&str> = names.filter(|n| now.value.get(*n) != before.value.get(*n)).collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            if !matches!(name, "cpu" | "memory") {
-                resources.forbidden(errors, "only cpu and memory resources are mutable");
-            } else if now.value.get(name).is_none() {
-                now.forbidden(errors, format!("resource {kind} cannot be removed"));
-            }
+    let mut fine = true;
+    for (new, old) in new.items().zip(old.items()) {
+        if new.str("name") != old.str("name") {
+            new.get("name").forbidden(errors, format!("{list} may not be renamed or reordered on resize"));
+            fine = false;
         }
+    }
+    fine
+}
+
+/// What was asked for may change, but not go.
+fn kept(new: &At, old: &At, what: &str, errors: &mut Errors) {
+    for kind in ["requests", "limits"] {
+        let (now, before) = (new.get(kind), old.get(kind));
+        if before.entries().any(|(name, _)| !now.key(name).is_set()) {
+            now.forbidden(errors, format!("{what} {kind} cannot be removed"));
+        }
+    }
+}
+
+fn resized_pod(spec: &At, old: &At, errors: &mut Errors) {
+    let (new, old) = (spec.get("resources"), old.get("resources"));
+    if !old.is_empty() && !new.is_set() {
+        return new.forbidden(errors, "pod-level resources cannot be removed");
+    }
+    kept(&new, &old, "pod-level resource", errors);
+    if !same(&fixed_resources(&new), &fixed_resources(&old)) {
+        spec.forbidden(errors, "only cpu and memory resources are mutable at pod-level");
+    }
+}
+
+/// What a resize may not touch.
+fn fixed_resources(resources: &At) -> Value {
+    let mut fixed = resources.value.clone();
+    for list in ["requests", "limits"] {
+        if let Some(members) = fixed.get_mut(list).and_then(Value::as_object_mut) {
+            members.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+        }
+    }
+    fixed
+}
+
+fn resized_container(spec: &At, new: &At, old: &At, init: bool, errors: &mut Errors) {
+    if same(new.value, old.value) {
+        return;
+    }
+    let fixed = |container: &At| {
+        let mut fixed = container.value.clone();
+        fixed["resources"] = fixed_resources(&container.get("resources"));
+        fixed
+    };
+    if !same(&fixed(new), &fixed(old)) {
+        match init {
+            true => new.forbidden(errors, "only cpu and memory resources for init or sidecar containers are mutable"),
+            false => spec.forbidden(errors, "only cpu and memory resources are mutable"),
+        }
+    }
+    let restarts = new.get("resizePolicy").items().any(|policy| policy.str("restartPolicy") == "RestartContainer");
+    if init && new.str("restartPolicy") != "Always" && restarts {
+        let detail = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+        new.forbidden(errors, detail);
     }
 }
 

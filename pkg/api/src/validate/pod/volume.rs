@@ -1,239 +1,113 @@
 //! Volumes of a pod.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::container::descending;
-use super::environment::{field_ref, resource_field_ref};
+use super::Volume;
+use super::container::pull_policy;
+use super::projected::{config_map, downward_api, projected, secret};
 use crate::validate::at::At;
+use crate::validate::volume_source::{self as source, Owner, Source};
 use crate::validate::{Errors, format, storage};
 
-type Check = fn(&At, &mut Errors);
-
-/// Every source and the rule of its contents.
-const SOURCES: [(&str, Check); 30] = [
-    ("emptyDir", empty_dir),
-    ("hostPath", host_path),
-    ("secret", secret),
-    ("configMap", config_map),
-    ("downwardAPI", downward_api),
-    ("projected", projected),
-    ("persistentVolumeClaim", claim),
-    ("ephemeral", ephemeral),
-    ("nfs", nfs),
-    ("csi", csi),
-    ("iscsi", |s, e| need(s, &["targetPortal", "iqn"], e)),
-    ("fc", fibre_channel),
-    ("image", |_, _| {}),
-    ("gitRepo", |s, e| need(s, &["repository"], e)),
-    ("glusterfs", |s, e| need(s, &["endpoints", "path"], e)),
-    ("rbd", |s, e| need(s, &["monitors", "image"], e)),
-    ("cephfs", |s, e| need(s, &["monitors"], e)),
-    ("cinder", |s, e| need(s, &["volumeID"], e)),
-    ("flexVolume", |s, e| need(s, &["driver"], e)),
-    ("flocker", |_, _| {}),
-    ("gcePersistentDisk", |s, e| need(s, &["pdName"], e)),
-    ("awsElasticBlockStore", |s, e| need(s, &["volumeID"], e)),
-    ("azureFile", |s, e| need(s, &["secretName", "shareName"], e)),
-    ("azureDisk", |s, e| need(s, &["diskName", "diskURI"], e)),
-    ("vsphereVolume", |s, e| need(s, &["volumePath"], e)),
-    ("quobyte", |s, e| need(s, &["registry", "volume"], e)),
-    ("photonPersistentDisk", |s, e| need(s, &["pdID"], e)),
-    ("portworxVolume", |s, e| need(s, &["volumeID"], e)),
-    ("scaleIO", |s, e| need(s, &["gateway", "system", "volumeName"], e)),
-    ("storageos", |_, _| {}),
+/// Every source in the order in which they are looked at.
+const SOURCES: [Source; 30] = [
+    ("emptyDir", "emptyDir", "emptyDir", empty_dir),
+    ("hostPath", "hostPath", "hostPath", source::host_path),
+    ("gitRepo", "gitRepo", "gitRepo", source::git_repo),
+    ("gcePersistentDisk", "gcePersistentDisk", "persistentDisk", source::gce_disk),
+    ("awsElasticBlockStore", "awsElasticBlockStore", "awsElasticBlockStore", source::aws_disk),
+    ("secret", "secret", "secret", secret),
+    ("nfs", "nfs", "nfs", source::nfs),
+    ("iscsi", "iscsi", "iscsi", source::iscsi),
+    ("glusterfs", "glusterfs", "glusterfs", source::glusterfs),
+    ("flocker", "flocker", "flocker", source::flocker),
+    ("persistentVolumeClaim", "persistentVolumeClaim", "persistentVolumeClaim", claim),
+    ("rbd", "rbd", "rbd", source::rbd),
+    ("cinder", "cinder", "cinder", source::cinder),
+    ("cephfs", "cephFS", "cephfs", source::ceph_fs),
+    ("quobyte", "quobyte", "quobyte", source::quobyte),
+    ("downwardAPI", "downwarAPI", "downwardAPI", downward_api),
+    ("fc", "fc", "fc", source::fibre_channel),
+    ("flexVolume", "flexVolume", "flexVolume", source::flex),
+    ("configMap", "configMap", "configMap", config_map),
+    ("azureFile", "azureFile", "azureFile", source::azure_file),
+    ("vsphereVolume", "vsphereVolume", "vsphereVolume", source::vsphere),
+    ("photonPersistentDisk", "photonPersistentDisk", "photonPersistentDisk", source::photon),
+    ("portworxVolume", "portworxVolume", "portworxVolume", source::portworx),
+    ("azureDisk", "azureDisk", "azureDisk", source::azure_disk),
+    ("storageos", "storageos", "storageos", source::storage_os),
+    ("projected", "projected", "projected", projected),
+    ("scaleIO", "scaleIO", "scaleIO", source::scale_io),
+    ("csi", "csi", "csi", source::csi),
+    ("ephemeral", "ephemeral", "ephemeral", ephemeral),
+    ("image", "image", "image", image),
 ];
 
-fn need(source: &At, fields: &[&str], errors: &mut Errors) {
-    for field in fields {
-        source.get(field).need(errors);
-    }
-}
-
-/// Checks all volumes; returns their names.
-pub(super) fn volumes<'v>(volumes: &At<'v, '_>, errors: &mut Errors) -> HashSet<&'v str> {
-    let mut names: HashSet<&str> = HashSet::new();
+/// Checks all volumes of the pod with this name, if it has one; returns those with which nothing is wrong.
+pub(super) fn volumes<'v>(volumes: &At<'v, '_>, pod: &str, errors: &mut Errors) -> HashMap<&'v str, Volume> {
+    let claim_of = |volume: &str| format!("{pod}-{volume}");
+    let made: HashSet<String> = match pod {
+        "" => HashSet::new(),
+        _ => volumes.items().filter(|v| v.get("ephemeral").is_set()).map(|v| claim_of(v.str("name"))).collect(),
+    };
+    let mut fine = HashMap::new();
     for volume in volumes.items() {
-        let name = volume.get("name");
+        let (name, text) = (volume.get("name"), volume.str("name"));
+        let before = errors.len();
+        source::exactly_one(&volume, &SOURCES, Owner { name: text, persistent: false }, errors);
+        if volume.get("ephemeral").is_set() && !pod.is_empty() && !text.is_empty() {
+            let claim = claim_of(text);
+            for problem in format::dns_subdomain(&claim) {
+                name.invalid(errors, format!("PVC name {claim:?}: {problem}"));
+            }
+        }
         if name.need(errors) {
-            let problems = format::dns_label(name.text());
-            if problems.is_empty() && names.contains(&name.text()) {
-                name.duplicate(errors);
-            }
-            name.check(errors, problems);
+            name.check(errors, format::dns_label(text));
         }
-        names.insert(volume.str("name"));
-        let mut found = 0;
-        for (source, check) in SOURCES {
-            let source = volume.get(source);
-            if !source.is_set() {
-                continue;
-            }
-            found += 1;
-            if found > 1 {
-                source.forbidden(errors, "may not specify more than 1 volume type");
-            } else {
-                check(&source, errors);
-            }
+        if fine.contains_key(text) {
+            name.duplicate(errors);
         }
-        if found == 0 {
-            volume.required(errors, "must specify a volume type");
+        let used = volume.get("persistentVolumeClaim.claimName");
+        if errors.len() == before {
+            let is_claim = volume.get("persistentVolumeClaim").is_set() || volume.get("ephemeral").is_set();
+            fine.insert(volume.str("name"), if is_claim { Volume::Claim } else { Volume::Other });
+        }
+        if made.contains(used.text()) {
+            used.invalid(errors, "must not reference a PVC that gets created for an ephemeral volume");
         }
     }
-    names
+    fine
 }
 
-fn empty_dir(source: &At, errors: &mut Errors) {
+fn empty_dir(source: &At, _: Owner, errors: &mut Errors) {
     let limit = source.get("sizeLimit");
     if limit.quantity().is_some_and(|q| q.is_negative()) {
         limit.forbidden(errors, "SizeLimit field must be a valid resource quantity");
     }
 }
 
-fn host_path(source: &At, errors: &mut Errors) {
-    let path = source.get("path");
-    if path.need(errors) && path.text().split('/').any(|part| part == "..") {
-        path.invalid(errors, "must not contain '..'");
-    }
-}
-
-fn secret(source: &At, errors: &mut Errors) {
-    source.get("secretName").need(errors);
-    mode(&source.get("defaultMode"), errors);
-    items(&source.get("items"), errors);
-}
-
-fn config_map(source: &At, errors: &mut Errors) {
-    source.get("name").need(errors);
-    mode(&source.get("defaultMode"), errors);
-    items(&source.get("items"), errors);
-}
-
-fn mode(mode: &At, errors: &mut Errors) {
-    if mode.int().is_some_and(|m| !(0..=0o777).contains(&m)) {
-        mode.invalid(errors, "must be a number between 0 and 0777 (octal), both inclusive");
-    }
-}
-
-fn items(items: &At, errors: &mut Errors) {
-    for item in items.items() {
-        item.get("key").need(errors);
-        let path = item.get("path");
-        if path.need(errors) {
-            local_path(&path, errors);
-        }
-        mode(&item.get("mode"), errors);
-    }
-}
-
-fn local_path(path: &At, errors: &mut Errors) {
-    descending(path, errors);
-    if path.text().starts_with("..") && path.text().split('/').all(|part| part != "..") {
-        path.invalid(errors, "must not start with '..'");
-    }
-}
-
-const VOLUME_FIELDS: [&str; 5] =
-    ["metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations", "metadata.uid"];
-
-fn downward_api(source: &At, errors: &mut Errors) {
-    mode(&source.get("defaultMode"), errors);
-    downward_items(source, errors);
-}
-
-fn downward_items(source: &At, errors: &mut Errors) {
-    for item in source.get("items").items() {
-        let path = item.get("path");
-        if path.need(errors) {
-            local_path(&path, errors);
-        }
-        let (field, resource) = (item.get("fieldRef"), item.get("resourceFieldRef"));
-        match (field.is_set(), resource.is_set()) {
-            (true, true) => item.invalid_value(
-                errors,
-                "resource",
-                "fieldRef and resourceFieldRef can not be specified simultaneously",
-            ),
-            (true, false) => field_ref(&field, &VOLUME_FIELDS, errors),
-            (false, true) => resource_field_ref(&resource, true, errors),
-            (false, false) => item.required(errors, "one of fieldRef and resourceFieldRef is required"),
-        }
-        mode(&item.get("mode"), errors);
-    }
-}
-
-fn projected(source: &At, errors: &mut Errors) {
-    const KINDS: [&str; 6] =
-        ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
-    mode(&source.get("defaultMode"), errors);
-    for entry in source.get("sources").items() {
-        for (index, name) in entry.set_members(&KINDS).into_iter().enumerate() {
-            let part = entry.get(name);
-            if index > 0 {
-                part.forbidden(errors, "may not specify more than 1 volume type per source");
-                continue;
-            }
-            match name {
-                "secret" | "configMap" => {
-                    part.get("name").need(errors);
-                    items(&part.get("items"), errors);
-                }
-                "downwardAPI" => downward_items(&part, errors),
-                "serviceAccountToken" => token(&part, errors),
-                _ => {}
-            }
-        }
-    }
-}
-
-fn token(token: &At, errors: &mut Errors) {
-    let (seconds, path) = (token.get("expirationSeconds"), token.get("path"));
-    if seconds.int().is_some_and(|s| s < 600) {
-        seconds.invalid(errors, "may not specify a duration less than 10 minutes");
-    }
-    if seconds.int().is_some_and(|s| s > 1 << 32) {
-        seconds.invalid(errors, "may not specify a duration larger than 2^32 seconds");
-    }
-    if path.need(errors) {
-        local_path(&path, errors);
-    }
-}
-
-fn claim(source: &At, errors: &mut Errors) {
+fn claim(source: &At, _: Owner, errors: &mut Errors) {
     source.get("claimName").need(errors);
 }
 
-fn ephemeral(source: &At, errors: &mut Errors) {
+fn ephemeral(source: &At, _: Owner, errors: &mut Errors) {
     let template = source.get("volumeClaimTemplate");
-    if template.need(errors) {
-        storage::claim_spec(&template.get("spec"), errors);
+    if !template.is_set() {
+        return template.required(errors, "");
     }
-}
-
-fn nfs(source: &At, errors: &mut Errors) {
-    source.get("server").need(errors);
-    let path = source.get("path");
-    if path.need(errors) && !path.text().starts_with('/') {
-        path.invalid(errors, "must be an absolute path");
-    }
-}
-
-fn csi(source: &At, errors: &mut Errors) {
-    storage::driver_name(&source.get("driver"), errors);
-    let secret = source.get("nodePublishSecretRef");
-    if secret.is_set() {
-        secret.get("name").need(errors);
-    }
-}
-
-fn fibre_channel(source: &At, errors: &mut Errors) {
-    let (names, lun, wwids) = (source.get("targetWWNs"), source.get("lun"), source.get("wwids"));
-    match (names.is_empty(), wwids.is_empty()) {
-        (true, true) => names.required(errors, "must specify either targetWWNs or wwids, but not both"),
-        (false, false) => {
-            let detail = "targetWWNs and wwids can not be specified simultaneously";
-            names.invalid(errors, detail);
+    let metadata = template.get("metadata");
+    crate::validate::metadata::annotations(&metadata.get("annotations"), errors);
+    crate::validate::metadata::labels(&metadata.get("labels"), errors);
+    for name in metadata.members().into_iter().flatten().map(|(name, _)| name.as_str()) {
+        let field = metadata.get(name);
+        if !matches!(name, "annotations" | "labels") && !field.is_empty() {
+            field.forbidden(errors, "cannot be set");
         }
-        (false, true) if !lun.is_set() => lun.required(errors, "lun is required if targetWWNs is specified"),
-        _ => lun.in_range(errors, 0, 255),
     }
+    storage::claim_spec(&template.get("spec"), errors);
+}
+
+fn image(source: &At, _: Owner, errors: &mut Errors) {
+    source.get("reference").need(errors);
+    pull_policy(&source.get("pullPolicy"), errors);
 }
