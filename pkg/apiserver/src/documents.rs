@@ -42,7 +42,7 @@ pub async fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
     if let (Some(format), [root @ ("api" | "apis")]) = (negotiate::aggregated_discovery(call.headers()), &parts[..]) {
         let mut list = discovery::aggregated_v2(&table, *root == "api");
         if *root == "apis" {
-            remote::extend_aggregated(&mut list, &server.remote_discovery.versions(server).await);
+            remote::extend_aggregated(&mut list, &server.remote_discovery.versions(server).await, &table);
         }
         return aggregated_reply(call, format, &list);
     }
@@ -53,7 +53,7 @@ pub async fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
         }
         ["apis"] => {
             let mut list = discovery::api_group_list(&table);
-            remote::extend_groups(&mut list, &server.remote_discovery.versions(server).await);
+            remote::extend_groups(&mut list, &server.remote_discovery.versions(server).await, &table);
             Some(list)
         }
         ["api", version] => discovery::api_resource_list(&table, "", version),
@@ -93,7 +93,7 @@ fn is_built_in(table: &kube1_api::resource::ResourceTable, path: &[&str]) -> boo
 /// A group that only extension servers serve.
 async fn remote_group(server: &Arc<Server>, name: &str) -> Option<Value> {
     let mut list = json!({"groups": []});
-    remote::extend_groups(&mut list, &server.remote_discovery.versions(server).await);
+    remote::extend_groups(&mut list, &server.remote_discovery.versions(server).await, &server.table.load());
     let mut group = list["groups"].as_array()?.iter().find(|g| g["name"] == name)?.clone();
     group["kind"] = "APIGroup".into();
     group["apiVersion"] = "v1".into();

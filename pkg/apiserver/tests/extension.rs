@@ -56,9 +56,12 @@ async fn until<T, F: Future<Output = Option<T>>>(mut found: impl FnMut() -> F) -
 fn fruits(method: &Method, path: &str, user: &str, _: Value) -> Value {
     assert_eq!(method, Method::GET);
     match path {
-        "/apis/fruit.example.com/v1" => json!({"kind": "APIResourceList", "apiVersion": "v1",
-            "groupVersion": "fruit.example.com/v1", "resources": [{"name": "apples", "singularName": "apple",
-            "namespaced": true, "kind": "Apple", "verbs": ["list"]}]}),
+        "/apis/fruit.example.com/v1" => {
+            assert_eq!(user, "system:kube-aggregator", "it is asked by somebody whom it may know");
+            json!({"kind": "APIResourceList", "apiVersion": "v1",
+                "groupVersion": "fruit.example.com/v1", "resources": [{"name": "apples", "singularName": "apple",
+                "namespaced": true, "kind": "Apple", "verbs": ["list"]}]})
+        }
         "/openapi/v2" => {
             let schema = json!({"$ref": "#/definitions/com.example.fruit.Apple"});
             let get = json!({"get": {"operationId": "getApple", "responses": {"200": {"description": "OK", "schema": schema}}}});
@@ -102,7 +105,7 @@ async fn an_extension_server_answers_for_its_group() {
         "apiservices",
         json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": "v1.fruit.example.com"}, "spec": {"group": "fruit.example.com", "version": "v1",
-        "groupPriorityMinimum": 100, "versionPriority": 10, "caBundle": ca,
+        "groupPriorityMinimum": 17900, "versionPriority": 10, "caBundle": ca,
         "service": {"name": "fruit", "namespace": "default"}}}),
     )
     .await;
@@ -111,7 +114,8 @@ async fn an_extension_server_answers_for_its_group() {
     let list = until(|| async { apples.list(&ListParams::default()).await.ok() }).await;
     assert_eq!(list.items[0].metadata.name.as_deref(), Some("kubernetes-admin"), "the user is passed on");
     let groups = client.list_api_groups().await.unwrap();
-    assert!(groups.groups.iter().any(|g| g.name == "fruit.example.com"));
+    let place = |name: &str| groups.groups.iter().position(|g| g.name == name);
+    assert!(place("fruit.example.com").unwrap() < place("apps").unwrap(), "the more important group comes first");
     let read =
         async |path: &str| -> Value { client.request(Request::get(path).body(Vec::new()).unwrap()).await.unwrap() };
     let documents = read("/openapi/v3").await;
@@ -131,6 +135,20 @@ async fn an_extension_server_answers_for_its_group() {
     let known = [("if-none-match", merged.header("etag"))];
     assert_eq!(wire.send("GET", "/openapi/v2", &known, "").await.code, 304);
     let services = "/apis/apiregistration.k8s.io/v1/apiservices/v1.fruit.example.com";
+    // Sooner than by looking again, which is done twice a minute.
+    wire.send("DELETE", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/fruit-1", &[], "").await.ok();
+    let condition = until(|| async {
+        let object = wire.get(services).await.value();
+        Some(object["status"]["conditions"][0].clone()).filter(|condition| condition["status"] == "False")
+    });
+    let condition = condition.await;
+    assert_eq!(condition["reason"], "MissingEndpoints");
+    assert_eq!(condition["message"], "endpoints for service/fruit in \"default\" have no addresses");
+    let stale = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let groups = wire.send("GET", "/apis", &[("accept", stale)], "").await.value();
+    let group =
+        groups["items"].as_array().unwrap().iter().find(|g| g["metadata"]["name"] == "fruit.example.com").unwrap();
+    assert_eq!(group["versions"][0]["freshness"], "Stale");
     wire.send("DELETE", services, &[], "").await.ok();
     let without = wire.send("GET", "/openapi/v2", &known, "").await;
     assert_eq!((without.code, without.value()["paths"].get("/apis/fruit.example.com/v1/apples")), (200, None));

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use jiff::Timestamp;
 use kube1_api::resource::ResourceTable;
 use kube1_telemetry::metrics::{Counters, Gauges, shared};
@@ -12,12 +13,15 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::remote::RemoteService;
+use super::route::identity_headers;
 use crate::custom::{Condition, set_condition};
-use crate::dial::{self, ResolveError, Resolver};
+use crate::dial::{self, Address, ResolveError, Resolver};
 use crate::options::ListOptions;
 use crate::storage::{Collection, Object, Storage};
 use crate::strategy::time_text;
+use crate::user::{MASTERS, UserInfo};
 
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// Pause between two looks at extension servers; without any there are no looks.
 const PERIOD: Duration = Duration::from_secs(30);
 /// Pause while one of them does not answer.
@@ -43,6 +47,8 @@ fn unavailable(service: &str, reason: Option<&str>) {
 /// Keeps the condition of every remote APIService.
 pub struct AvailabilityController {
     services: Arc<Collection>,
+    /// What tells soonest that a server has come or gone.
+    slices: Arc<Collection>,
     resolver: Resolver,
     identity: Arc<dyn ResolvesClientCert>,
 }
@@ -51,7 +57,8 @@ impl AvailabilityController {
     /// `identity` is the front proxy's certificate. None if the table lacks what is needed.
     pub fn new(storage: &Storage, table: &ResourceTable, identity: Arc<dyn ResolvesClientCert>) -> Option<Self> {
         let services = storage.collection(&*table.stored("apiregistration.k8s.io", "apiservices")?);
-        Some(Self { services, resolver: Resolver::new(storage, table)?, identity })
+        let slices = storage.collection(&*table.stored("discovery.k8s.io", "endpointslices")?);
+        Some(Self { services, slices, resolver: Resolver::new(storage, table)?, identity })
     }
 
     /// Looks until cancelled: when an APIService changes, and at times.
@@ -69,12 +76,12 @@ impl AvailabilityController {
             return tokio::time::sleep(PERIOD_FAILING).await;
         };
         loop {
-            let pause = self.look().await;
-            let change = match pause {
+            let change = match self.look().await {
                 None => changes.next().await.is_some(),
-                Some(pause) => match tokio::time::timeout(pause, changes.next()).await {
-                    Ok(change) => change.is_some(),
-                    Err(_) => true,
+                Some(pause) => tokio::select! {
+                    change = changes.next() => change.is_some(),
+                    () = self.moved() => true,
+                    () = tokio::time::sleep(pause) => true,
                 },
             };
             if !change {
@@ -83,46 +90,61 @@ impl AvailabilityController {
         }
     }
 
+    /// Waits until the endpoints of a remote APIService's Service change.
+    async fn moved(&self) {
+        let later = ListOptions { send_initial_events: Some(false), ..ListOptions::default() };
+        let Ok(mut changes) = self.slices.watch(None, &later).await else { return std::future::pending().await };
+        while let Some(change) = changes.next().await {
+            let (namespace, service) = (change.object.namespace(), change.object.label(SERVICE_LABEL));
+            let services = self.services.all(None);
+            let mut remote = services.iter().filter_map(|o| RemoteService::read(&o.value()));
+            if remote.any(|r| r.namespace == namespace && Some(r.name.as_str()) == service) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Checks every remote APIService; gives the time to the next look, if there is to be one.
     async fn look(&self) -> Option<Duration> {
-        let mut pause = None;
-        for object in self.services.all(None) {
+        let services = self.services.all(None);
+        // One that is slow does not keep the others waiting.
+        let looks = services.iter().filter_map(|object| {
             let value = object.value();
-            let Some(remote) = RemoteService::read(&value) else { continue };
-            let outcome = self.check(&remote).await;
-            let next = if outcome.is_ok() { PERIOD } else { PERIOD_FAILING };
-            pause = Some(pause.unwrap_or(next).min(next));
-            self.record(&object, value, outcome).await;
-        }
-        pause
+            let remote = RemoteService::read(&value)?;
+            Some(async move {
+                let outcome = self.check(&remote).await;
+                let next = if outcome.is_ok() { PERIOD } else { PERIOD_FAILING };
+                self.record(object, value, outcome).await;
+                next
+            })
+        });
+        join_all(looks).await.into_iter().min()
     }
 
     /// The reason and message of not being available.
     async fn check(&self, remote: &RemoteService) -> Result<(), (&'static str, String)> {
-        let place = format!("{}/{}", remote.namespace, remote.name);
+        let service = format!("service/{} in \"{}\"", remote.name, remote.namespace);
         let target = remote.target(&self.resolver, Some(self.identity.clone())).map_err(|error| match error {
-            ResolveError::NoService(_) => {
-                ("ServiceNotFound", format!("service/{} in \"{}\" is not present", remote.name, remote.namespace))
-            }
+            ResolveError::NoService(_) => ("ServiceNotFound", format!("{service} is not present")),
             ResolveError::NoPort { .. } => {
-                ("ServicePortError", format!("service/{place} is not listening on port {}", remote.port))
+                ("ServicePortError", format!("{service} is not listening on port {}", remote.port))
             }
-            ResolveError::NoEndpoints(_) => {
-                ("MissingEndpoints", format!("endpoints for service/{place} have no addresses"))
-            }
+            ResolveError::NoEndpoints(_) => ("MissingEndpoints", format!("endpoints for {service} have no addresses")),
         })?;
         let path = format!("/apis/{}/{}", remote.group, remote.version);
-        match dial::get(&target, &path, TIMEOUT).await {
-            Ok(response) if response.status.is_success() || matches!(response.status.as_u16(), 401 | 403) => Ok(()),
-            Ok(response) => Err((
-                "FailedDiscoveryCheck",
-                format!("failing or missing response from {path}: bad status {}", response.status.as_u16()),
-            )),
-            Err(error) => Err((
-                "FailedDiscoveryCheck",
-                format!("failing or missing response from {path}: {}", kube1_supervisor::chain(&error)),
-            )),
-        }
+        let url = match &target.address {
+            Address::Socket(address) => format!("https://{address}{path}"),
+            Address::Host(host, port) => format!("https://{host}:{port}{path}"),
+        };
+        let who = UserInfo::authenticated("system:kube-aggregator", &[MASTERS]);
+        let headers = identity_headers(&who).unwrap_or_default();
+        let why = match dial::get_with(&target, &path, &headers, TIMEOUT).await {
+            Ok(response) if response.status.is_success() => return Ok(()),
+            Ok(response) => format!("bad status from {url}: {}", response.status.as_u16()),
+            Err(error) => format!("Get \"{url}\": {}", kube1_supervisor::chain(&error)),
+        };
+        Err(("FailedDiscoveryCheck", format!("failing or missing response from {url}: {why}")))
     }
 
     async fn record(&self, object: &Object, mut value: Value, outcome: Result<(), (&'static str, String)>) {

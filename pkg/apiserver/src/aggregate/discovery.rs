@@ -1,14 +1,17 @@
 //! What extension API servers offer, for the discovery documents of this one.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use http::header::{ACCEPT, HOST};
 use http::{HeaderMap, HeaderName, Request};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use kube1_api::resource::ResourceTable;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -21,6 +24,8 @@ use crate::user::{MASTERS, UserInfo};
 
 /// How long an answer is used before it is asked for again.
 const FRESH: Duration = Duration::from_secs(30);
+/// How long nobody waits again for a server that did not answer.
+const FAILED: Duration = Duration::from_secs(5);
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_MAX: usize = 16 << 20;
 
@@ -32,7 +37,8 @@ pub struct RemoteDiscovery {
 
 struct Known {
     at: Instant,
-    resources: Value,
+    /// None if it could not be had.
+    resources: Option<Value>,
 }
 
 /// A group version that is served elsewhere.
@@ -48,39 +54,49 @@ pub struct RemoteVersion {
 impl RemoteDiscovery {
     /// All group versions that are served elsewhere, most important first.
     pub async fn versions(&self, server: &Arc<Server>) -> Vec<RemoteVersion> {
-        let mut versions = Vec::new();
-        for (service, object) in all(server) {
-            let resources = if is_available(&object) { self.resources(server, &service).await } else { None };
+        let asked = all(server).into_iter().map(|(service, object)| async move {
+            let resources = if is_available(&object) {
+                self.resources(server, &service).await
+            } else {
+                // Once it is back it may have others.
+                self.known.lock().remove(&key(&service));
+                None
+            };
             let number = |key: &str| object["spec"][key].as_i64().unwrap_or(0);
-            versions.push(RemoteVersion {
+            RemoteVersion {
                 resources,
                 group_priority: number("groupPriorityMinimum"),
                 version_priority: number("versionPriority"),
                 group: service.group,
                 version: service.version,
-            });
-        }
+            }
+        });
+        let mut versions = join_all(asked).await;
         versions.sort_by_key(|v| (-v.group_priority, v.group.clone(), -v.version_priority));
         versions
     }
 
     async fn resources(&self, server: &Arc<Server>, service: &RemoteService) -> Option<Value> {
-        let key = format!("{}/{}", service.group, service.version);
-        if let Some(known) = self.known.lock().get(&key).filter(|k| k.at.elapsed() < FRESH) {
-            return Some(known.resources.clone());
+        let key = key(service);
+        let lasts = |known: &&Known| known.at.elapsed() < if known.resources.is_some() { FRESH } else { FAILED };
+        if let Some(known) = self.known.lock().get(&key).filter(lasts) {
+            return known.resources.clone();
         }
-        let fetched = tokio::time::timeout(TIMEOUT, fetch(server, service)).await;
-        let resources = match fetched {
-            Ok(Ok(list)) => list["resources"].clone(),
+        let resources = match tokio::time::timeout(TIMEOUT, fetch(server, service)).await {
+            Ok(Ok(list)) => Some(list["resources"].clone()),
             Ok(Err(error)) => {
                 tracing::debug!(%error, key, "an extension server's discovery failed");
-                return None;
+                None
             }
-            Err(_) => return None,
+            Err(_) => None,
         };
         self.known.lock().insert(key, Known { at: Instant::now(), resources: resources.clone() });
-        Some(resources)
+        resources
     }
+}
+
+fn key(service: &RemoteService) -> String {
+    format!("{}/{}", service.group, service.version)
 }
 
 async fn fetch(server: &Arc<Server>, service: &RemoteService) -> Result<Value, BoxError> {
@@ -127,8 +143,24 @@ pub(super) async fn ask(
     }
 }
 
+/// Puts the most important groups first, as their APIServices say; clients ask the first that has what they look for.
+fn arrange(groups: &mut [Value], name: &str, versions: &[RemoteVersion], table: &ResourceTable) {
+    if versions.is_empty() {
+        return;
+    }
+    let local = table.iter().map(|row| (row.group.as_str(), row.group_priority));
+    let remote = versions.iter().map(|v| (v.group.as_str(), v.group_priority));
+    let mut priorities: HashMap<&str, i64> = HashMap::new();
+    for (group, priority) in local.chain(remote) {
+        let known = priorities.entry(group).or_insert(priority);
+        *known = priority.max(*known);
+    }
+    let priority = |group: &Value| group.pointer(name).and_then(Value::as_str).and_then(|name| priorities.get(name));
+    groups.sort_by_key(|group| Reverse(priority(group).copied()));
+}
+
 /// Adds groups that are served elsewhere to `/apis`.
-pub fn extend_groups(list: &mut Value, versions: &[RemoteVersion]) {
+pub fn extend_groups(list: &mut Value, versions: &[RemoteVersion], table: &ResourceTable) {
     let Some(groups) = list["groups"].as_array_mut() else { return };
     for remote in versions {
         let version =
@@ -146,10 +178,11 @@ pub fn extend_groups(list: &mut Value, versions: &[RemoteVersion]) {
             }
         }
     }
+    arrange(groups, "/name", versions, table);
 }
 
 /// Adds groups that are served elsewhere to the aggregated form of `/apis`.
-pub fn extend_aggregated(list: &mut Value, versions: &[RemoteVersion]) {
+pub fn extend_aggregated(list: &mut Value, versions: &[RemoteVersion], table: &ResourceTable) {
     let Some(items) = list["items"].as_array_mut() else { return };
     for remote in versions {
         let resources: Vec<Value> = remote.resources.as_ref().map(|r| aggregated(remote, r)).unwrap_or_default();
@@ -170,6 +203,7 @@ pub fn extend_aggregated(list: &mut Value, versions: &[RemoteVersion]) {
             }
         }
     }
+    arrange(items, "/metadata/name", versions, table);
 }
 
 /// An APIResourceList's resources in the form of aggregated discovery.
@@ -217,6 +251,7 @@ pub(crate) fn hostile(answer: &Value) {
     let resources = answer.get("resources").cloned();
     let (group, version) = ("g".to_owned(), "v1".to_owned());
     let remote = [RemoteVersion { group, version, resources, group_priority: 1, version_priority: 1 }];
-    extend_groups(&mut json!({"groups": [{"name": "g", "versions": []}]}), &remote);
-    extend_aggregated(&mut json!({"items": []}), &remote);
+    let table = &ResourceTable::builtin();
+    extend_groups(&mut json!({"groups": [{"name": "g", "versions": []}]}), &remote, table);
+    extend_aggregated(&mut json!({"items": []}), &remote, table);
 }

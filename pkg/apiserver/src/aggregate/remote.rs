@@ -44,9 +44,12 @@ impl RemoteService {
         resolver: &Resolver,
         identity: Option<Arc<dyn ResolvesClientCert>>,
     ) -> Result<Target, ResolveError> {
-        let address = resolver.endpoint(&self.namespace, &self.name, &self.port.to_string())?;
+        let address = match resolver.external(&self.namespace, &self.name, self.port) {
+            Some(address) => address,
+            None => resolver.endpoint(&self.namespace, &self.name, &self.port.to_string())?.into(),
+        };
         let trust = if self.insecure { Trust::Anything } else { Trust::bundle(self.ca_bundle.clone()) };
         let server_name = format!("{}.{}.svc", self.name, self.namespace);
-        Ok(Target { address: address.into(), server_name, trust, identity })
+        Ok(Target { address, server_name, trust, identity })
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::Full;
 use kube1_pki::AnyServer;
 use rustls::client::danger::ServerCertVerifier;
@@ -119,26 +119,47 @@ pub async fn connect(target: &Target) -> Result<TlsStream<TcpStream>, DialError>
 
 /// Sends a JSON body and reads the answer, all within `timeout`.
 pub async fn post(target: &Target, path: &str, body: Bytes, timeout: Duration) -> Result<Response, DialError> {
-    let exchange = exchange(target, Method::POST, path, body);
+    let headers = HeaderMap::new();
+    let exchange = exchange(target, Method::POST, path, &headers, body);
     tokio::time::timeout(timeout, exchange).await.map_err(|_| DialError::Deadline)?
 }
 
 /// Reads a path, all within `timeout`.
 pub async fn get(target: &Target, path: &str, timeout: Duration) -> Result<Response, DialError> {
-    let exchange = exchange(target, Method::GET, path, Bytes::new());
+    get_with(target, path, &HeaderMap::new(), timeout).await
+}
+
+/// Reads a path with further headers, all within `timeout`.
+pub async fn get_with(
+    target: &Target,
+    path: &str,
+    headers: &HeaderMap,
+    timeout: Duration,
+) -> Result<Response, DialError> {
+    let exchange = exchange(target, Method::GET, path, headers, Bytes::new());
     tokio::time::timeout(timeout, exchange).await.map_err(|_| DialError::Deadline)?
 }
 
 /// One request, over a connection that an earlier one left open if there is any.
-async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> Result<Response, DialError> {
+async fn exchange(
+    target: &Target,
+    method: Method,
+    path: &str,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<Response, DialError> {
     let request = || {
-        Request::builder()
+        let request = Request::builder()
             .method(method.clone())
             .uri(path)
             .header(HOST, &target.server_name)
             .header(CONTENT_TYPE, "application/json")
             .header(http::header::ACCEPT, "application/json")
-            .body(Full::new(body.clone()))
+            .body(Full::new(body.clone()));
+        request.map(|mut request| {
+            request.headers_mut().extend(headers.clone());
+            request
+        })
     };
     let key = Key::of(target);
     while let Some(mut open) = idle::take(&key) {

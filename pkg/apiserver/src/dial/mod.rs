@@ -6,6 +6,6 @@ mod listed;
 mod remote;
 mod resolve;
 
-pub use connect::{Address, DialError, Response, Target, Trust, connect, get, post};
+pub use connect::{Address, DialError, Response, Target, Trust, connect, get, get_with, post};
 pub use remote::{Remote, RemoteError, system_authorities};
 pub use resolve::{ResolveError, Resolver};

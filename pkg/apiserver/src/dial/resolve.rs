@@ -7,6 +7,7 @@ use kube1_api::resource::ResourceTable;
 use rand::seq::IndexedRandom;
 use serde_json::Value;
 
+use super::connect::Address;
 use crate::storage::{Collection, Storage};
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -50,6 +51,13 @@ impl Resolver {
         let port_name = wanted.ok_or_else(no_port)?["name"].as_str().unwrap_or_default();
         let addresses = self.ready(namespace, name, port_name);
         addresses.choose(&mut rand::rng()).copied().ok_or_else(|| ResolveError::NoEndpoints(name.to_owned()))
+    }
+
+    /// Where a Service that has a name outside of the cluster leads; none for all others.
+    pub fn external(&self, namespace: &str, name: &str, port: u16) -> Option<Address> {
+        let service = self.services.get(namespace, name)?.value();
+        let host = service["spec"]["externalName"].as_str().filter(|_| service["spec"]["type"] == "ExternalName")?;
+        Some(Address::Host(host.to_owned(), port))
     }
 
     fn ready(&self, namespace: &str, name: &str, port_name: &str) -> Vec<SocketAddr> {
