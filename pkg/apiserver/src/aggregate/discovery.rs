@@ -251,7 +251,7 @@ pub(crate) fn hostile(answer: &Value) {
     let resources = answer.get("resources").cloned();
     let (group, version) = ("g".to_owned(), "v1".to_owned());
     let remote = [RemoteVersion { group, version, resources, group_priority: 1, version_priority: 1 }];
-    let table = &ResourceTable::builtin();
+    let table = &ResourceTable::default();
     extend_groups(&mut json!({"groups": [{"name": "g", "versions": []}]}), &remote, table);
     extend_aggregated(&mut json!({"items": []}), &remote, table);
 }
