@@ -386,9 +386,9 @@ mod tests {
             FieldError::required(&FieldPath::new("a"), ""),
             FieldError::invalid(&FieldPath::new("b"), 0, "must be positive"),
         ];
-        let many = vec![errors[0].clone(); 5000];
+        let many = (0..5000).map(|n| FieldError::required(&FieldPath::new("a").index(n), "")).collect();
         let status = Status::invalid(&GroupKind::new("", "Pod"), "p", many);
-        assert!(status.message().ends_with(", a: Required value, and 4000 more]"), "{}", status.message());
+        assert!(status.message().ends_with(", a[999]: Required value, and 4000 more]"), "{}", status.message());
         let status = Status::invalid(&GroupKind::new("", "Pod"), "p", errors).to_json();
         assert_eq!(
             status["message"],
