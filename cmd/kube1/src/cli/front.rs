@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use kube1_apiserver::admission::AdmissionOptions;
 use kube1_apiserver::authn::{
     AuthenticationOptions, ProxyHeaders, ServiceAccountOptions, TokenWebhookOptions, TrustOptions,
 };
@@ -249,6 +250,20 @@ pub struct EncryptionArgs {
     pub encryption_provider_config_automatic_reload: bool,
 }
 
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Admission")]
+pub struct AdmissionArgs {
+    /// AdmissionConfiguration: how admission plugins are set up
+    #[arg(long, env = "KUBE1_ADMISSION_CONTROL_CONFIG_FILE", value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
+    /// Admission plugins beside those that are on by default
+    #[arg(long, env = "KUBE1_ENABLE_ADMISSION_PLUGINS", value_delimiter = ',', value_name = "NAME")]
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins that are left out
+    #[arg(long, env = "KUBE1_DISABLE_ADMISSION_PLUGINS", value_delimiter = ',', value_name = "NAME")]
+    pub disable_admission_plugins: Vec<String>,
+}
+
 /// All flags of the front.
 #[derive(Clone, Debug, Args)]
 pub struct FrontArgs {
@@ -256,6 +271,8 @@ pub struct FrontArgs {
     pub access: AccessArgs,
     #[command(flatten)]
     pub keys: KeyArgs,
+    #[command(flatten)]
+    pub admission: AdmissionArgs,
     #[command(flatten)]
     pub audit: AuditArgs,
     #[command(flatten)]
@@ -270,6 +287,11 @@ impl FrontArgs {
             requests: self.requests.options(),
             authentication: self.access.authentication(&self.keys),
             authorization: self.access.authorization(),
+            admission: AdmissionOptions {
+                config_file: self.admission.admission_control_config_file.clone(),
+                enabled: self.admission.enable_admission_plugins.clone(),
+                disabled: self.admission.disable_admission_plugins.clone(),
+            },
             audit: self.audit.options(),
             encryption: EncryptionOptions {
                 config_file: self.encryption.encryption_provider_config.clone(),

@@ -3,6 +3,8 @@
 mod attributes;
 mod certificate;
 mod chain;
+mod config;
+mod event_rate_limit;
 mod limit_ranger;
 mod namespace;
 mod node_restriction;
@@ -29,6 +31,8 @@ use kube1_api::status::Status;
 pub use attributes::{Attributes, Operation};
 pub use certificate::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use chain::{Admission, in_order};
+pub use config::{AdmissionConfigError, AdmissionOptions, PluginConfig};
+pub use event_rate_limit::EventRates;
 pub use limit_ranger::LimitRanger;
 pub use namespace::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
@@ -89,15 +93,19 @@ fn together(errors: impl IntoIterator<Item = String>) -> Option<String> {
     }
 }
 
-/// The built-in plugins that need nothing but the stored objects and the authorizer.
-pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Plugin>> {
-    vec![
+/// The built-in plugins that need nothing but the stored objects, the authorizer and what flags say of them.
+pub fn default_plugins(
+    reader: &Arc<StorageReader>,
+    authorizer: &Arc<dyn Authorizer>,
+    config: &PluginConfig,
+) -> Vec<Arc<dyn Plugin>> {
+    let mut plugins: Vec<Arc<dyn Plugin>> = vec![
         Arc::new(NodeRestriction::new(reader.clone(), authorizer.clone())),
         Arc::new(NamespaceLifecycle::new(reader.clone())),
         Arc::new(LimitRanger::new(reader.clone())),
         Arc::new(ServiceAccount::new(reader.clone())),
         Arc::new(TaintNodesByCondition),
-        Arc::new(PodSecurity::new(reader.clone())),
+        Arc::new(PodSecurity::new(reader.clone(), &config.pod_security)),
         Arc::new(Priority::new(reader.clone())),
         Arc::new(DefaultTolerationSeconds),
         Arc::new(DefaultStorageClass::new(reader.clone())),
@@ -110,8 +118,12 @@ pub fn default_plugins(reader: &Arc<StorageReader>, authorizer: &Arc<dyn Authori
         Arc::new(DefaultIngressClass::new(reader.clone())),
         Arc::new(PodTopologyLabels::new(reader.clone())),
         Arc::new(PodResizeValidator::new(reader.clone())),
-        Arc::new(ResourceQuota::new(reader.clone())),
-    ]
+        Arc::new(ResourceQuota::new(reader.clone(), config.limited_resources.clone())),
+    ];
+    if !config.event_rates.is_empty() {
+        plugins.push(Arc::new(EventRates::new(&config.event_rates)));
+    }
+    plugins
 }
 
 /// What the plugins that users configure need.

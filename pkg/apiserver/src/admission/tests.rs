@@ -68,7 +68,7 @@ impl World {
 
     fn admission(&self) -> Admission {
         let authorizer: Arc<dyn Authorizer> = Arc::new(Alice);
-        Admission::new(default_plugins(&self.reader, &authorizer))
+        Admission::new(default_plugins(&self.reader, &authorizer, &PluginConfig::default()))
     }
 
     /// The object after admission, or the refusal.

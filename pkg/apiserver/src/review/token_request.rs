@@ -54,6 +54,13 @@ pub async fn token_request(
             return Err(Status::bad_request(format!("metadata.{key} {given:?} must match the URL's {expected:?}")));
         }
     }
+    let (given, uid) = (body["metadata"]["uid"].as_str().unwrap_or_default(), &account["metadata"]["uid"]);
+    if !given.is_empty() && uid != given {
+        let uid = uid.as_str().unwrap_or_default();
+        let cause =
+            format!("the UID in the token request ({given}) does not match the UID of the service account ({uid})");
+        return Err(Status::conflict(&GroupResource::new("authentication.k8s.io", "tokenrequests"), name, cause));
+    }
     let seconds = expiration(&body["spec"])?;
     let mut audiences = strings(&body["spec"]["audiences"]);
     if audiences.is_empty() {
@@ -200,8 +207,10 @@ mod tests {
             let status = token_request(&ctx, &me, "a", name, &json!({"spec": spec.clone()})).await.unwrap_err();
             assert_eq!(status.code(), code, "{spec}");
         }
-        let answer =
-            token_request(&ctx, &me, "a", "default", &json!({"spec": {"audiences": ["vault"]}})).await.unwrap();
+        let other = json!({"metadata": {"uid": "s0"}, "spec": {}});
+        assert_eq!(token_request(&ctx, &me, "a", "default", &other).await.unwrap_err().code(), 409);
+        let body = json!({"metadata": {"uid": "s1"}, "spec": {"audiences": ["vault"]}});
+        let answer = token_request(&ctx, &me, "a", "default", &body).await.unwrap();
         assert_eq!(answer["spec"], json!({"audiences": ["vault"], "expirationSeconds": 3600}));
     }
 }

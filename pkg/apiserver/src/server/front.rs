@@ -2,6 +2,7 @@
 
 use kube1_pki::CertificateFiles;
 
+use crate::admission::AdmissionOptions;
 use crate::audit::AuditOptions;
 use crate::authn::AuthenticationOptions;
 use crate::authz::AuthorizationOptions;
@@ -13,6 +14,7 @@ pub struct Front {
     pub requests: RequestOptions,
     pub authentication: AuthenticationOptions,
     pub authorization: AuthorizationOptions,
+    pub admission: AdmissionOptions,
     pub audit: AuditOptions,
     pub encryption: EncryptionOptions,
     pub serving: ServingOptions,

@@ -29,7 +29,7 @@ pub use front::{EncryptionOptions, Front, ServingOptions};
 pub use in_process::InProcess;
 use parts::Parts;
 
-use crate::admission::{self, Admission, Configured, RbacEscalation};
+use crate::admission::{self, Admission, AdmissionConfigError, Configured, PluginConfig, RbacEscalation};
 use crate::aggregate::AvailabilityController;
 use crate::aggregate::RemoteOpenApi;
 use crate::aggregate::discovery::RemoteDiscovery;
@@ -89,6 +89,8 @@ pub enum ServerError {
     Encryption(#[from] EncryptionError),
     #[error(transparent)]
     Authorization(#[from] AuthorizationError),
+    #[error(transparent)]
+    Admission(#[from] AdmissionConfigError),
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error("cannot bring the cluster's start objects up to date: {0}")]
@@ -283,7 +285,8 @@ impl Server {
         )?);
         let authorizer: Arc<dyn Authorizer> = authorization.clone();
         let admission_metrics = AdmissionMetrics::new(&mut metrics);
-        let mut plugins = admission::default_plugins(&objects, &authorizer);
+        let plugin_config = PluginConfig::read(&config.front.admission)?;
+        let mut plugins = admission::default_plugins(&objects, &authorizer, &plugin_config);
         plugins.push(Arc::new(RbacEscalation::new(rbac, authorizer.clone())));
         if let Some(resolver) = Resolver::new(&storage, &table.load()) {
             let (reader, storage, table) = (objects.clone(), storage.clone(), table.clone());
@@ -291,6 +294,7 @@ impl Server {
             let metrics = admission_metrics.clone();
             plugins.extend(Configured { reader, storage, table, resolver, authorizer, metrics }.plugins());
         }
+        plugins.retain(|plugin| plugin_config.admits(plugin.name()));
         let reviews = review::Context {
             authenticator: authenticator.clone(),
             authorizer: authorizer.clone(),

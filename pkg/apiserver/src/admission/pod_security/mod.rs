@@ -13,18 +13,64 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kube1_api::name::GroupKind;
 use kube1_api::status::Status;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin, together};
 use crate::reader::StorageReader;
 use crate::storage::Object;
-use policy::{Level, PREFIX, Policies, Policy};
+use policy::{Defaults, Level, PREFIX, Policies, Policy};
 
 /// So many pods are looked at when a namespace's level changes.
 const MOST_PODS: usize = 3000;
 
 pub struct PodSecurity {
     reader: Arc<StorageReader>,
+    defaults: Defaults,
+    exemptions: Exemptions,
+}
+
+/// `PodSecurityConfiguration` of `pod-security.admission.config.k8s.io/v1`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PodSecurityConfiguration {
+    defaults: ConfiguredDefaults,
+    exemptions: Exemptions,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+struct ConfiguredDefaults {
+    enforce: String,
+    enforce_version: String,
+    audit: String,
+    audit_version: String,
+    warn: String,
+    warn_version: String,
+}
+
+/// Whose pods are not looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+struct Exemptions {
+    usernames: Vec<String>,
+    runtime_classes: Vec<String>,
+    namespaces: Vec<String>,
+}
+
+impl PodSecurityConfiguration {
+    fn policies(&self) -> Result<Defaults, String> {
+        let ConfiguredDefaults { enforce, enforce_version, audit, audit_version, warn, warn_version } = &self.defaults;
+        Ok(Defaults {
+            enforce: policy::policy("enforce", enforce, enforce_version)?,
+            audit: policy::policy("audit", audit, audit_version)?,
+            warn: policy::policy("warn", warn, warn_version)?,
+        })
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.policies().map(|_| ())
+    }
 }
 
 impl Policy {
@@ -44,8 +90,20 @@ impl Policy {
 }
 
 impl PodSecurity {
-    pub fn new(reader: Arc<StorageReader>) -> Self {
-        Self { reader }
+    pub fn new(reader: Arc<StorageReader>, config: &PodSecurityConfiguration) -> Self {
+        Self { reader, defaults: config.policies().unwrap_or_default(), exemptions: config.exemptions.clone() }
+    }
+
+    /// Why pods of this request are let in whatever they are.
+    fn exemption(&self, attributes: &Attributes, spec: &Value) -> Option<&'static str> {
+        let of = |list: &[String], name: &str| !name.is_empty() && list.iter().any(|item| item == name);
+        let class = spec["runtimeClassName"].as_str().unwrap_or_default();
+        match () {
+            () if of(&self.exemptions.namespaces, &attributes.namespace) => Some("namespace"),
+            () if of(&self.exemptions.usernames, &attributes.user.name) => Some("user"),
+            () if of(&self.exemptions.runtime_classes, class) => Some("runtimeClass"),
+            () => None,
+        }
     }
 
     fn namespace(&self, name: &str) -> Option<Arc<Object>> {
@@ -59,8 +117,12 @@ impl PodSecurity {
         spec: &Value,
         enforce: bool,
     ) -> Result<(), Status> {
+        if let Some(why) = self.exemption(attributes, spec) {
+            attributes.annotate(format!("{PREFIX}exempt"), why);
+            return Ok(());
+        }
         let Some(namespace) = self.namespace(&attributes.namespace) else { return Ok(()) };
-        let policies = Policies::of(|label| namespace.label(label));
+        let policies = Policies::of(self.defaults, |label| namespace.label(label));
         let Policies { enforce: enforced, audit, warn, .. } = policies;
         if let Some(complaint) = policies.complaint() {
             attributes.annotate(format!("{PREFIX}error"), format!("Failed to parse policy: {complaint}"));
@@ -85,13 +147,27 @@ impl PodSecurity {
 
     /// Labels must be valid; pods that break a newly enforced level are only warned about.
     fn check_namespace(&self, attributes: &mut Attributes, namespace: &Value) -> Result<(), Status> {
-        let of = |object: &Value| Policies::of(|label| object["metadata"]["labels"][label].as_str());
+        let of = |object: &Value| Policies::of(self.defaults, |label| object["metadata"]["labels"][label].as_str());
         let name = namespace["metadata"]["name"].as_str().unwrap_or_default();
         let new = of(namespace);
         let old = attributes.old.as_ref().filter(|_| attributes.operation == Operation::Update).map(of);
         // What was wrong before may stay so.
         if !new.errors.is_empty() && old.as_ref().is_none_or(|old| old.complaint() != new.complaint()) {
             return Err(Status::invalid(&GroupKind::new("", "Namespace"), name, new.errors));
+        }
+        let labelled = |mode: &&str| !namespace["metadata"]["labels"][format!("{PREFIX}{mode}")].is_null();
+        if self.exemptions.namespaces.iter().any(|exempt| exempt == name) {
+            let asked = [("enforce", new.enforce), ("audit", new.audit), ("warn", new.warn)];
+            let asked =
+                asked.iter().filter(|(mode, _)| labelled(mode)).map(|(mode, policy)| format!("{mode}={policy}"));
+            let asked = asked.collect::<Vec<_>>().join(", ");
+            if !asked.is_empty() {
+                let text = format!(
+                    "namespace \"{name}\" is exempt from Pod Security, and the policy ({asked}) will be ignored"
+                );
+                attributes.warnings.push(text);
+            }
+            return Ok(());
         }
         let Some(old) = old.map(|old| old.enforce) else { return Ok(()) };
         let new = new.enforce;

@@ -8,7 +8,7 @@ pub(super) const PREFIX: &str = "pod-security.kubernetes.io/";
 const LEVELS: [&str; 3] = ["privileged", "baseline", "restricted"];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub enum Level {
     #[default]
     Privileged,
     Baseline,
@@ -17,7 +17,7 @@ pub(super) enum Level {
 
 /// A version of the standards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Version {
+pub enum Version {
     #[default]
     Latest,
     Minor(u32),
@@ -44,7 +44,7 @@ impl Version {
 
 /// A level at a version of the standards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Policy {
+pub struct Policy {
     pub level: Level,
     pub version: Version,
 }
@@ -69,18 +69,47 @@ pub(super) struct Policies {
     pub errors: Vec<FieldError>,
 }
 
+/// What namespaces are asked that say nothing themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Defaults {
+    pub enforce: Policy,
+    pub audit: Policy,
+    pub warn: Policy,
+}
+
+/// A level as it is written.
+pub(super) fn level(text: &str) -> Option<Level> {
+    let levels = [Level::Privileged, Level::Baseline, Level::Restricted];
+    levels.into_iter().zip(LEVELS).find(|(_, name)| *name == text).map(|(level, _)| level)
+}
+
+/// `level` at `version` as a configuration writes them; what is empty is privileged, and latest.
+pub(super) fn policy(mode: &str, level_text: &str, version: &str) -> Result<Policy, String> {
+    let level = match level_text {
+        "" => Some(Level::Privileged),
+        text => level(text),
+    };
+    let level = level.ok_or_else(|| format!("defaults.{mode} {level_text:?} must be one of {}", LEVELS.join(", ")))?;
+    let parsed = if version.is_empty() { Some(Version::Latest) } else { Version::parse(version) };
+    let why = || format!("defaults.{mode}-version {version:?} must be \"latest\" or \"v1.x\"");
+    Ok(Policy { level, version: parsed.ok_or_else(why)? })
+}
+
 impl Policies {
     /// An unreadable level is the strictest one where it is enforced, and none elsewhere.
-    pub fn of<'a>(label: impl Fn(&str) -> Option<&'a str>) -> Self {
+    pub fn of<'a>(defaults: Defaults, label: impl Fn(&str) -> Option<&'a str>) -> Self {
         let mut policies = Self::default();
         let path = FieldPath::new("metadata").child("labels");
         let (mut enforces, mut warn) = (false, (false, false));
         for mode in ["enforce", "audit", "warn"] {
-            let mut policy = Policy::default();
+            let mut policy = match mode {
+                "enforce" => defaults.enforce,
+                "audit" => defaults.audit,
+                _ => defaults.warn,
+            };
             let key = format!("{PREFIX}{mode}");
             if let Some(text) = label(&key) {
-                let levels = [Level::Privileged, Level::Baseline, Level::Restricted];
-                let known = levels.into_iter().zip(LEVELS).find(|(_, name)| *name == text).map(|(level, _)| level);
+                let known = level(text);
                 enforces |= mode == "enforce" && known.is_some();
                 warn.0 |= mode == "warn";
                 let unknown = if mode == "enforce" { Level::Restricted } else { Level::Privileged };

@@ -4,7 +4,9 @@ use super::policy::Version;
 use super::*;
 
 fn labels(labels: &[(&str, &'static str)]) -> Policies {
-    Policies::of(|label| labels.iter().find(|(mode, _)| label == format!("{PREFIX}{mode}")).map(|(_, value)| *value))
+    Policies::of(Defaults::default(), |label| {
+        labels.iter().find(|(mode, _)| label == format!("{PREFIX}{mode}")).map(|(_, value)| *value)
+    })
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 mod usage;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use kube1_api::amounts::{self, Amounts};
 use kube1_api::status::Status;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation, Plugin};
@@ -20,13 +22,63 @@ const ATTEMPTS: usize = 10;
 /// again.
 pub struct ResourceQuota {
     reader: Arc<StorageReader>,
+    limited: Vec<LimitedResource>,
     /// One charge at a time: charges of one namespace would only collide.
     charging: tokio::sync::Mutex<()>,
 }
 
 impl ResourceQuota {
-    pub fn new(reader: Arc<StorageReader>) -> Self {
-        Self { reader, charging: tokio::sync::Mutex::new(()) }
+    pub fn new(reader: Arc<StorageReader>, limited: Vec<LimitedResource>) -> Self {
+        Self { reader, limited, charging: tokio::sync::Mutex::new(()) }
+    }
+
+    /// 403 for what may only be consumed where a quota covers it, and none does.
+    fn check_covered(
+        &self,
+        attributes: &Attributes,
+        object: &Value,
+        usage: &Amounts,
+        quotas: &[Arc<Object>],
+    ) -> Result<(), Status> {
+        let (group, plural) = (&attributes.resource.group, &attributes.resource.plural);
+        let limited = self.limited.iter().filter(|l| l.api_group == *group && l.resource == *plural);
+        let wanted = usage.iter().filter(|(_, amount)| **amount > kube1_api::quantity::Quantity::from_units(0));
+        let wanted = || wanted.clone().map(|(name, _)| name);
+        let matched = |l: &LimitedResource| {
+            wanted().filter(|name| l.match_contains.iter().any(|part| name.contains(part))).collect::<Vec<_>>()
+        };
+        let mut names: BTreeSet<&String> = limited.flat_map(matched).collect();
+        let in_scope = |scope: &Value| {
+            usage::in_scopes(attributes, &json!({"scopeSelector": {"matchExpressions": [scope]}}), object)
+        };
+        let scopes = self.limited.iter().filter(|l| l.resource == *plural).flat_map(|l| &l.match_scopes);
+        let mut scopes: Vec<&Value> = scopes.filter(|scope| in_scope(scope)).collect();
+        for quota in quotas.iter().map(|quota| quota.value()) {
+            let plain = quota["spec"]["scopes"].as_array().into_iter().flatten();
+            let plain = plain.map(|scope| json!({"scopeName": scope, "operator": "Exists"}));
+            let selected = quota["spec"]["scopeSelector"]["matchExpressions"].as_array().cloned().unwrap_or_default();
+            let covering: Vec<Value> = plain.chain(selected).filter(|scope| in_scope(scope)).collect();
+            scopes.retain(|scope| !covering.iter().any(|covered| same_scope(covered, scope)));
+            if usage::in_scopes(attributes, &quota["spec"], object) {
+                let hard = amounts::read(&quota["status"]["hard"]);
+                names.retain(|name| !hard.contains_key(*name));
+            }
+        }
+        if !names.is_empty() {
+            let names = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(",");
+            return Err(attributes.forbidden(format!("insufficient quota to consume: {names}")));
+        }
+        if !scopes.is_empty() {
+            let text = |scope: &&Value| {
+                let values = scope["values"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                let values = values.collect::<Vec<_>>().join(" ");
+                let [name, operator] = ["scopeName", "operator"].map(|key| scope[key].as_str().unwrap_or_default());
+                format!("{{{name} {operator} [{values}]}}")
+            };
+            let scopes = scopes.iter().map(text).collect::<Vec<_>>().join(" ");
+            return Err(attributes.forbidden(format!("insufficient quota to match these scopes: [{scopes}]")));
+        }
+        Ok(())
     }
 
     fn quotas(&self) -> Option<&Arc<Collection>> {
@@ -57,6 +109,24 @@ impl ResourceQuota {
             format!("quota \"{}\" is changing too fast", quota.name()),
         ))
     }
+}
+
+/// What may only be consumed where a quota covers it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitedResource {
+    api_group: String,
+    resource: String,
+    /// Parts of names of what is consumed.
+    match_contains: Vec<String>,
+    /// Requirements as in the scope selector of a quota.
+    match_scopes: Vec<Value>,
+}
+
+/// Whether two requirements on scopes are the same.
+fn same_scope(one: &Value, other: &Value) -> bool {
+    let values = |scope: &Value| scope["values"].as_array().cloned().unwrap_or_default();
+    one["scopeName"] == other["scopeName"] && one["operator"] == other["operator"] && values(one) == values(other)
 }
 
 /// The quota with `delta` added to what is used; `None` when it does not count any of it.
@@ -112,12 +182,21 @@ impl Plugin for ResourceQuota {
 
     async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {
         let quotas = self.quotas().map(|c| c.all(Some(&attributes.namespace))).unwrap_or_default();
-        if quotas.is_empty() {
+        if quotas.is_empty() && self.limited.is_empty() {
             return Ok(());
         }
         let Some(object) = &attributes.object else { return Ok(()) };
         let old = attributes.old.as_ref().filter(|_| attributes.operation == Operation::Update);
         let usage = usage::of(attributes, object);
+        if !self.limited.is_empty() {
+            let mut delta = usage.clone();
+            if let Some(old) = old {
+                usage::subtract(&mut delta, &usage::of(attributes, old));
+            }
+            if delta.values().any(|amount| !amount.is_zero()) {
+                self.check_covered(attributes, object, &usage, &quotas)?;
+            }
+        }
         let mut matching = Vec::new();
         for quota in &quotas {
             let value = quota.value();
