@@ -6,6 +6,7 @@ use crate::JoinToken;
 
 const SEEDS: &[&[u8]] = &[
     b"kube1://abcdef.0123456789abcdef@192.168.1.10:6443,[fd00::1]:6443,host/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef/1999999999",
+    b"kube1://abcdef.0123456789abcdef@192.168.1.10:6443,[fd00::1]*6443,host/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 ];
 
 /// All that `fuzz/` runs.

@@ -92,7 +92,9 @@ fn address(text: &str) -> Result<String, TokenParseError> {
     let has_port = text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
     let full = if has_port { text.to_owned() } else { format!("{text}:{DEFAULT_PORT}") };
     let parsed: http::uri::Authority = full.parse().map_err(|_| bad())?;
-    if parsed.host().is_empty() || parsed.port_u16().is_none() || text.contains('@') {
+    // An authority may have anything between the brackets and the port.
+    let plain = parsed.port().is_some_and(|port| full == format!("{}:{port}", parsed.host()));
+    if parsed.host().is_empty() || !plain || parsed.port_u16().is_none() {
         return Err(bad());
     }
     Ok(full)
