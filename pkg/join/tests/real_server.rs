@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube1_apiserver::server::{ApiServer, Config};
-use kube1_apiserver::user::UserInfo;
 use kube1_controllers::{ControllerManager, ControllerManagerConfig};
 use kube1_join::{CertificateRotation, JoinConfig, JoinError, NewToken, create_token, delete_token, join, list_tokens};
-use kube1_pki::{ServerPki, ServerPkiConfig};
-use kube1_store::EmbeddedStore;
 use kube1_supervisor::{Component, Context};
+use kube1_test_support::{admin, api_server, client_as};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -31,38 +28,17 @@ async fn control_plane() -> ControlPlane {
     let dir = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let pki = ServerPki::open(ServerPkiConfig {
-        data_dir: dir.path().join("server"),
-        node_name: "server".into(),
-        addresses: vec![address.ip()],
-        service_ip: Some("10.43.0.1".parse().unwrap()),
-        cluster_domain: "cluster.local".into(),
-        extra_names: vec![],
-    });
-    let pki = Arc::new(pki.unwrap());
-    let api = ApiServer::new(Config {
-        store: Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap()),
-        pki: pki.clone(),
-        secret_key: None,
-        advertise_address: address.ip(),
-        port: address.port(),
-        service_cidr: "10.43.0.0/16".parse().unwrap(),
-        node_ports: 30000..=32767,
-        cluster_domain: "cluster.local".into(),
-        front: Default::default(),
-    });
-    let api = api.await.unwrap();
-    let client = |api: &ApiServer, user: UserInfo| kube1_client::in_process(api.in_process(user));
-    let admin = client(&api, UserInfo::authenticated("admin", &["system:masters"]));
+    let (api, pki) = api_server(&dir.path().join("server"), address, Default::default()).await;
+    let admin = admin(&api);
     let mut tasks = JoinSet::new();
     let served = api.clone();
     tasks.spawn(async move { served.serve(listener, CancellationToken::new()).await.unwrap() });
     let by_account = api.clone();
     let manager = ControllerManager::new(ControllerManagerConfig {
-        client: client(&api, UserInfo::authenticated("system:kube-controller-manager", &[])),
+        client: client_as(&api, "system:kube-controller-manager", &[]),
         clients: Arc::new(move |account| {
             let user = format!("system:serviceaccount:kube-system:{account}");
-            client(&by_account, UserInfo::authenticated(user, &["system:serviceaccounts"]))
+            client_as(&by_account, user, &["system:serviceaccounts"])
         }),
         ca: pki.ca.clone(),
         service_account_keys: pki.service_account_keys.clone(),

@@ -9,9 +9,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kube1_apiserver::server::{ApiServer, Config, Front};
-use kube1_pki::{Credential, Kubeconfig, ServerPki, ServerPkiConfig};
-use kube1_store::EmbeddedStore;
+use kube1_apiserver::server::{ApiServer, Front};
+use kube1_pki::{Credential, Kubeconfig, ServerPki};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -59,28 +58,7 @@ impl TestServer {
 
     async fn start_in(dir: TempDir, listener: TcpListener, front: Front) -> Self {
         let address = listener.local_addr().unwrap();
-        let pki = ServerPki::open(ServerPkiConfig {
-            data_dir: dir.path().to_owned(),
-            node_name: "node-1".into(),
-            addresses: vec![address.ip()],
-            service_ip: Some("10.43.0.1".parse().unwrap()),
-            cluster_domain: "cluster.local".into(),
-            extra_names: vec![],
-        });
-        let pki = Arc::new(pki.unwrap());
-        let store = EmbeddedStore::open(&dir.path().join("store")).unwrap();
-        let api = ApiServer::new(Config {
-            store: Arc::new(store),
-            pki: pki.clone(),
-            secret_key: None,
-            advertise_address: address.ip(),
-            port: address.port(),
-            service_cidr: "10.43.0.0/16".parse().unwrap(),
-            node_ports: 30000..=32767,
-            cluster_domain: "cluster.local".into(),
-            front,
-        });
-        let api = api.await.unwrap();
+        let (api, pki) = kube1_test_support::api_server(dir.path(), address, front).await;
         let shutdown = CancellationToken::new();
         let (served, stop) = (api.clone(), shutdown.clone());
         let serving = tokio::spawn(async move { served.serve(listener, stop).await.unwrap() });

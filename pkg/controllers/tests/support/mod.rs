@@ -13,14 +13,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
-use kube1_apiserver::server::{ApiServer, Config};
-use kube1_apiserver::user::UserInfo;
+use kube1_apiserver::server::ApiServer;
 use kube1_client::{Event, Informers, ObjectKey, Outcome, WorkQueue, reconcile_all};
 use kube1_controllers::{ControllerManager, ControllerManagerConfig};
-use kube1_pki::{ServerPki, ServerPkiConfig};
 use kube1_scheduler::Scheduler;
-use kube1_store::EmbeddedStore;
 use kube1_supervisor::{Component, Context};
+use kube1_test_support::{admin, api_server, client_as};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -49,44 +47,25 @@ impl Cluster {
     /// A cluster with this many nodes, on which pods become ready at once.
     pub async fn start(nodes: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let pki = ServerPki::open(ServerPkiConfig {
-            data_dir: dir.path().to_owned(),
-            node_name: "server".into(),
-            addresses: vec![Ipv4Addr::LOCALHOST.into()],
-            service_ip: Some("10.43.0.1".parse().unwrap()),
-            cluster_domain: "cluster.local".into(),
-            extra_names: vec![],
-        });
-        let pki = Arc::new(pki.unwrap());
-        let api = ApiServer::new(Config {
-            store: Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap()),
-            pki: pki.clone(),
-            secret_key: None,
-            advertise_address: Ipv4Addr::LOCALHOST.into(),
-            port: 6443,
-            service_cidr: "10.43.0.0/16".parse().unwrap(),
-            node_ports: 30000..=32767,
-            cluster_domain: "cluster.local".into(),
-            front: Default::default(),
-        });
-        let api = api.await.unwrap();
+        let address = (Ipv4Addr::LOCALHOST, 6443).into();
+        let (api, pki) = api_server(dir.path(), address, Default::default()).await;
         let stop = CancellationToken::new();
-        let client = as_user(&api, UserInfo::authenticated("admin", &["system:masters"]));
+        let client = admin(&api);
         let mut tasks = JoinSet::new();
         let server = api.clone();
         let manager = ControllerManager::new(ControllerManagerConfig {
-            client: as_user(&api, UserInfo::authenticated("system:kube-controller-manager", &[])),
+            client: client_as(&api, "system:kube-controller-manager", &[]),
             clients: Arc::new(move |account| {
                 let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
                 let name = format!("system:serviceaccount:kube-system:{account}");
-                as_user(&server, UserInfo::authenticated(name, &groups))
+                client_as(&server, name, &groups)
             }),
             ca: Arc::new(kube1_pki::Authority::create("kubernetes").unwrap()),
             service_account_keys: pki.service_account_keys.clone(),
             root_ca_pem: pki.ca.certificate_pem().to_owned(),
             cluster_cidr: "10.42.0.0/16".parse().unwrap(),
         });
-        let scheduler = Scheduler::new(as_user(&api, UserInfo::authenticated("system:kube-scheduler", &[])));
+        let scheduler = Scheduler::new(client_as(&api, "system:kube-scheduler", &[]));
         run(&mut tasks, manager, &stop);
         run(&mut tasks, scheduler, &stop);
         let cluster = Self { client, api, stop: stop.clone(), _tasks: tasks, _dir: dir };
@@ -135,8 +114,7 @@ impl Cluster {
     where
         K: Resource<DynamicType = ()>,
     {
-        let user = UserInfo::authenticated(format!("system:node:{name}"), &["system:nodes"]);
-        Api::all(as_user(&self.api, user))
+        Api::all(client_as(&self.api, format!("system:node:{name}"), &["system:nodes"]))
     }
 
     /// Waits until `test` holds for the list of objects in a namespace; panics with the last list.
@@ -182,10 +160,6 @@ impl Cluster {
     {
         self.until::<K>(namespace, "", |all| !all.iter().any(|o| o.meta().name.as_deref() == Some(name))).await;
     }
-}
-
-fn as_user(api: &ApiServer, user: UserInfo) -> Client {
-    kube1_client::in_process(api.in_process(user))
 }
 
 fn run(tasks: &mut JoinSet<()>, component: impl Component, stop: &CancellationToken) {

@@ -12,19 +12,18 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
-use kube1_apiserver::server::{ApiServer, Config};
-use kube1_apiserver::user::UserInfo;
+use kube1_apiserver::server::ApiServer;
 use kube1_kubelet::{Kubelet, KubeletConfig};
-use kube1_pki::{ReloadingCertificate, ServerPki, ServerPkiConfig};
-use kube1_store::EmbeddedStore;
+use kube1_pki::{ReloadingCertificate, ServerPki};
 use kube1_supervisor::{Component, Context};
+use kube1_test_support::{admin, api_server, client_as};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use containerd::Containerd;
+pub use kube1_test_support::NODE;
 
-pub const NODE: &str = "node-1";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct TestNode {
@@ -41,33 +40,11 @@ impl TestNode {
     pub async fn start() -> Option<Self> {
         let containerd = Containerd::start().await?;
         let dir = containerd.dir.path();
-        let pki = ServerPki::open(ServerPkiConfig {
-            data_dir: dir.join("pki"),
-            node_name: NODE.into(),
-            addresses: vec![Ipv4Addr::LOCALHOST.into()],
-            service_ip: Some("10.43.0.1".parse().unwrap()),
-            cluster_domain: "cluster.local".into(),
-            extra_names: vec![],
-        });
-        let pki = Arc::new(pki.unwrap());
-        let store = EmbeddedStore::open(&dir.join("store")).unwrap();
-        let api = ApiServer::new(Config {
-            store: Arc::new(store),
-            pki: pki.clone(),
-            secret_key: None,
-            advertise_address: Ipv4Addr::LOCALHOST.into(),
-            port: 6443,
-            service_cidr: "10.43.0.0/16".parse().unwrap(),
-            node_ports: 30000..=32767,
-            cluster_domain: "cluster.local".into(),
-            front: Default::default(),
-        });
-        let api = api.await.unwrap();
-        let client = |name: &str, groups: &[&str]| {
-            kube1_client::in_process(api.in_process(UserInfo::authenticated(name, groups)))
-        };
-        let admin = client("admin", &["system:masters"]);
-        let config = kubelet_config(client(&format!("system:node:{NODE}"), &["system:nodes"]), dir, &containerd, &pki);
+        let address = (Ipv4Addr::LOCALHOST, 6443).into();
+        let (api, pki) = api_server(&dir.join("server"), address, Default::default()).await;
+        let admin = admin(&api);
+        let config =
+            kubelet_config(client_as(&api, format!("system:node:{NODE}"), &["system:nodes"]), dir, &containerd, &pki);
         let mut node = Self { containerd, api, pki, admin, config, kubelet: None };
         node.prepare_namespace().await;
         node.start_kubelet();
