@@ -16,8 +16,11 @@ pub struct EnvFileError {
 pub fn value_of(text: &str, key: &str) -> Result<Option<String>, EnvFileError> {
     let mut rest = text;
     while !rest.is_empty() {
-        let line = text[..text.len() - rest.len()].matches('\n').count() + 1;
-        let fail = |reason| Err(EnvFileError { line, reason });
+        let left = rest.len();
+        let fail = |reason| {
+            let line = text[..text.len() - left].matches('\n').count() + 1;
+            Err(EnvFileError { line, reason })
+        };
         let (first, after) = rest.split_once('\n').unwrap_or((rest, ""));
         let trimmed = first.trim();
         if trimmed.is_empty() || trimmed.starts_with('#') {
