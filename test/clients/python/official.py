@@ -252,7 +252,9 @@ class Dynamic(InNamespace):
         cls.crds.create(body=CRD)
 
         def established():
-            conditions = (cls.crds.get(name=CRD["metadata"]["name"]).to_dict().get("status") or {}).get("conditions", [])
+            status = cls.crds.get(name=CRD["metadata"]["name"]).to_dict().get("status") or {}
+            # Null at first, as upstream writes it.
+            conditions = status.get("conditions") or []
             return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
         eventually("the definition established", established)
