@@ -39,11 +39,6 @@ impl<'v, 'p> At<'v, 'p> {
         At { value, parent: Some(self), step: Step::Member(path) }
     }
 
-    /// The member `name` under the path that upstream shows for it.
-    pub fn shown_as<'q>(&'q self, shown: &'q str, name: &str) -> At<'v, 'q> {
-        At { value: self.value.get(name).unwrap_or(&NULL), parent: Some(self), step: Step::Member(shown) }
-    }
-
     /// The same value, its last step as upstream shows it.
     pub fn renamed<'q>(&self, shown: &'q str) -> At<'v, 'q>
     where
@@ -293,9 +288,9 @@ impl<'v, 'p> At<'v, 'p> {
         }
     }
 
-    /// The same value under another name, as upstream tells of some.
+    /// The member at `path` under the name that upstream shows for it.
     pub fn told_as<'q>(&'q self, path: &'q str, name: &'q str) -> At<'v, 'q> {
-        At { step: Step::Member(name), ..self.get(path) }
+        self.get(path).renamed(name)
     }
 
     /// A required value out of a list.

@@ -89,7 +89,7 @@ pub(super) fn event(object: &At, old: Option<&At>, errors: &mut Errors) {
     }
     if let Some(old) = old {
         for (name, shown) in FIXED {
-            object.shown_as(shown, name).immutable(&old.get(name), errors);
+            object.told_as(name, shown).immutable(&old.get(name), errors);
         }
         return;
     }
@@ -107,7 +107,7 @@ pub(super) fn event(object: &At, old: Option<&At>, errors: &mut Errors) {
 
 /// What holds for events of both versions. Those with a time of their own say who reports what.
 fn any_event(object: &At, [about, controller, text]: [&str; 3], errors: &mut Errors) {
-    let (about, home) = (object.shown_as("involvedObject", about), object.str("metadata.namespace"));
+    let (about, home) = (object.told_as(about, "involvedObject"), object.str("metadata.namespace"));
     let namespace = about.get("namespace");
     let of_cluster = namespace.is_empty();
     let timed = object.get("eventTime").is_set();
@@ -119,7 +119,7 @@ fn any_event(object: &At, [about, controller, text]: [&str; 3], errors: &mut Err
         namespace.invalid_value(errors, namespace.text(), "does not match event.namespace");
     }
     if timed {
-        let controller = object.shown_as("reportingController", controller);
+        let controller = object.told_as(controller, "reportingController");
         controller.need(errors);
         for problem in format::qualified_name(controller.text()) {
             controller.invalid_value(errors, controller.text(), problem);
@@ -128,7 +128,7 @@ fn any_event(object: &At, [about, controller, text]: [&str; 3], errors: &mut Err
             field.need(errors);
             limited(&field, 128, errors);
         }
-        limited(&object.shown_as("message", text), 1024, errors);
+        limited(&object.told_as(text, "message"), 1024, errors);
     }
     for problem in format::dns_subdomain(home) {
         object.get("namespace").invalid_value(errors, home, problem);

@@ -153,28 +153,34 @@ impl Answer {
     }
 }
 
+/// A review to try answers on.
+#[cfg(any(test, fuzzing))]
+fn sample(user: &UserInfo) -> Review<'_> {
+    Review {
+        version: "v1",
+        uid: "u-1".into(),
+        kind: ("apps", "v1", "Deployment"),
+        resource: ("apps", "v1", "deployments"),
+        request_kind: ("apps", "v1", "Deployment"),
+        request_resource: ("apps", "v1", "deployments"),
+        subresource: "",
+        name: "web",
+        namespace: "default",
+        operation: "CREATE",
+        user,
+        object: None,
+        old_object: None,
+        options: &Value::Null,
+        dry_run: false,
+    }
+}
+
 /// What hostile input is tried on: the answer of a webhook, and what becomes of an object by its patch.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn hostile(body: &[u8]) {
-    let (user, none) = (UserInfo::default(), Value::Null);
+    let user = UserInfo::default();
     for version in ["v1", "v1beta1"] {
-        let review = Review {
-            version,
-            uid: "u".into(),
-            kind: ("", "v1", "Pod"),
-            resource: ("", "v1", "pods"),
-            request_kind: ("", "v1", "Pod"),
-            request_resource: ("", "v1", "pods"),
-            subresource: "",
-            name: "n",
-            namespace: "ns",
-            operation: "CREATE",
-            user: &user,
-            object: None,
-            old_object: None,
-            options: &none,
-            dry_run: false,
-        };
+        let review = Review { version, ..sample(&user) };
         if let Ok(answer) = review.answer(body, true) {
             let _ = (answer.denied("w"), answer.apply(json!({"metadata": {"name": "n"}, "spec": {"a": [1]}})));
         }
@@ -186,30 +192,10 @@ pub(crate) fn hostile(body: &[u8]) {
 mod tests {
     use super::*;
 
-    fn review(user: &UserInfo) -> Review<'_> {
-        Review {
-            version: "v1",
-            uid: "u-1".into(),
-            kind: ("apps", "v1", "Deployment"),
-            resource: ("apps", "v1", "deployments"),
-            request_kind: ("apps", "v1", "Deployment"),
-            request_resource: ("apps", "v1", "deployments"),
-            subresource: "",
-            name: "web",
-            namespace: "default",
-            operation: "CREATE",
-            user,
-            object: None,
-            old_object: None,
-            options: &Value::Null,
-            dry_run: false,
-        }
-    }
-
     fn answer(response: Value) -> Result<Answer, String> {
         let user = UserInfo::anonymous();
         let body = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
-        review(&user).answer(body.to_string().as_bytes(), true)
+        sample(&user).answer(body.to_string().as_bytes(), true)
     }
 
     #[test]
@@ -242,7 +228,7 @@ mod tests {
                 "validating webhook may not return response.patchType",
             ),
         ] {
-            let found = review(&user).answer(body.to_string().as_bytes(), mutating).unwrap_err();
+            let found = sample(&user).answer(body.to_string().as_bytes(), mutating).unwrap_err();
             assert_eq!(found, format!("received invalid webhook response: {expected}"));
         }
     }

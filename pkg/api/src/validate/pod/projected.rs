@@ -44,7 +44,7 @@ pub(super) fn downward_api(source: &At, _: Owner, errors: &mut Errors) {
 
 /// Upstream's paths do not say which file it is.
 fn downward_file(at: &At, item: &At, errors: &mut Errors) {
-    let path = at.shown_as("path", "-");
+    let path = at.told_as("-", "path");
     if item.get("path").is_empty() {
         path.required(errors, "");
     }
@@ -121,7 +121,7 @@ fn token(volume: &At, token: &At, errors: &mut Errors) {
     if seconds.int().is_some_and(|s| s > 1 << 32) {
         seconds.invalid(errors, "may not specify a duration larger than 2^32 seconds");
     }
-    let path = volume.shown_as("path", "-");
+    let path = volume.told_as("-", "path");
     if token.get("path").is_empty() {
         path.required(errors, "");
     } else {

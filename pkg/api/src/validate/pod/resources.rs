@@ -58,7 +58,7 @@ fn consistent(spec: &At, resources: &At, errors: &mut Errors) {
             }
         }
     }
-    let containers = resources.shown_as("containers", "-");
+    let containers = resources.told_as("-", "containers");
     for (index, container) in spec.get("containers").items().enumerate() {
         for (name, limit) in container.get("resources.limits").entries() {
             if let (Some(one), Some(all)) = (limit.quantity(), limits.key(name).quantity())

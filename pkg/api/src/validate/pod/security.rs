@@ -46,7 +46,7 @@ pub(super) fn pod(spec: &At, errors: &mut Errors) {
     for group in context.get("supplementalGroups").items() {
         id(&group, errors);
     }
-    let shared = context.shown_as("shareProcessNamespace", "-");
+    let shared = context.told_as("-", "shareProcessNamespace");
     if spec.get("shareProcessNamespace").is_true() && spec.get("hostPID").is_true() {
         shared.invalid_value(errors, true, "ShareProcessNamespace and HostPID cannot both be enabled");
     }
@@ -161,7 +161,7 @@ pub(super) fn host_users(spec: &At, pod: &Pod, errors: &mut Errors) {
     }
     for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if spec.get(field).is_true() {
-            spec.shown_as(shown, field).forbidden(errors, "when `hostUsers` is false");
+            spec.told_as(field, shown).forbidden(errors, "when `hostUsers` is false");
         }
     }
     Pod::each_container(spec, |container| {
