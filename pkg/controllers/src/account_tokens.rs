@@ -23,7 +23,7 @@ pub async fn run(mut controller: Controller) -> Result<(), BoxError> {
     let selection = Selection { field_selector: format!("type={KIND}"), ..Selection::default() };
     let secrets = controller.informers.select::<Secret>(selection);
     let accounts = controller.informers.all::<ServiceAccount>();
-    if !(controller.synced(&secrets).await && controller.synced(&accounts).await) {
+    if !controller.synced(&[&secrets, &accounts]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();

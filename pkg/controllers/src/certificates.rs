@@ -36,7 +36,7 @@ pub async fn run_approver(controller: Controller) -> Result<(), BoxError> {
         (controller.informers.all::<CertificateSigningRequest>(), controller.informers.all::<Node>());
     let queue = WorkQueue::new();
     let waiting = requests.clone();
-    if !(controller.synced(&requests).await && controller.synced(&nodes).await) {
+    if !controller.synced(&[&requests, &nodes]).await {
         return Ok(());
     }
     controller.watch_own(&requests, &queue);
@@ -65,7 +65,7 @@ pub async fn run_approver(controller: Controller) -> Result<(), BoxError> {
 pub async fn run_signer(controller: Controller) -> Result<(), BoxError> {
     let requests = controller.informers.all::<CertificateSigningRequest>();
     let queue = WorkQueue::new();
-    if !controller.synced(&requests).await {
+    if !controller.synced(&[&requests]).await {
         return Ok(());
     }
     controller.watch_own(&requests, &queue);

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource};
 use kube1_client::{Event, EventRecorder, Informer, Informers, Keep, ObjectKey, Outcome, WorkQueue, reconcile_all};
@@ -90,9 +91,46 @@ impl Controller {
         reconcile_all(self.name, queue, workers, &self.stop, sync).await;
     }
 
-    /// Waits for an informer's first list; false if the controller is stopped first.
-    pub async fn synced<K: Keep>(&self, informer: &Informer<K>) -> bool {
-        self.stop.run_until_cancelled(informer.synced()).await.is_some()
+    /// Lets `keeper` work on the queue until the controller is stopped.
+    pub async fn keep<T, S>(&self, queue: &WorkQueue<T>, workers: usize, keeper: S)
+    where
+        T: Clone + Eq + Hash + Debug + Send + Sync + 'static,
+        S: Reconcile<T> + Send + Sync + 'static,
+    {
+        let keeper = Arc::new(keeper);
+        let sync = |key| {
+            let keeper = Arc::clone(&keeper);
+            async move { keeper.sync(key).await }
+        };
+        self.work(queue, workers, sync).await;
+    }
+
+    /// Waits for the first lists of informers; false if the controller is stopped first.
+    pub async fn synced(&self, informers: &[&dyn Cache]) -> bool {
+        let all = async {
+            for informer in informers {
+                informer.synced().await;
+            }
+        };
+        self.stop.run_until_cancelled(all).await.is_some()
+    }
+}
+
+/// Brings what a key of a queue names to its desired state.
+pub trait Reconcile<T> {
+    /// Acts on what the caches show; never for two equal keys at once.
+    fn sync(&self, key: T) -> impl Future<Output = SyncResult> + Send;
+}
+
+/// An informer of any kind.
+pub trait Cache: Sync {
+    /// Waits for the first complete list. Cancel-safe.
+    fn synced(&self) -> BoxFuture<'_, ()>;
+}
+
+impl<K: Keep> Cache for Informer<K> {
+    fn synced(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Informer::synced(self))
     }
 }
 

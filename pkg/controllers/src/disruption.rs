@@ -17,7 +17,9 @@ use kube1_supervisor::BoxError;
 
 use crate::cached_pod::CachedPod;
 use crate::clock;
-use crate::controller::{Controller, SyncError, SyncResult, is_code, namespaced, replace_status, unless_gone};
+use crate::controller::{
+    Controller, Reconcile, SyncError, SyncResult, is_code, namespaced, replace_status, unless_gone,
+};
 use crate::deployment::replica_sets::resolve;
 use crate::discovery::Kinds;
 use crate::owner::{controller_key, selector, selects};
@@ -37,7 +39,7 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         stateful_sets: controller.informers.all(),
         replication_controllers: controller.informers.all(),
     };
-    if !(controller.synced(&budgets).await && controller.synced(&pods).await && owners.synced(&controller).await) {
+    if !(controller.synced(&[&budgets, &pods]).await && owners.synced(&controller).await) {
         return Ok(());
     }
     let queue = WorkQueue::new();
@@ -52,18 +54,9 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     });
     controller.watch_own(&budgets, &queue);
     owners.watch(&controller, &queue, &budgets);
-    let counter = Arc::new(Counter {
-        client: controller.client.clone(),
-        recorder: controller.recorder.clone(),
-        budgets,
-        pods,
-        owners,
-    });
-    let sync = |key| {
-        let counter = Arc::clone(&counter);
-        async move { counter.sync(key).await }
-    };
-    controller.work(&queue, 4, sync).await;
+    let counter =
+        Counter { client: controller.client.clone(), recorder: controller.recorder.clone(), budgets, pods, owners };
+    controller.keep(&queue, 4, counter).await;
     Ok(())
 }
 
@@ -80,10 +73,8 @@ struct Owners {
 
 impl Owners {
     async fn synced(&self, controller: &Controller) -> bool {
-        controller.synced(&self.deployments).await
-            && controller.synced(&self.replica_sets).await
-            && controller.synced(&self.stateful_sets).await
-            && controller.synced(&self.replication_controllers).await
+        let Self { deployments, replica_sets, stateful_sets, replication_controllers } = self;
+        controller.synced(&[deployments, replica_sets, stateful_sets, replication_controllers]).await
     }
 
     /// A changed size changes how many pods are expected.
@@ -138,7 +129,7 @@ struct Counter {
     owners: Owners,
 }
 
-impl Counter {
+impl Reconcile<ObjectKey> for Counter {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(budget) = self.budgets.get(&key) else { return Ok(Outcome::Done) };
         let (Some(spec), Some(selector)) = (&budget.spec, selector_of(&budget)) else { return Ok(Outcome::Done) };
@@ -174,7 +165,9 @@ impl Counter {
         self.write(&budget, status).await?;
         Ok(recheck.map_or(Outcome::Done, Outcome::RequeueAfter))
     }
+}
 
+impl Counter {
     /// Pods that there should be, and how many of them must be healthy.
     async fn expected(&self, spec: &PodDisruptionBudgetSpec, pods: &[Arc<CachedPod>]) -> Result<(i32, i32), SyncError> {
         let count = i32::try_from(pods.len()).unwrap_or(i32::MAX);

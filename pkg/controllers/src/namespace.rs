@@ -1,7 +1,6 @@
 //! Deletion of namespaces: first everything in them, then the namespace's own finalizer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
@@ -16,7 +15,7 @@ use serde::de::IgnoredAny;
 
 use crate::cached_pod::CachedPod;
 use crate::clock;
-use crate::controller::{Controller, SyncError, SyncResult, cluster, is_code, replace_status, unless_gone};
+use crate::controller::{Controller, Reconcile, SyncError, SyncResult, cluster, is_code, replace_status, unless_gone};
 use crate::discovery::{Kind, Kinds};
 use crate::pod_control::reason;
 
@@ -29,7 +28,7 @@ const PAGE: u32 = 500;
 /// Runs the controller of namespaces.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (namespaces, pods) = (controller.informers.all::<Namespace>(), controller.informers.all::<CachedPod>());
-    if !controller.synced(&namespaces).await {
+    if !controller.synced(&[&namespaces]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
@@ -44,12 +43,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         let namespace = known.get(&ObjectKey::new("", name.clone()))?;
         namespace.metadata.deletion_timestamp.is_some().then_some(name)
     });
-    let deleter = Arc::new(Deleter { client: controller.client.clone(), namespaces });
-    let sync = |name| {
-        let deleter = Arc::clone(&deleter);
-        async move { deleter.sync(name).await }
-    };
-    controller.work(&queue, 10, sync).await;
+    let deleter = Deleter { client: controller.client.clone(), namespaces };
+    controller.keep(&queue, 10, deleter).await;
     Ok(())
 }
 
@@ -76,7 +71,7 @@ impl Findings {
     }
 }
 
-impl Deleter {
+impl Reconcile<String> for Deleter {
     async fn sync(&self, name: String) -> SyncResult {
         let Some(namespace) = self.namespaces.get(&ObjectKey::new("", name.clone())) else { return Ok(Outcome::Done) };
         let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.clone()).unwrap_or_default();
@@ -92,7 +87,9 @@ impl Deleter {
         // Errors are retried with growing delays; content that ends by itself is looked at regularly.
         Ok(if findings.errors.is_empty() { Outcome::RequeueAfter(RECHECK) } else { Outcome::Retry })
     }
+}
 
+impl Deleter {
     async fn delete_content(&self, namespace: &str) -> Result<Findings, SyncError> {
         let kinds = Kinds::discover(&self.client).await?;
         let mut findings = Findings { undiscovered: kinds.stale.clone(), ..Findings::default() };

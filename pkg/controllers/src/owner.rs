@@ -113,6 +113,11 @@ pub fn selector(selector: Option<&LabelSelector>) -> Option<Selector> {
     selector.cloned()?.try_into().ok()
 }
 
+/// Parses the selector of an owner of pods. One that selects everything would take what others own: it selects nothing.
+pub fn pod_selector(labels: Option<&LabelSelector>) -> Option<Selector> {
+    selector(labels).filter(|s| !s.selects_all())
+}
+
 pub fn selects(selector: &Selector, object: &impl Owned) -> bool {
     selector.matches(object.labels())
 }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::core::Selector;
 use kube::{Client, Resource};
 /// The server's own words.
 pub use kube1_client::message as reason;
-use kube1_client::{EventRecorder, EventType, Keep, ObjectKey};
+use kube1_client::{EventRecorder, EventType, Informer, Keep, ObjectKey, WorkQueue};
 
 use crate::cached_pod::CachedPod;
-use crate::controller::{is_code, is_namespace_terminating, namespaced};
+use crate::controller::{Controller, is_code, is_namespace_terminating, namespaced};
 use crate::expectations::Expectations;
+use crate::owner::{concerned, selects};
 
 /// First number of pods made at once; doubles while creations succeed, so that a refusing server is not flooded.
 const FIRST_BATCH: usize = 1;
@@ -28,6 +30,30 @@ pub struct PodControl {
 }
 
 impl PodControl {
+    /// A control with the controller's identity, without expectations yet.
+    pub fn new(controller: &Controller) -> Self {
+        let (client, recorder) = (controller.client.clone(), controller.recorder.clone());
+        Self { client, recorder, expectations: Expectations::default() }
+    }
+
+    /// Takes what changes of pods show off the expectations, and adds the owners that they concern to the queue.
+    pub fn watch<O>(
+        &self,
+        controller: &Controller,
+        pods: &Informer<CachedPod>,
+        owners: &Informer<O>,
+        queue: &WorkQueue<ObjectKey>,
+        selector_of: fn(&O) -> Option<Selector>,
+    ) where
+        O: Resource<DynamicType = ()> + Keep,
+    {
+        let (seen, known) = (self.expectations.clone(), owners.clone());
+        controller.watch(pods, queue, move |event| {
+            seen.observe::<O, _>(event);
+            concerned(event, &known, |owner, pod| selector_of(owner).is_some_and(|s| selects(&s, pod)))
+        });
+    }
+
     /// Creates pods in growing batches and stops at the first failure.
     pub async fn create_all<O>(&self, owner: &O, pods: Vec<Pod>) -> Result<(), kube::Error>
     where

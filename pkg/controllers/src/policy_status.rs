@@ -20,7 +20,7 @@ const TYPES_MAX: usize = 10;
 /// Runs the controller.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let policies = controller.informers.all::<ValidatingAdmissionPolicy>();
-    if !controller.synced(&policies).await {
+    if !controller.synced(&[&policies]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();

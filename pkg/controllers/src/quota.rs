@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::cached_pod::CachedPod;
-use crate::controller::{Controller, SyncError, SyncResult, namespaced, replace_status, unless_gone};
+use crate::controller::{Controller, Reconcile, SyncError, SyncResult, namespaced, replace_status, unless_gone};
 use crate::discovery::{Kind, Kinds};
 use crate::pods;
 
@@ -37,11 +37,7 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let quotas = controller.informers.all::<ResourceQuota>();
     let (pods, services) = (controller.informers.all::<CachedPod>(), controller.informers.all::<Service>());
     let claims = controller.informers.all::<PersistentVolumeClaim>();
-    if !(controller.synced(&quotas).await
-        && controller.synced(&pods).await
-        && controller.synced(&services).await
-        && controller.synced(&claims).await)
-    {
+    if !controller.synced(&[&quotas, &pods, &services, &claims]).await {
         return Ok(());
     }
     let queue: WorkQueue<ObjectKey> = WorkQueue::new();
@@ -55,12 +51,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         queue: queue.clone(),
         running: Mutex::default(),
     };
-    let counter = Arc::new(Counter { client: controller.client.clone(), quotas, pods, services, claims, watches });
-    let sync = |key| {
-        let counter = Arc::clone(&counter);
-        async move { counter.sync(key).await }
-    };
-    controller.work(&queue, 4, sync).await;
+    let counter = Counter { client: controller.client.clone(), quotas, pods, services, claims, watches };
+    controller.keep(&queue, 4, counter).await;
     Ok(())
 }
 
@@ -109,7 +101,7 @@ struct Counter {
     watches: Watches,
 }
 
-impl Counter {
+impl Reconcile<ObjectKey> for Counter {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(quota) = self.quotas.get(&key) else { return Ok(Outcome::Done) };
         let hard = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
@@ -142,7 +134,9 @@ impl Counter {
         }
         Ok(Outcome::RequeueAfter(RECOUNT))
     }
+}
 
+impl Counter {
     /// Counts kinds of which only the number matters, by asking the server.
     async fn count_others(
         &self,

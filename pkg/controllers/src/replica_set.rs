@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
-use kube1_client::{Event, Informer, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
 use crate::cached_pod::CachedPod;
-use crate::controller::{Controller, SyncResult, is_namespace_terminating, namespaced, replace_status};
-use crate::expectations::Expectations;
-use crate::owner::{self, BY_CONTROLLER, claim, concerned, controller_key, controller_of, reference, selects};
+use crate::controller::{Controller, Reconcile, SyncResult, is_namespace_terminating, namespaced, replace_status};
+use crate::owner::{self, BY_CONTROLLER, claim, controller_of, reference, selects};
 use crate::pod_control::{BURST, PodControl, reason};
 use crate::replicas::{Failure, Replicas, Reported, Wanted};
 use crate::{clock, pods};
@@ -40,40 +39,18 @@ async fn run<K: Replicas>(controller: Controller) -> Result<(), BoxError> {
     let (owners, pods) = (controller.informers.all::<K>(), controller.informers.all::<CachedPod>());
     owner::index(&pods);
     owner::index(&owners);
-    let expectations = Expectations::default();
-    let queue = WorkQueue::new();
-    let (seen, known) = (expectations.clone(), owners.clone());
-    if !(controller.synced(&owners).await && controller.synced(&pods).await) {
+    let (queue, control) = (WorkQueue::new(), PodControl::new(&controller));
+    if !controller.synced(&[&owners, &pods]).await {
         return Ok(());
     }
-    controller.watch(&pods, &queue, move |event| {
-        observe::<K>(&seen, event);
-        concerned(event, &known, |owner: &K, pod| owner.pod_selector().is_some_and(|s| selects(&s, pod)))
-    });
+    control.watch(&controller, &pods, &owners, &queue, K::pod_selector);
     controller.watch_own(&owners, &queue);
-    let control = PodControl { client: controller.client.clone(), recorder: controller.recorder.clone(), expectations };
-    let keeper = Arc::new(Keeper { owners, pods, control });
-    let sync = |key| {
-        let keeper = Arc::clone(&keeper);
-        async move { keeper.sync(key).await }
-    };
-    controller.work(&queue, WORKERS, sync).await;
+    let keeper = Keeper { owners, pods, control };
+    controller.keep(&queue, WORKERS, keeper).await;
     Ok(())
 }
 
-/// Takes what a pod's change shows off the expectations of its owner.
-fn observe<K: Replicas>(expectations: &Expectations, event: &Event<CachedPod>) {
-    let pod = event.object();
-    let Some(key) = controller_key::<K>(&**pod) else { return };
-    if matches!(event, Event::Added(_)) {
-        expectations.created(&key);
-    }
-    if matches!(event, Event::Deleted(_)) || pods::is_terminating(pod) {
-        expectations.deleted(&key, &pod.uid);
-    }
-}
-
-impl<K: Replicas> Keeper<K> {
+impl<K: Replicas> Reconcile<ObjectKey> for Keeper<K> {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(owner) = self.owners.get(&key) else {
             self.control.expectations.forget(&key);
@@ -92,7 +69,9 @@ impl<K: Replicas> Keeper<K> {
         managed?;
         Ok(pods::next_available(&active, wanted.min_ready).map_or(Outcome::Done, Outcome::RequeueAfter))
     }
+}
 
+impl<K: Replicas> Keeper<K> {
     /// Creates missing pods or deletes surplus ones.
     async fn manage(&self, owner: &K, wanted: &Wanted<'_>, active: &[Arc<CachedPod>]) -> Result<(), kube::Error> {
         let desired = usize::try_from(wanted.replicas).unwrap_or(0);

@@ -81,7 +81,7 @@ impl Replicas for ReplicaSet {
     }
 
     fn pod_selector(&self) -> Option<Selector> {
-        owner::selector(Some(&self.spec.as_ref()?.selector)).filter(|s| !s.selects_all())
+        owner::pod_selector(Some(&self.spec.as_ref()?.selector))
     }
 
     fn reported(&self) -> Reported {

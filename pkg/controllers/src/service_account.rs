@@ -84,7 +84,7 @@ where
     Fut: Future<Output = Result<(), kube::Error>> + Send + 'static,
 {
     let namespaces = controller.informers.all::<Namespace>();
-    if !(controller.synced(&namespaces).await && controller.synced(&objects).await) {
+    if !controller.synced(&[&namespaces, &objects]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();

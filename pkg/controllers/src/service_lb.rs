@@ -15,10 +15,10 @@ use kube1_client::{EventRecorder, EventType, Informer, ObjectKey, Outcome, WorkQ
 use kube1_supervisor::BoxError;
 use serde_json::json;
 
-use crate::controller::{Controller, SyncResult, namespaced, unless_gone};
+use crate::controller::{Controller, Reconcile, SyncResult, namespaced, unless_gone};
+use crate::endpoints::owned::service_key;
 
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const BY_SERVICE: &str = "service-lb-service";
 
 /// Runs the controller of LoadBalancer services.
@@ -26,8 +26,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let services = controller.informers.all::<Service>();
     let nodes = controller.informers.all::<Node>();
     let slices = controller.informers.all::<EndpointSlice>();
-    slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
-    if !(controller.synced(&services).await && controller.synced(&nodes).await && controller.synced(&slices).await) {
+    slices.add_index(BY_SERVICE, |slice| service_key(&slice.metadata).map(|key| key.to_string()).into_iter().collect());
+    if !controller.synced(&[&services, &nodes, &slices]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
@@ -35,22 +35,18 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     controller.watch(&nodes, &queue, |_| [()]);
     let known = services.clone();
     controller.watch(&slices, &queue, move |event| {
-        let service = known.get(&service_of(event.object())?)?;
+        let service = known.get(&service_key(&event.object().metadata)?)?;
         (is_ours(&service) && is_local(&service)).then_some(())
     });
-    let balancer = Arc::new(Balancer {
+    let balancer = Balancer {
         client: controller.client.clone(),
         recorder: controller.recorder.clone(),
         services,
         nodes,
         slices,
         told: Mutex::default(),
-    });
-    let sync = |()| {
-        let balancer = Arc::clone(&balancer);
-        async move { balancer.sync().await }
     };
-    controller.work(&queue, 1, sync).await;
+    controller.keep(&queue, 1, balancer).await;
     Ok(())
 }
 
@@ -67,9 +63,9 @@ struct Balancer {
 /// Who has a port of the nodes, by protocol and number.
 type Taken = BTreeMap<(String, i32), String>;
 
-impl Balancer {
+impl Reconcile<()> for Balancer {
     /// Gives every service its addresses. All at once, as they compete for ports.
-    async fn sync(&self) -> SyncResult {
+    async fn sync(&self, (): ()) -> SyncResult {
         let mut services = self.services.list();
         services.sort_by_key(|service| (service.metadata.creation_timestamp.clone(), ObjectKey::of(&**service)));
         self.forget_gone(&services);
@@ -93,7 +89,9 @@ impl Balancer {
         }
         Ok(Outcome::Done)
     }
+}
 
+impl Balancer {
     /// The nodes' own ports, which no service may take from the cluster.
     fn reserved(&self, nodes: &[Arc<Node>]) -> Taken {
         let mut taken = Taken::new();
@@ -174,11 +172,6 @@ fn claim(service: &Service, taken: &mut Taken) -> Result<(), String> {
     let owner = format!("Service {}, which is older", ObjectKey::of(service));
     taken.extend(ports.into_iter().map(|port| (port, owner.clone())));
     Ok(())
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
 }
 
 /// Whether this controller provides the service's load balancer.

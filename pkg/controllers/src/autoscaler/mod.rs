@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::cached_pod::CachedPod;
 use crate::clock;
-use crate::controller::{Controller, SyncError, SyncResult, namespaced, replace_status, unless_gone};
+use crate::controller::{Controller, Reconcile, SyncError, SyncResult, namespaced, replace_status, unless_gone};
 use crate::discovery::Kinds;
 use crate::pod_control::reason;
 use behavior::History;
@@ -35,7 +35,7 @@ const PERIOD: Duration = Duration::from_secs(15);
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let scalers = controller.informers.all::<HorizontalPodAutoscaler>();
     let pods = controller.informers.all::<CachedPod>();
-    if !(controller.synced(&scalers).await && controller.synced(&pods).await) {
+    if !controller.synced(&[&scalers, &pods]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
@@ -46,12 +46,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         (!same).then(|| ObjectKey::of(&**scaler))
     });
     let (client, recorder) = (controller.client.clone(), controller.recorder.clone());
-    let autoscaler = Arc::new(Autoscaler { client, recorder, scalers, pods, histories: Mutex::default() });
-    let sync = |key| {
-        let autoscaler = Arc::clone(&autoscaler);
-        async move { autoscaler.sync(key).await }
-    };
-    controller.work(&queue, 4, sync).await;
+    let autoscaler = Autoscaler { client, recorder, scalers, pods, histories: Mutex::default() };
+    controller.keep(&queue, 4, autoscaler).await;
     Ok(())
 }
 
@@ -67,7 +63,7 @@ const ABLE: &str = "AbleToScale";
 const ACTIVE: &str = "ScalingActive";
 const LIMITED: &str = "ScalingLimited";
 
-impl Autoscaler {
+impl Reconcile<ObjectKey> for Autoscaler {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(scaler) = self.scalers.get(&key) else {
             self.histories.lock().remove(&key);
@@ -83,7 +79,9 @@ impl Autoscaler {
         }
         Ok(Outcome::RequeueAfter(PERIOD))
     }
+}
 
+impl Autoscaler {
     /// Scales the target; what goes wrong is told in the status.
     async fn scale(
         &self,

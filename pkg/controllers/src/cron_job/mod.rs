@@ -15,8 +15,8 @@ use kube1_client::{EventType, Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
 use crate::controller::{
-    Controller, SyncError, SyncResult, is_already_exists, is_namespace_terminating, namespaced, replace_status,
-    unless_gone,
+    Controller, Reconcile, SyncError, SyncResult, is_already_exists, is_namespace_terminating, namespaced,
+    replace_status, unless_gone,
 };
 use crate::job::plan::condition;
 use crate::metrics;
@@ -32,18 +32,14 @@ const MISSED_MAX: usize = 100;
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (crons, jobs) = (controller.informers.all::<CronJob>(), controller.informers.all::<Job>());
     owner::index(&jobs);
-    if !(controller.synced(&crons).await && controller.synced(&jobs).await) {
+    if !controller.synced(&[&crons, &jobs]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
     controller.watch(&jobs, &queue, |event| controller_key::<CronJob>(&**event.object()));
     controller.watch_own(&crons, &queue);
-    let starter = Arc::new(Starter { controller: controller.clone(), crons, jobs });
-    let sync = |key| {
-        let starter = Arc::clone(&starter);
-        async move { starter.sync(key).await }
-    };
-    controller.work(&queue, 4, sync).await;
+    let starter = Starter { controller: controller.clone(), crons, jobs };
+    controller.keep(&queue, 4, starter).await;
     Ok(())
 }
 
@@ -71,7 +67,7 @@ fn job_ref(job: &Job) -> ObjectReference {
     }
 }
 
-impl Starter {
+impl Reconcile<ObjectKey> for Starter {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(cron) = self.crons.get(&key) else { return Ok(Outcome::Done) };
         let spec = &cron.spec;
@@ -87,7 +83,9 @@ impl Starter {
         self.report(&cron, status).await?;
         Ok(next?.map_or(Outcome::Done, Outcome::RequeueAfter))
     }
+}
 
+impl Starter {
     /// Brings the list of active Jobs up to date.
     fn follow(&self, cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus) {
         let recorder = &self.controller.recorder;

@@ -15,10 +15,9 @@ use kube1_client::{Event, EventType, Informer, Keep, ObjectKey, Outcome, WorkQue
 use kube1_supervisor::BoxError;
 
 use crate::cached_pod::CachedPod;
-use crate::controller::{Controller, SyncError, SyncResult, namespaced, replace_status, unless_gone};
-use crate::expectations::Expectations;
+use crate::controller::{Controller, Reconcile, SyncError, SyncResult, namespaced, replace_status, unless_gone};
 use crate::history::{self, History, REVISION_LABEL, Wanted};
-use crate::owner::{self, claim, concerned, controller_key, selector, selects};
+use crate::owner::{self, claim, controller_key, pod_selector};
 use crate::pod_control::PodControl;
 use crate::pods;
 use backoff::Backoff;
@@ -31,19 +30,11 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (nodes, revisions) = (controller.informers.all::<Node>(), controller.informers.all::<ControllerRevision>());
     owner::index(&pods);
     owner::index(&revisions);
-    if !(controller.synced(&sets).await
-        && controller.synced(&pods).await
-        && controller.synced(&nodes).await
-        && controller.synced(&revisions).await)
-    {
+    if !controller.synced(&[&sets, &pods, &nodes, &revisions]).await {
         return Ok(());
     }
-    let (queue, expectations) = (WorkQueue::new(), Expectations::default());
-    let (seen, known) = (expectations.clone(), sets.clone());
-    controller.watch(&pods, &queue, move |event| {
-        observe(&seen, event);
-        concerned(event, &known, |set: &DaemonSet, pod| selector_of(set).is_some_and(|s| selects(&s, pod)))
-    });
+    let (queue, control) = (WorkQueue::new(), PodControl::new(&controller));
+    control.watch(&controller, &pods, &sets, &queue, selector_of);
     controller.watch(&revisions, &queue, |event| controller_key::<DaemonSet>(&**event.object()));
     let known = sets.clone();
     controller.watch(&nodes, &queue, move |event| {
@@ -58,30 +49,14 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         sets.map(|s| ObjectKey::of(&*s)).collect::<Vec<_>>()
     });
     controller.watch_own(&sets, &queue);
-    let control = PodControl { client: controller.client.clone(), recorder: controller.recorder.clone(), expectations };
     let (backoff, retry) = (Backoff::default(), queue.clone());
-    let keeper = Arc::new(Keeper { sets, pods, nodes, revisions, control, backoff, queue: retry });
-    let sync = |key| {
-        let keeper = Arc::clone(&keeper);
-        async move { keeper.sync(key).await }
-    };
-    controller.work(&queue, 4, sync).await;
+    let keeper = Keeper { sets, pods, nodes, revisions, control, backoff, queue: retry };
+    controller.keep(&queue, 4, keeper).await;
     Ok(())
 }
 
-fn observe(expectations: &Expectations, event: &Event<CachedPod>) {
-    let pod = event.object();
-    let Some(key) = controller_key::<DaemonSet>(&**pod) else { return };
-    if matches!(event, Event::Added(_)) {
-        expectations.created(&key);
-    }
-    if matches!(event, Event::Deleted(_)) || pods::is_terminating(pod) {
-        expectations.deleted(&key, &pod.uid);
-    }
-}
-
 fn selector_of(set: &DaemonSet) -> Option<Selector> {
-    selector(Some(&set.spec.as_ref()?.selector)).filter(|s| !s.selects_all())
+    pod_selector(Some(&set.spec.as_ref()?.selector))
 }
 
 struct Keeper {
@@ -98,7 +73,7 @@ struct Keeper {
 /// Pods by the node they are on, or meant for.
 type ByNode = BTreeMap<String, Vec<Arc<CachedPod>>>;
 
-impl Keeper {
+impl Reconcile<ObjectKey> for Keeper {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(set) = self.sets.get(&key) else {
             self.control.expectations.forget(&key);
@@ -132,7 +107,9 @@ impl Keeper {
         let next = pods::next_available(by_node.values().flatten(), min_ready);
         Ok(next.map_or(Outcome::Done, Outcome::RequeueAfter))
     }
+}
 
+impl Keeper {
     async fn pods_by_node(&self, set: &DaemonSet, selector: &Selector) -> Result<ByNode, SyncError> {
         let mut by_node = ByNode::new();
         for pod in claim(&self.control.client, set, selector, &self.pods).await? {

@@ -7,15 +7,13 @@ mod rollout;
 mod scale;
 mod status;
 
-use std::sync::Arc;
-
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use kube1_client::{Event, EventType, Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
 use crate::cached_pod::CachedPod;
-use crate::controller::{Controller, SyncError, SyncResult, namespaced, replace_status};
-use crate::owner::{self, claim, concerned, controller_key, selector, selects};
+use crate::controller::{Controller, Reconcile, SyncError, SyncResult, namespaced, replace_status};
+use crate::owner::{self, claim, concerned, controller_key, pod_selector, selector, selects};
 use replica_sets::Bounds;
 use rollout::Rollout;
 
@@ -27,29 +25,22 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (replica_sets, pods) = (controller.informers.all::<ReplicaSet>(), controller.informers.all::<CachedPod>());
     owner::index(&replica_sets);
     owner::index(&pods);
-    if !(controller.synced(&deployments).await
-        && controller.synced(&replica_sets).await
-        && controller.synced(&pods).await)
-    {
+    if !controller.synced(&[&deployments, &replica_sets, &pods]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
     let known = deployments.clone();
     controller.watch(&replica_sets, &queue, move |event| {
         concerned(event, &known, |d: &Deployment, set| {
-            let own = d.spec.as_ref().and_then(|s| selector(Some(&s.selector)));
-            own.is_some_and(|s| !s.selects_all() && selects(&s, set))
+            let own = d.spec.as_ref().and_then(|s| pod_selector(Some(&s.selector)));
+            own.is_some_and(|s| selects(&s, set))
         })
     });
     let (known, owners) = (deployments.clone(), replica_sets.clone());
     controller.watch(&pods, &queue, move |event| recreated(event, &known, &owners));
     controller.watch_own(&deployments, &queue);
-    let deployer = Arc::new(Deployer { controller: controller.clone(), deployments, replica_sets, pods });
-    let sync = |key| {
-        let deployer = Arc::clone(&deployer);
-        async move { deployer.sync(key).await }
-    };
-    controller.work(&queue, WORKERS, sync).await;
+    let deployer = Deployer { controller: controller.clone(), deployments, replica_sets, pods };
+    controller.keep(&queue, WORKERS, deployer).await;
     Ok(())
 }
 
@@ -77,7 +68,7 @@ struct Deployer {
     pods: Informer<CachedPod>,
 }
 
-impl Deployer {
+impl Reconcile<ObjectKey> for Deployer {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(deployment) = self.deployments.get(&key) else { return Ok(Outcome::Done) };
         let Some(spec) = &deployment.spec else { return Ok(Outcome::Done) };
@@ -96,7 +87,9 @@ impl Deployer {
         }
         if is_recreate(spec) { rollout.recreate().await } else { rollout.roll().await }
     }
+}
 
+impl Deployer {
     /// A selector that selects everything would take all pods of the namespace.
     async fn refuse(&self, deployment: &Deployment) -> SyncResult {
         let message = "This deployment is selecting all pods. A non-empty selector is required.";

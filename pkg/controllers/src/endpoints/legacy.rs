@@ -13,7 +13,7 @@ use kube1_supervisor::BoxError;
 use super::{hostname, pods_of, publishes_not_ready, selector, service_labels, services_of, target_port};
 use crate::cached_pod::CachedPod;
 use crate::controller::{
-    Controller, SyncResult, is_namespace_terminating, namespaced, replace, unless_exists, unless_gone,
+    Controller, Reconcile, SyncResult, is_namespace_terminating, namespaced, replace, unless_exists, unless_gone,
 };
 use crate::pod_control::reason;
 use crate::pods;
@@ -28,7 +28,7 @@ const ADDRESSES_MAX: usize = 1000;
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (services, pods) = (controller.informers.all::<Service>(), controller.informers.all::<CachedPod>());
     let endpoints = controller.informers.all::<Endpoints>();
-    if !(controller.synced(&services).await && controller.synced(&pods).await && controller.synced(&endpoints).await) {
+    if !controller.synced(&[&services, &pods, &endpoints]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
@@ -37,12 +37,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     controller.watch_own(&services, &queue);
     controller.watch_own(&endpoints, &queue);
     let (client, recorder) = (controller.client.clone(), controller.recorder.clone());
-    let writer = Arc::new(Writer { client, recorder, services, pods, endpoints });
-    let sync = |key| {
-        let writer = Arc::clone(&writer);
-        async move { writer.sync(key).await }
-    };
-    controller.work(&queue, 5, sync).await;
+    let writer = Writer { client, recorder, services, pods, endpoints };
+    controller.keep(&queue, 5, writer).await;
     Ok(())
 }
 
@@ -54,7 +50,7 @@ struct Writer {
     endpoints: Informer<Endpoints>,
 }
 
-impl Writer {
+impl Reconcile<ObjectKey> for Writer {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let existing = self.endpoints.get(&key);
         let api = namespaced::<Endpoints>(&self.client, &key.namespace);

@@ -5,91 +5,66 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Client;
-use kube::api::{DeleteParams, PostParams};
-use kube1_client::{Event, Informer, ObjectKey, Outcome, Selection, WorkQueue};
+use kube1_client::{Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
-use super::placement::{Group, place};
+use super::owned::OwnedSlices;
+use super::placement::Group;
 use super::selector;
 use super::slices::{MANAGED_BY, SERVICE_NAME};
-use crate::controller::{
-    Controller, SyncError, SyncResult, is_namespace_terminating, namespaced, replace, unless_gone,
-};
-use crate::expectations::Expectations;
-use crate::owner::{self, reference};
+use crate::controller::{Controller, Reconcile, SyncResult, is_namespace_terminating};
+use crate::owner::reference;
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
-const BY_SERVICE: &str = "service";
 /// Most addresses of a subset that are copied.
 const ADDRESSES_MAX: usize = 1000;
 
 /// Runs the controller that copies Endpoints.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (services, endpoints) = (controller.informers.all::<Service>(), controller.informers.all::<Endpoints>());
-    let own = Selection { label_selector: format!("{MANAGED_BY}={MANAGER}"), ..Selection::default() };
-    let slices = controller.informers.select::<EndpointSlice>(own);
-    slices.add_index(BY_SERVICE, |slice| service_key(&slice.metadata).map(|k| k.to_string()).into_iter().collect());
-    if !(controller.synced(&services).await && controller.synced(&endpoints).await && controller.synced(&slices).await)
-    {
+    let slices = OwnedSlices::new(&controller, MANAGER);
+    if !controller.synced(&[&services, &endpoints, &slices.cache]).await {
         return Ok(());
     }
-    let (queue, expectations) = (WorkQueue::new(), Expectations::default());
+    let queue = WorkQueue::new();
     controller.watch_own(&services, &queue);
     controller.watch_own(&endpoints, &queue);
-    let seen = expectations.clone();
-    controller.watch(&slices, &queue, move |event| {
-        let key = service_key(&event.object().metadata)?;
-        match event {
-            Event::Added(_) => seen.created(&key),
-            Event::Deleted(slice) => seen.deleted(&key, owner::uid(&slice.metadata)),
-            Event::Updated { .. } => {}
-        }
-        Some(key)
-    });
-    let mirror = Arc::new(Mirror { client: controller.client.clone(), services, endpoints, slices, expectations });
-    let sync = |key| {
-        let mirror = Arc::clone(&mirror);
-        async move { mirror.sync(key).await }
-    };
-    controller.work(&queue, 2, sync).await;
+    slices.watch(&controller, &queue);
+    controller.keep(&queue, 2, Mirror { services, endpoints, slices }).await;
     Ok(())
 }
 
-fn service_key(meta: &ObjectMeta) -> Option<ObjectKey> {
-    let name = meta.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), name.clone()))
-}
-
 struct Mirror {
-    client: Client,
     services: Informer<Service>,
     endpoints: Informer<Endpoints>,
-    slices: Informer<EndpointSlice>,
-    expectations: Expectations,
+    slices: OwnedSlices,
 }
 
-impl Mirror {
+impl Reconcile<ObjectKey> for Mirror {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
-        if !self.expectations.satisfied(&key) {
+        if !self.slices.expectations.satisfied(&key) {
             return Ok(Outcome::Done);
         }
-        let existing = self.slices.by_index(BY_SERVICE, &key.to_string());
+        let existing = self.slices.of(&key);
         let source = self.source(&key);
-        let families: [(&str, bool); 2] = [("IPv4", false), ("IPv6", true)];
-        for (family, v6) in families {
+        for (family, v6) in [("IPv4", false), ("IPv6", true)] {
             let own: Vec<_> = existing.iter().filter(|s| s.address_type == family).cloned().collect();
-            let groups = source.as_ref().map(|e| groups(e, v6)).unwrap_or_default();
-            match self.reconcile(&key, source.as_deref(), family, groups, own).await {
-                Err(SyncError::Api(error)) if is_namespace_terminating(&error) => {}
+            let written = match &source {
+                Some(source) => self.slices.apply(&key, &base(source, family), groups(source, v6), own).await,
+                None => self.slices.delete(&key, &own).await,
+            };
+            match written {
+                Err(error) if is_namespace_terminating(&error) => {}
                 result => result?,
             }
         }
         Ok(Outcome::Done)
     }
+}
 
+impl Mirror {
     /// The Endpoints to copy; None if there are none, or they are the controller's own or not for a Service.
     fn source(&self, key: &ObjectKey) -> Option<Arc<Endpoints>> {
         let (service, endpoints) = (self.services.get(key)?, self.endpoints.get(key)?);
@@ -97,44 +72,6 @@ impl Mirror {
         let election = endpoints.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(LEADER));
         let copied = selector(&service).is_none() && !skipped && !election;
         (copied && endpoints.metadata.deletion_timestamp.is_none()).then_some(endpoints)
-    }
-
-    async fn reconcile(
-        &self,
-        key: &ObjectKey,
-        source: Option<&Endpoints>,
-        family: &str,
-        groups: Vec<Group>,
-        own: Vec<Arc<EndpointSlice>>,
-    ) -> Result<(), SyncError> {
-        let api = namespaced::<EndpointSlice>(&self.client, &key.namespace);
-        let changes = place(groups, own);
-        if let Some(endpoints) = source {
-            for (slice, group) in changes.update {
-                let mut changed = EndpointSlice::clone(&slice);
-                changed.metadata.labels = Some(labels(endpoints));
-                (changed.endpoints, changed.ports) = (Some(group.endpoints), Some(group.ports));
-                replace(&api, changed).await?;
-            }
-            for group in changes.create {
-                self.expectations.expect_creations(key, 1);
-                let made = build(endpoints, family, group);
-                if let Err(error) = api.create(&PostParams::default(), &made).await {
-                    self.expectations.created(key);
-                    return Err(error.into());
-                }
-            }
-        }
-        for slice in changes.delete {
-            self.expectations.expect_deletions(key, slice.metadata.uid.clone());
-            let name = slice.metadata.name.as_deref().unwrap_or_default();
-            let deleted = api.delete(name, &DeleteParams::default()).await;
-            if deleted.is_err() {
-                self.expectations.deleted(key, owner::uid(&slice.metadata));
-            }
-            unless_gone(deleted)?;
-        }
-        Ok(())
     }
 }
 
@@ -145,7 +82,8 @@ fn labels(endpoints: &Endpoints) -> std::collections::BTreeMap<String, String> {
     labels
 }
 
-fn build(endpoints: &Endpoints, family: &str, group: Group) -> EndpointSlice {
+/// What the slices of one address family have in common.
+fn base(endpoints: &Endpoints, family: &str) -> EndpointSlice {
     let mut annotations = endpoints.metadata.annotations.clone().unwrap_or_default();
     annotations.remove("endpoints.kubernetes.io/last-change-trigger-time");
     annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
@@ -159,8 +97,8 @@ fn build(endpoints: &Endpoints, family: &str, group: Group) -> EndpointSlice {
             ..ObjectMeta::default()
         },
         address_type: family.to_owned(),
-        endpoints: Some(group.endpoints),
-        ports: Some(group.ports),
+        endpoints: None,
+        ports: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod legacy;
 pub mod mirror;
+pub mod owned;
 mod placement;
 pub mod slices;
 

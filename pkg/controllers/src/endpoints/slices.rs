@@ -8,94 +8,61 @@ use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client};
-use kube1_client::{Event, EventRecorder, EventType, Informer, ObjectKey, Outcome, Selection, WorkQueue};
+use kube1_client::{EventRecorder, EventType, Informer, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
-use super::placement::{Group, place};
+use super::owned::OwnedSlices;
+use super::placement::Group;
 use super::{hostname, pods_of, publishes_not_ready, selector, service_labels, services_of, target_port};
 use crate::cached_pod::CachedPod;
-use crate::controller::{Controller, SyncResult, is_namespace_terminating, namespaced, replace, unless_gone};
-use crate::expectations::Expectations;
-use crate::owner::{self, reference};
+use crate::controller::{Controller, Reconcile, SyncResult, is_namespace_terminating};
+use crate::owner::reference;
 use crate::pod_control::reason;
 use crate::pods;
 
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// Index of slices by `NAMESPACE/SERVICE`.
-const BY_SERVICE: &str = "service";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Runs the controller of EndpointSlices.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (services, pods) = (controller.informers.all::<Service>(), controller.informers.all::<CachedPod>());
-    let own = Selection { label_selector: format!("{MANAGED_BY}={MANAGER}"), ..Selection::default() };
-    let (slices, nodes) = (controller.informers.select::<EndpointSlice>(own), controller.informers.all::<Node>());
-    slices.add_index(BY_SERVICE, |slice| service_key(&slice.metadata).map(|k| k.to_string()).into_iter().collect());
-    if !(controller.synced(&services).await
-        && controller.synced(&pods).await
-        && controller.synced(&slices).await
-        && controller.synced(&nodes).await)
-    {
+    let (slices, nodes) = (OwnedSlices::new(&controller, MANAGER), controller.informers.all::<Node>());
+    if !controller.synced(&[&services, &pods, &slices.cache, &nodes]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
-    let expectations = Expectations::default();
     let known = services.clone();
     controller.watch(&pods, &queue, move |event| services_of(event, &known));
-    let seen = expectations.clone();
-    controller.watch(&slices, &queue, move |event| {
-        let slice = event.object();
-        let key = service_key(&slice.metadata)?;
-        match event {
-            Event::Added(_) => seen.created(&key),
-            Event::Deleted(_) => seen.deleted(&key, owner::uid(&slice.metadata)),
-            Event::Updated { .. } => {}
-        }
-        Some(key)
-    });
+    slices.watch(&controller, &queue);
     controller.watch_own(&services, &queue);
-    let (client, recorder) = (controller.client.clone(), controller.recorder.clone());
-    let slicer = Arc::new(Slicer { client, recorder, services, pods, slices, nodes, expectations });
-    let sync = |key| {
-        let slicer = Arc::clone(&slicer);
-        async move { slicer.sync(key).await }
-    };
-    controller.work(&queue, 5, sync).await;
+    let slicer = Slicer { recorder: controller.recorder.clone(), services, pods, slices, nodes };
+    controller.keep(&queue, 5, slicer).await;
     Ok(())
 }
 
-fn service_key(meta: &ObjectMeta) -> Option<ObjectKey> {
-    let name = meta.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), name.clone()))
-}
-
 struct Slicer {
-    client: Client,
     recorder: EventRecorder,
     services: Informer<Service>,
     pods: Informer<CachedPod>,
-    slices: Informer<EndpointSlice>,
+    slices: OwnedSlices,
     nodes: Informer<Node>,
-    expectations: Expectations,
 }
 
-impl Slicer {
+impl Reconcile<ObjectKey> for Slicer {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(service) = self.services.get(&key) else {
             // Its slices have it as their owner and go with it.
-            self.expectations.forget(&key);
+            self.slices.expectations.forget(&key);
             return Ok(Outcome::Done);
         };
         let Some(selector) = selector(&service) else { return Ok(Outcome::Done) };
-        if service.metadata.deletion_timestamp.is_some() || !self.expectations.satisfied(&key) {
+        if service.metadata.deletion_timestamp.is_some() || !self.slices.expectations.satisfied(&key) {
             return Ok(Outcome::Done);
         }
         let pods = pods_of(&service, &selector, &self.pods);
-        let existing = self.slices.by_index(BY_SERVICE, &key.to_string());
+        let existing = self.slices.of(&key);
         match self.reconcile(&service, &pods, existing).await {
             Err(error) if is_namespace_terminating(&error) => Ok(Outcome::Done),
             Err(error) => {
@@ -106,7 +73,9 @@ impl Slicer {
             Ok(()) => Ok(Outcome::Done),
         }
     }
+}
 
+impl Slicer {
     async fn reconcile(
         &self,
         service: &Service,
@@ -116,25 +85,12 @@ impl Slicer {
         let families = families(service);
         let (known, foreign): (Vec<_>, Vec<_>) =
             existing.into_iter().partition(|s| families.contains(&s.address_type.as_str()));
-        self.delete(service, &foreign).await?;
+        let key = ObjectKey::of(service);
+        self.slices.delete(&key, &foreign).await?;
         for family in families {
             let own = known.iter().filter(|s| s.address_type == family).cloned().collect();
-            let changes = place(self.groups(service, pods, family), own);
-            for slice in changes.keep {
-                let same = slice.metadata.labels.as_ref() == Some(&labels(service));
-                if !same {
-                    let group = Group {
-                        ports: slice.ports.clone().unwrap_or_default(),
-                        endpoints: slice.endpoints.clone().unwrap_or_default(),
-                    };
-                    self.update(service, &slice, group).await?;
-                }
-            }
-            for (slice, group) in changes.update {
-                self.update(service, &slice, group).await?;
-            }
-            self.create(service, family, changes.create).await?;
-            self.delete(service, &changes.delete).await?;
+            let groups = self.groups(service, pods, family);
+            self.slices.apply(&key, &base(service, family), groups, own).await?;
         }
         Ok(())
     }
@@ -179,56 +135,22 @@ impl Slicer {
             ..Endpoint::default()
         }
     }
+}
 
-    fn api(&self, service: &Service) -> Api<EndpointSlice> {
-        namespaced(&self.client, service.metadata.namespace.as_deref().unwrap_or_default())
-    }
-
-    async fn create(&self, service: &Service, family: &str, groups: Vec<Group>) -> Result<(), kube::Error> {
-        let key = ObjectKey::of(service);
-        for group in groups {
-            let slice = EndpointSlice {
-                metadata: ObjectMeta {
-                    generate_name: Some(format!("{}-", key.name)),
-                    namespace: Some(key.namespace.clone()),
-                    labels: Some(labels(service)),
-                    owner_references: Some(vec![reference(service)]),
-                    ..ObjectMeta::default()
-                },
-                address_type: family.to_owned(),
-                endpoints: Some(group.endpoints),
-                ports: Some(group.ports),
-            };
-            self.expectations.expect_creations(&key, 1);
-            let created = self.api(service).create(&PostParams::default(), &slice).await;
-            if let Err(error) = created {
-                self.expectations.created(&key);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    async fn update(&self, service: &Service, slice: &EndpointSlice, group: Group) -> Result<(), kube::Error> {
-        let mut changed = slice.clone();
-        changed.metadata.labels = Some(labels(service));
-        changed.endpoints = Some(group.endpoints);
-        changed.ports = Some(group.ports);
-        replace(&self.api(service), changed).await.map(drop)
-    }
-
-    async fn delete(&self, service: &Service, slices: &[Arc<EndpointSlice>]) -> Result<(), kube::Error> {
-        let key = ObjectKey::of(service);
-        for slice in slices {
-            self.expectations.expect_deletions(&key, slice.metadata.uid.clone());
-            let name = slice.metadata.name.as_deref().unwrap_or_default();
-            let deleted = self.api(service).delete(name, &DeleteParams::default()).await;
-            if deleted.is_err() {
-                self.expectations.deleted(&key, owner::uid(&slice.metadata));
-            }
-            unless_gone(deleted)?;
-        }
-        Ok(())
+/// What the slices of one address family have in common.
+fn base(service: &Service, family: &str) -> EndpointSlice {
+    let key = ObjectKey::of(service);
+    EndpointSlice {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", key.name)),
+            namespace: Some(key.namespace),
+            labels: Some(labels(service)),
+            owner_references: Some(vec![reference(service)]),
+            ..ObjectMeta::default()
+        },
+        address_type: family.to_owned(),
+        endpoints: None,
+        ports: None,
     }
 }
 

@@ -19,11 +19,10 @@ use tokio::time::Instant;
 
 use crate::cached_pod::CachedPod;
 use crate::controller::{
-    Controller, SyncError, SyncResult, is_namespace_terminating, namespaced, replace_status, unless_gone,
+    Controller, Reconcile, SyncError, SyncResult, is_namespace_terminating, namespaced, replace_status, unless_gone,
 };
-use crate::expectations::Expectations;
 use crate::metrics::{self, JobAction};
-use crate::owner::{self, BY_CONTROLLER, claim, concerned, controller_key, reference, selector, selects};
+use crate::owner::{self, BY_CONTROLLER, claim, concerned, controller_key, pod_selector, reference, selects};
 use crate::pod_control::PodControl;
 use crate::pods;
 pub use index::INDEX;
@@ -45,13 +44,13 @@ enum Work {
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (jobs, pods) = (controller.informers.all::<Job>(), controller.informers.all::<CachedPod>());
     owner::index(&pods);
-    if !(controller.synced(&jobs).await && controller.synced(&pods).await) {
+    if !controller.synced(&[&jobs, &pods]).await {
         return Ok(());
     }
-    let (queue, expectations) = (WorkQueue::new(), Expectations::default());
-    let (seen, known) = (expectations.clone(), jobs.clone());
+    let (queue, control) = (WorkQueue::new(), PodControl::new(&controller));
+    let (seen, known) = (control.expectations.clone(), jobs.clone());
     controller.watch(&pods, &queue, move |event| {
-        observe(&seen, event);
+        seen.observe::<Job, _>(event);
         let pod = event.object();
         let mut work: Vec<Work> =
             concerned(event, &known, |job: &Job, pod| selector_of(job).is_some_and(|s| selects(&s, pod)))
@@ -73,34 +72,12 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         }
         work
     });
-    let control = PodControl { client: controller.client.clone(), recorder: controller.recorder.clone(), expectations };
-    let keeper = Arc::new(Keeper { jobs, pods, control });
-    let sync = |work| {
-        let keeper = Arc::clone(&keeper);
-        async move {
-            match work {
-                Work::Job(key) => keeper.sync(key).await,
-                Work::Orphan(key) => keeper.free(key).await,
-            }
-        }
-    };
-    controller.work(&queue, 8, sync).await;
+    controller.keep(&queue, 8, Keeper { jobs, pods, control }).await;
     Ok(())
 }
 
-fn observe(expectations: &Expectations, event: &Event<CachedPod>) {
-    let pod = event.object();
-    let Some(key) = controller_key::<Job>(&**pod) else { return };
-    if matches!(event, Event::Added(_)) {
-        expectations.created(&key);
-    }
-    if matches!(event, Event::Deleted(_)) || pods::is_terminating(pod) {
-        expectations.deleted(&key, &pod.uid);
-    }
-}
-
 fn selector_of(job: &Job) -> Option<Selector> {
-    selector(job.spec.as_ref()?.selector.as_ref()).filter(|s| !s.selects_all())
+    pod_selector(job.spec.as_ref()?.selector.as_ref())
 }
 
 /// Whether a pod's Job does not exist.
@@ -116,8 +93,17 @@ struct Keeper {
     control: PodControl,
 }
 
+impl Reconcile<Work> for Keeper {
+    async fn sync(&self, work: Work) -> SyncResult {
+        match work {
+            Work::Job(key) => self.follow(key).await,
+            Work::Orphan(key) => self.free(key).await,
+        }
+    }
+}
+
 impl Keeper {
-    async fn sync(&self, key: ObjectKey) -> SyncResult {
+    async fn follow(&self, key: ObjectKey) -> SyncResult {
         let Some(job) = self.jobs.get(&key) else {
             self.control.expectations.forget(&key);
             return Ok(Outcome::Done);

@@ -1,6 +1,5 @@
 //! Taint eviction: pods leave nodes whose NoExecute taints they do not tolerate, or no longer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
@@ -17,14 +16,14 @@ use super::lifecycle::{BY_NODE, index};
 use super::taint::taints;
 use crate::cached_pod::CachedPod;
 use crate::clock;
-use crate::controller::{Controller, SyncError, SyncResult, namespaced, unless_gone};
+use crate::controller::{Controller, Reconcile, SyncError, SyncResult, namespaced, unless_gone};
 use crate::pods;
 
 /// Runs the controller that evicts pods by taints.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (nodes, pods) = (controller.informers.all::<Node>(), controller.informers.all::<CachedPod>());
     index(&pods);
-    if !(controller.synced(&nodes).await && controller.synced(&pods).await) {
+    if !controller.synced(&[&nodes, &pods]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
@@ -49,12 +48,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         (changed && !pod.node.is_empty()).then(|| pod.key())
     });
     let (client, recorder) = (controller.client.clone(), controller.recorder.clone());
-    let evictor = Arc::new(Evictor { client, recorder, nodes, pods });
-    let sync = |key| {
-        let evictor = Arc::clone(&evictor);
-        async move { evictor.sync(key).await }
-    };
-    controller.work(&queue, 8, sync).await;
+    let evictor = Evictor { client, recorder, nodes, pods };
+    controller.keep(&queue, 8, evictor).await;
     Ok(())
 }
 
@@ -72,7 +67,7 @@ enum Verdict {
     LeavesIn(Duration),
 }
 
-impl Evictor {
+impl Reconcile<ObjectKey> for Evictor {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(pod) = self.pods.get(&key).filter(|p| !pods::is_terminating(p)) else { return Ok(Outcome::Done) };
         let Some(node) = self.nodes.get(&ObjectKey::new("", &*pod.node)) else { return Ok(Outcome::Done) };
@@ -86,7 +81,9 @@ impl Evictor {
             Verdict::LeavesIn(left) => Ok(Outcome::RequeueAfter(left)),
         }
     }
+}
 
+impl Evictor {
     async fn evict(&self, pod: &CachedPod) -> Result<(), SyncError> {
         let key = pod.key();
         let api = namespaced::<Pod>(&self.client, &key.namespace);

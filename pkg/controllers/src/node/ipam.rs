@@ -16,7 +16,7 @@ use crate::controller::{Controller, SyncResult, cluster, unless_gone};
 /// Runs the controller that assigns pod ranges.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let nodes = controller.informers.all::<Node>();
-    if !controller.synced(&nodes).await {
+    if !controller.synced(&[&nodes]).await {
         return Ok(());
     }
     let ranges = Arc::new(Mutex::new(Ranges::new(controller.config.cluster_cidr)));

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::taint::{self, status_of, wanted};
 use crate::cached_pod::CachedPod;
 use crate::clock;
-use crate::controller::{Controller, SyncError, SyncResult, cluster, namespaced, unless_gone};
+use crate::controller::{Controller, Reconcile, SyncError, SyncResult, cluster, namespaced, unless_gone};
 use crate::metrics;
 use crate::pods;
 
@@ -36,7 +36,7 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (nodes, pods) = (controller.informers.all::<Node>(), controller.informers.all::<CachedPod>());
     let leases = controller.informers.select_in::<Lease>(LEASES, Selection::default());
     index(&pods);
-    if !(controller.synced(&nodes).await && controller.synced(&pods).await && controller.synced(&leases).await) {
+    if !controller.synced(&[&nodes, &pods, &leases]).await {
         return Ok(());
     }
     let queue: WorkQueue<String> = WorkQueue::new();
@@ -56,19 +56,15 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         others.filter_map(|n| n.metadata.name.clone()).chain([name]).collect::<Vec<_>>()
     });
     controller.watch(&leases, &queue, |event| event.object().metadata.name.clone());
-    let watcher = Arc::new(Watcher {
+    let watcher = Watcher {
         client: controller.client.clone(),
         recorder: controller.recorder.clone(),
         nodes,
         pods,
         leases,
         heard,
-    });
-    let sync = |name| {
-        let watcher = Arc::clone(&watcher);
-        async move { watcher.sync(name).await }
     };
-    controller.work(&queue, 8, sync).await;
+    controller.keep(&queue, 8, watcher).await;
     Ok(())
 }
 
@@ -110,7 +106,7 @@ struct Watcher {
     heard: Arc<Mutex<HashMap<String, Heard>>>,
 }
 
-impl Watcher {
+impl Reconcile<String> for Watcher {
     async fn sync(&self, name: String) -> SyncResult {
         let Some(node) = self.nodes.get(&ObjectKey::new("", name.clone())) else { return Ok(Outcome::Done) };
         let silent = self.listen(&name, &node).elapsed();
@@ -138,7 +134,9 @@ impl Watcher {
         }
         Ok(if silent < grace { Outcome::RequeueAfter(grace - silent) } else { Outcome::Done })
     }
+}
 
+impl Watcher {
     /// When the node last gave a sign of life.
     fn listen(&self, name: &str, node: &Node) -> Instant {
         let lease = self.leases.get(&ObjectKey::new(LEASES, name));

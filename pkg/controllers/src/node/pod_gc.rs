@@ -14,7 +14,7 @@ use super::lifecycle::{BY_NODE, index};
 use super::taint::{status_of, taints};
 use crate::cached_pod::CachedPod;
 use crate::clock;
-use crate::controller::{Controller, SyncError, SyncResult, cluster, namespaced, unless_gone};
+use crate::controller::{Controller, Reconcile, SyncError, SyncResult, cluster, namespaced, unless_gone};
 use crate::pods;
 
 /// A node must be gone for this long: it may only be registering again.
@@ -27,7 +27,7 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (nodes, pods) = (controller.informers.all::<Node>(), controller.informers.all::<CachedPod>());
     index(&pods);
-    if !(controller.synced(&nodes).await && controller.synced(&pods).await) {
+    if !controller.synced(&[&nodes, &pods]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
@@ -59,12 +59,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         };
         (relevant || crowded).then(|| pod.key())
     });
-    let collector = Arc::new(Collector { client: controller.client.clone(), nodes, pods });
-    let sync = |key| {
-        let collector = Arc::clone(&collector);
-        async move { collector.sync(key).await }
-    };
-    controller.work(&queue, 4, sync).await;
+    let collector = Collector { client: controller.client.clone(), nodes, pods };
+    controller.keep(&queue, 4, collector).await;
     Ok(())
 }
 
@@ -74,7 +70,7 @@ struct Collector {
     pods: Informer<CachedPod>,
 }
 
-impl Collector {
+impl Reconcile<ObjectKey> for Collector {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(pod) = self.pods.get(&key) else { return Ok(Outcome::Done) };
         if pod.node.is_empty() {
@@ -94,7 +90,9 @@ impl Collector {
         }
         Ok(Outcome::Done)
     }
+}
 
+impl Collector {
     /// A pod on a node that the cache does not have.
     async fn orphan(&self, pod: &CachedPod) -> SyncResult {
         let age = pod.scheduled.as_ref().or(pod.created.as_ref()).map(clock::since).unwrap_or(QUARANTINE);

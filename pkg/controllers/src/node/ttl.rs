@@ -15,7 +15,7 @@ const STEPS: [(usize, u32); 5] = [(100, 0), (500, 15), (1000, 30), (2000, 60), (
 /// Runs the controller of that annotation.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let nodes = controller.informers.all::<Node>();
-    if !controller.synced(&nodes).await {
+    if !controller.synced(&[&nodes]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();

@@ -9,17 +9,16 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::core::Selector;
-use kube1_client::{Event, EventType, Informer, Keep, ObjectKey, Outcome, WorkQueue};
+use kube1_client::{EventType, Informer, Keep, ObjectKey, Outcome, WorkQueue};
 use kube1_supervisor::BoxError;
 
 use crate::cached_pod::CachedPod;
 use crate::controller::{
-    Controller, SyncError, SyncResult, is_already_exists, is_namespace_terminating, namespaced, replace_status,
-    unless_gone,
+    Controller, Reconcile, SyncError, SyncResult, is_already_exists, is_namespace_terminating, namespaced,
+    replace_status, unless_gone,
 };
-use crate::expectations::Expectations;
 use crate::history::{self, History, REVISION_LABEL, Wanted, template_of};
-use crate::owner::{self, claim, concerned, controller_key, selector, selects};
+use crate::owner::{self, claim, controller_key, pod_selector};
 use crate::pod_control::{PodControl, reason};
 use crate::pods;
 use identity::ordinal;
@@ -35,44 +34,20 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let claims = controller.informers.all::<PersistentVolumeClaim>();
     owner::index(&pods);
     owner::index(&revisions);
-    if !(controller.synced(&sets).await
-        && controller.synced(&pods).await
-        && controller.synced(&revisions).await
-        && controller.synced(&claims).await)
-    {
+    if !controller.synced(&[&sets, &pods, &revisions, &claims]).await {
         return Ok(());
     }
-    let (queue, expectations) = (WorkQueue::new(), Expectations::default());
-    let (seen, known) = (expectations.clone(), sets.clone());
-    controller.watch(&pods, &queue, move |event| {
-        observe(&seen, event);
-        concerned(event, &known, |set: &StatefulSet, pod| selector_of(set).is_some_and(|s| selects(&s, pod)))
-    });
+    let (queue, control) = (WorkQueue::new(), PodControl::new(&controller));
+    control.watch(&controller, &pods, &sets, &queue, selector_of);
     controller.watch(&revisions, &queue, |event| controller_key::<StatefulSet>(&**event.object()));
     controller.watch_own(&sets, &queue);
-    let control = PodControl { client: controller.client.clone(), recorder: controller.recorder.clone(), expectations };
-    let keeper = Arc::new(Keeper { sets, pods, revisions, claims, control });
-    let sync = |key| {
-        let keeper = Arc::clone(&keeper);
-        async move { keeper.sync(key).await }
-    };
-    controller.work(&queue, 4, sync).await;
+    let keeper = Keeper { sets, pods, revisions, claims, control };
+    controller.keep(&queue, 4, keeper).await;
     Ok(())
 }
 
-fn observe(expectations: &Expectations, event: &Event<CachedPod>) {
-    let pod = event.object();
-    let Some(key) = controller_key::<StatefulSet>(&**pod) else { return };
-    if matches!(event, Event::Added(_)) {
-        expectations.created(&key);
-    }
-    if matches!(event, Event::Deleted(_)) || pods::is_terminating(pod) {
-        expectations.deleted(&key, &pod.uid);
-    }
-}
-
 fn selector_of(set: &StatefulSet) -> Option<Selector> {
-    selector(Some(&set.spec.as_ref()?.selector)).filter(|s| !s.selects_all())
+    pod_selector(Some(&set.spec.as_ref()?.selector))
 }
 
 struct Keeper {
@@ -97,7 +72,7 @@ pub(crate) fn revision_of(pod: &CachedPod) -> &str {
     pod.labels.get(REVISION_LABEL).map(String::as_str).unwrap_or_default()
 }
 
-impl Keeper {
+impl Reconcile<ObjectKey> for Keeper {
     async fn sync(&self, key: ObjectKey) -> SyncResult {
         let Some(set) = self.sets.get(&key) else {
             self.control.expectations.forget(&key);
@@ -138,7 +113,9 @@ impl Keeper {
         let next = pods::next_available(&pods, spec.min_ready_seconds.unwrap_or(0));
         Ok(next.map_or(Outcome::Done, Outcome::RequeueAfter))
     }
+}
 
+impl Keeper {
     async fn act(
         &self,
         set: &StatefulSet,

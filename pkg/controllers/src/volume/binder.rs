@@ -1,7 +1,5 @@
 //! Binds claims to volumes, and says what became of both.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{
     ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, PersistentVolumeStatus,
 };
@@ -13,7 +11,9 @@ use kube1_supervisor::BoxError;
 use super::matching::{find, is_bound_to, is_kept_for, satisfies};
 use super::volume_name;
 use crate::clock;
-use crate::controller::{Controller, SyncError, SyncResult, cluster, namespaced, replace, replace_status, unless_gone};
+use crate::controller::{
+    Controller, Reconcile, SyncError, SyncResult, cluster, namespaced, replace, replace_status, unless_gone,
+};
 use crate::owner::uid;
 
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
@@ -35,7 +35,7 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (claims, volumes) =
         (controller.informers.all::<PersistentVolumeClaim>(), controller.informers.all::<PersistentVolume>());
     let classes = controller.informers.all::<StorageClass>();
-    if !(controller.synced(&claims).await && controller.synced(&volumes).await && controller.synced(&classes).await) {
+    if !controller.synced(&[&claims, &volumes, &classes]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
@@ -66,24 +66,10 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         let pending = if matches!(event, Event::Deleted(_)) { Vec::new() } else { waiting.list() };
         pending.iter().filter(|c| !is_bound(c)).map(|c| Work::Claim(ObjectKey::of(&**c))).collect::<Vec<_>>()
     });
-    let binder = Arc::new(Binder {
-        client: controller.client.clone(),
-        recorder: controller.recorder.clone(),
-        claims,
-        volumes,
-        classes,
-    });
-    let sync = |work| {
-        let binder = Arc::clone(&binder);
-        async move {
-            match work {
-                Work::Claim(key) => binder.sync_claim(key).await,
-                Work::Volume(name) => binder.sync_volume(name).await,
-            }
-        }
-    };
+    let binder =
+        Binder { client: controller.client.clone(), recorder: controller.recorder.clone(), claims, volumes, classes };
     // One after the other: two claims must not take one volume.
-    controller.work(&queue, 1, sync).await;
+    controller.keep(&queue, 1, binder).await;
     Ok(())
 }
 
@@ -104,6 +90,15 @@ struct Binder {
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
+}
+
+impl Reconcile<Work> for Binder {
+    async fn sync(&self, work: Work) -> SyncResult {
+        match work {
+            Work::Claim(key) => self.sync_claim(key).await,
+            Work::Volume(name) => self.sync_volume(name).await,
+        }
+    }
 }
 
 impl Binder {

@@ -16,7 +16,7 @@ use crate::pods;
 /// Runs the controller of ephemeral volumes.
 pub async fn run(controller: Controller) -> Result<(), BoxError> {
     let (pods, claims) = (controller.informers.all::<CachedPod>(), controller.informers.all::<PersistentVolumeClaim>());
-    if !(controller.synced(&pods).await && controller.synced(&claims).await) {
+    if !controller.synced(&[&pods, &claims]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();

@@ -20,7 +20,7 @@ const CLASS: &str = "kubernetes.io/vac-protection";
 /// Runs the controller that lets unused claims go.
 pub async fn run_claims(controller: Controller) -> Result<(), BoxError> {
     let (claims, pods) = (controller.informers.all::<PersistentVolumeClaim>(), controller.informers.all::<CachedPod>());
-    if !(controller.synced(&claims).await && controller.synced(&pods).await) {
+    if !controller.synced(&[&claims, &pods]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
@@ -79,7 +79,7 @@ pub async fn run_classes(controller: Controller) -> Result<(), BoxError> {
     let classes: Informer<VolumeAttributesClass> = controller.informers.all();
     let claims = controller.informers.all::<PersistentVolumeClaim>();
     let volumes = controller.informers.all::<PersistentVolume>();
-    if !(controller.synced(&claims).await && controller.synced(&volumes).await) {
+    if !controller.synced(&[&claims, &volumes]).await {
         return Ok(());
     }
     let queue = WorkQueue::new();
