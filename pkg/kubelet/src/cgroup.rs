@@ -3,7 +3,7 @@
 //! Works on cgroup v2 and on v1, where each controller has a tree of its own. The containers' own cgroups below are the
 //! runtime's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -17,14 +17,19 @@ const CONTROLLERS: [&str; 8] = ["cpu", "cpuacct", "cpuset", "memory", "pids", "b
 /// A node's cgroups.
 #[derive(Clone, Debug)]
 pub struct Cgroups {
+    mount: PathBuf,
     root: String,
     unified: bool,
 }
 
 impl Cgroups {
     pub fn new(root: &str) -> Self {
-        let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
-        Self { root: root.trim_matches('/').to_owned(), unified }
+        Self::mounted_at(Path::new(MOUNT), root)
+    }
+
+    fn mounted_at(mount: &Path, root: &str) -> Self {
+        let unified = mount.join("cgroup.controllers").exists();
+        Self { mount: mount.to_owned(), root: root.trim_matches('/').to_owned(), unified }
     }
 
     fn class_path(&self, class: QosClass) -> String {
@@ -40,19 +45,32 @@ impl Cgroups {
         format!("{}/pod{uid}", self.class_path(class))
     }
 
-    /// Directories of a cgroup in every hierarchy that is mounted.
+    /// Directories of a cgroup in every hierarchy that limits something.
     fn directories(&self, path: &str) -> Vec<PathBuf> {
         let path = path.trim_start_matches('/');
         if self.unified {
-            return vec![Path::new(MOUNT).join(path)];
+            return vec![self.mount.join(path)];
         }
-        let mounted = CONTROLLERS.iter().map(|c| Path::new(MOUNT).join(c)).filter(|d| d.is_dir());
+        let mounted = CONTROLLERS.iter().map(|c| self.mount.join(c)).filter(|d| d.is_dir());
         mounted.map(|dir| dir.join(path)).collect()
+    }
+
+    /// Directories of a cgroup in every hierarchy that is mounted: beside v1's controllers the runtime also uses
+    /// those without one (`systemd`, `unified`).
+    fn all_directories(&self, path: &str) -> Vec<PathBuf> {
+        let path = path.trim_start_matches('/');
+        if self.unified {
+            return vec![self.mount.join(path)];
+        }
+        let entries = std::fs::read_dir(&self.mount).into_iter().flatten().flatten();
+        // Links are second names of a hierarchy.
+        let hierarchies = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        hierarchies.map(|e| e.path().join(path)).collect()
     }
 
     fn controller(&self, name: &str, path: &str) -> PathBuf {
         let path = path.trim_start_matches('/');
-        if self.unified { Path::new(MOUNT).join(path) } else { Path::new(MOUNT).join(name).join(path) }
+        if self.unified { self.mount.join(path) } else { self.mount.join(name).join(path) }
     }
 
     fn create(&self, path: &str) -> io::Result<()> {
@@ -105,18 +123,18 @@ impl Cgroups {
     /// Removes a pod's cgroup with what the runtime left below. Does nothing when it is gone.
     pub fn remove_pod(&self, uid: &str) {
         for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
-            for dir in self.directories(&self.pod_path(class, uid)) {
+            for dir in self.all_directories(&self.pod_path(class, uid)) {
                 remove_tree(&dir);
             }
         }
     }
 
-    /// Uids of pods that have a cgroup.
-    pub fn pod_uids(&self) -> Vec<String> {
-        let mut uids = Vec::new();
+    /// Uids of pods that have a cgroup in any hierarchy.
+    pub fn pod_uids(&self) -> BTreeSet<String> {
+        let mut uids = BTreeSet::new();
         for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
-            let dir = self.controller("cpu", &self.class_path(class));
-            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let dirs = self.all_directories(&self.class_path(class)).into_iter();
+            let entries = dirs.filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
             let names = entries.filter_map(|e| e.file_name().into_string().ok());
             uids.extend(names.filter_map(|n| n.strip_prefix("pod").map(str::to_owned)));
         }
@@ -216,6 +234,7 @@ fn weight(shares: i64) -> i64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -225,5 +244,23 @@ mod tests {
         assert_eq!(cgroups.pod_path(QosClass::Guaranteed, "u"), "/kube1-x/kubepods/podu");
         assert_eq!(cgroups.pod_path(QosClass::BestEffort, "u"), "/kube1-x/kubepods/besteffort/podu");
         assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);
+    }
+    #[test]
+    fn a_pod_leaves_no_hierarchy_anything() {
+        let mount = tempfile::tempdir().unwrap();
+        let hierarchies = ["cpu", "memory", "systemd", "unified"];
+        for hierarchy in hierarchies {
+            for pod in ["podu/container", "pode/container"] {
+                std::fs::create_dir_all(mount.path().join(hierarchy).join("k/kubepods/besteffort").join(pod)).unwrap();
+            }
+        }
+        let cgroups = Cgroups::mounted_at(mount.path(), "k");
+        cgroups.remove_pod("u");
+        for hierarchy in hierarchies {
+            let left = std::fs::read_dir(mount.path().join(hierarchy).join("k/kubepods/besteffort")).unwrap();
+            assert_eq!(left.map(|e| e.unwrap().file_name()).collect::<Vec<_>>(), ["pode"], "{hierarchy}");
+        }
+        std::fs::remove_dir_all(mount.path().join("cpu/k/kubepods/besteffort/pode")).unwrap();
+        assert!(cgroups.pod_uids().contains("e"), "one that only a hierarchy without controllers has");
     }
 }
