@@ -81,7 +81,7 @@ async fn logs_and_commands_reach_the_kubelet() {
     let port = kubelet.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {
         let mut requests = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..4 {
             let (stream, _) = kubelet.accept().await.unwrap();
             let stream = TlsAcceptor::from(tls.clone()).accept(stream).await.unwrap();
             assert!(stream.get_ref().1.peer_certificates().is_some(), "the server shows its certificate");
@@ -150,7 +150,17 @@ async fn logs_and_commands_reach_the_kubelet() {
     }
     assert_eq!(heard, b"gnip", "a tunnel carries the bytes of the kubelet's connection");
 
+    // A kubelet that says so gets the websocket itself.
+    let status = json!({"status": {"declaredFeatures": ["ExtendWebSocketsToKubelet"]}});
+    nodes.patch_status("node-1", &PatchParams::default(), &kube::api::Patch::Merge(status)).await.unwrap();
+    let url = format!("wss://{}/api/v1/namespaces/default/pods/p/exec?command=ls&stdout=true", server.address);
+    let mut request = url.into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
+    let stream = dial::connect(&target).await.unwrap();
+    tokio_tungstenite::client_async(request, stream).await.expect_err("this one answers with a log");
+
     let requests = serving.await.unwrap();
+    assert_eq!(requests[3], "GET /exec/default/p/c?command=ls&output=1 HTTP/1.1");
     assert_eq!(requests[2], "POST /portForward/default/p? HTTP/1.1");
     assert_eq!(requests[0], "GET /containerLogs/default/p/c?tailLines=5 HTTP/1.1");
     assert_eq!(requests[1], "POST /exec/default/p/c?command=ls&command=a%20b&input=1&output=1 HTTP/1.1");

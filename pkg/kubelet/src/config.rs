@@ -46,7 +46,9 @@ pub struct KubeletConfig {
     /// How little may be left of the node's resources.
     pub eviction: EvictionThresholds,
     /// Version to report, such as `v1.36.0`.
-    pub version: String,
+    pub version: &'static str,
+    /// The flags in effect, for `/flagz`.
+    pub flags: Vec<(String, String)>,
 }
 
 impl KubeletConfig {
@@ -72,7 +74,8 @@ impl KubeletConfig {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             max_pods: 110,
             eviction: EvictionThresholds::default(),
-            version: "v1.36.0".to_owned(),
+            version: "v1.36.0",
+            flags: Vec::new(),
         }
     }
 

@@ -36,7 +36,8 @@ const EAGER_MIN: Duration = Duration::from_millis(50);
 const MEMORY_RESERVED: i64 = 100 << 20;
 const IMAGES_MAX: usize = 50;
 /// What the scheduler and others may rely on here (KEP-5328), in the order of their names.
-const DECLARED_FEATURES: [&str; 3] = [
+const DECLARED_FEATURES: [&str; 4] = [
+    "ExtendWebSocketsToKubelet",
     "InPlacePodLevelResourcesVerticalScaling",
     "InPlacePodVerticalScalingInitContainers",
     "RestartAllContainersOnContainerExits",
@@ -239,7 +240,7 @@ impl NodeStatusTask {
                 container_runtime_version: self.runtime_version.clone(),
                 kernel_version: machine.kernel.clone(),
                 kube_proxy_version: String::new(),
-                kubelet_version: config.version.clone(),
+                kubelet_version: config.version.to_owned(),
                 machine_id: machine.machine_id.clone(),
                 operating_system: "linux".to_owned(),
                 os_image: machine.os_image.clone(),
@@ -392,6 +393,7 @@ fn differs(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
         || old.daemon_endpoints != new.daemon_endpoints
         || old.features != new.features
         || old.runtime_handlers != new.runtime_handlers
+        || old.declared_features != new.declared_features
 }
 
 #[cfg(test)]

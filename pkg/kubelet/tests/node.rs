@@ -144,18 +144,30 @@ async fn the_https_api_shows_logs_and_runs_commands() {
     let (_, metrics) = node.get("/metrics/resource", true).await;
     assert!(metrics.contains("pod_memory_working_set_bytes{namespace=\"default\",pod=\"talk\"}"), "{metrics}");
 
-    let (status, output) = exec(&node, "/exec/default/talk/c?command=echo&command=hello&output=1&error=1").await;
-    assert_eq!((status, output.as_str()), (101, "hello\n"));
+    // The fourth version is the runtime's own; the fifth is translated by the kubelet.
+    for version in ["v4.channel.k8s.io", "v5.channel.k8s.io"] {
+        let path = "/exec/default/talk/c?command=echo&command=hello&output=1&error=1";
+        let (status, output) = exec(&node, path, version).await;
+        assert_eq!((status, output.as_str()), (101, "hello\n"), "{version}");
+    }
+    for (path, start) in
+        [("/statusz", "\nkubelet statusz\n"), ("/flagz", "\nkubelet flagz\n"), ("/healthz/syncloop", "ok")]
+    {
+        let (code, page) = node.get(path, true).await;
+        assert!(code == 200 && page.starts_with(start), "{path}: {code} {page}");
+    }
+    let (code, message) = node.send("POST", "/checkpoint/default/talk/none", true).await;
+    assert_eq!((code, message.as_str()), (404, "container none does not exist\n"));
     node.delete("talk").await;
     node.stop().await;
 }
 
 /// Runs a command over a WebSocket; gives the status of the handshake and what came on standard output.
-async fn exec(node: &TestNode, path: &str) -> (u16, String) {
+async fn exec(node: &TestNode, path: &str, version: &str) -> (u16, String) {
     use futures::StreamExt;
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;
     let mut request = format!("wss://node{path}").into_client_request().unwrap();
-    request.headers_mut().insert("sec-websocket-protocol", "v4.channel.k8s.io".parse().unwrap());
+    request.headers_mut().insert("sec-websocket-protocol", version.parse().unwrap());
     let (mut socket, answer) = tokio_tungstenite::client_async(request, node.connect(true).await).await.unwrap();
     let mut output = String::new();
     while let Some(Ok(message)) = socket.next().await {

@@ -3,10 +3,12 @@
 mod build;
 mod meters;
 pub mod metrics;
+mod pages;
 mod plain;
 mod process;
 
 pub use meters::{Counters, Histogram, Histograms, SECONDS, write_histograms};
+pub use pages::Pages;
 pub use plain::{PlainWriter, log_works, plain};
 
 use std::io::IsTerminal;
@@ -23,7 +25,7 @@ pub enum LogFormat {
 }
 
 /// Crates that follow the verbosity; all others say warnings only, below trace.
-const CRATES: [&str; 17] = [
+const CRATES: [&str; 18] = [
     "kube1",
     "kube1_api",
     "kube1_apiserver",
@@ -38,6 +40,7 @@ const CRATES: [&str; 17] = [
     "kube1_proxy",
     "kube1_scheduler",
     "kube1_store",
+    "kube1_streaming",
     "kube1_supervisor",
     "kube1_telemetry",
     "kube1_images",

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use futures::FutureExt;
+use kube1_streaming::channels::{Wanted, translate};
+use kube1_streaming::spdy::Reader;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
-
-use super::spdy::Reader;
-use super::streams::{Wanted, translate};
 
 /// The bytes as frames of SPDY.
 pub fn spdy(data: &[u8]) {

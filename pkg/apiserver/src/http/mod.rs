@@ -12,8 +12,6 @@ pub mod pipeline;
 pub mod requests;
 pub mod respond;
 pub mod serve;
-mod spdy;
-pub mod streams;
 mod timer;
 pub mod websocket;
 pub mod zpages;

@@ -1,41 +1,33 @@
-//! Logs and watches for clients that want websockets.
+//! Answers in the messages of websockets: logs, watches, and the streams of containers for kubelets that cannot.
 
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use kube1_api::status::Status;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::{Error, Message, protocol::Role};
+use kube1_streaming::channels::{self, Wanted};
+use kube1_streaming::{Upgrade, tunnel};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::body::ResponseBody;
-use super::forward::wants_upgrade;
 use super::respond::Reply;
-use super::streams::{self, Wanted};
 use crate::call::Lasting;
 use crate::server::Server;
 
 const BINARY: &str = "binary.k8s.io";
 const BASE64: &str = "base64.binary.k8s.io";
-/// A SPDY connection for port forwarding inside a websocket.
-pub const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
-const TUNNEL_BUFFER: usize = 32 * 1024;
 
 /// A client's wish to get its answer in messages.
 pub struct Wish {
-    upgrade: OnUpgrade,
-    accept: String,
-    protocol: Option<&'static str>,
+    upgrade: Upgrade,
     /// Lines of text are messages of their own.
     lines: bool,
     lasting: Lasting,
@@ -44,52 +36,42 @@ pub struct Wish {
 impl Wish {
     /// Takes the upgrade out of a request for a websocket; `lines` for watches.
     pub fn take(parts: &mut Parts, lines: bool) -> Result<Option<Self>, Status> {
-        let websocket = parts.headers.get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
-        if !websocket || !wants_upgrade(&parts.headers) {
-            return Ok(None);
-        }
-        let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else { return Ok(None) };
-        let key = parts.headers.get(SEC_WEBSOCKET_KEY);
-        let key = key.ok_or_else(|| Status::bad_request("the websocket request has no key"))?;
-        let wish = Self {
-            upgrade,
-            accept: derive_accept_key(key.as_bytes()),
-            protocol: if lines { None } else { protocol(&parts.headers, &[BINARY, BASE64]) },
-            lines,
-            lasting: parts.extensions.get().cloned().unwrap_or_default(),
-        };
-        for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL] {
-            parts.headers.remove(name);
-        }
-        Ok(Some(wish))
+        Self::take_known(parts, if lines { &[] } else { &[BINARY, BASE64] }, lines, Upgrade::take)
     }
 
     /// As [`Wish::take`], for a client that offers this protocol.
     pub fn take_offer(parts: &mut Parts, known: &'static str) -> Result<Option<Self>, Status> {
-        if protocol(&parts.headers, &[known]).is_none() {
+        Self::take_known(parts, &[known], false, Upgrade::take_offer)
+    }
+
+    fn take_known(
+        parts: &mut Parts,
+        known: &[&'static str],
+        lines: bool,
+        take: impl FnOnce(&HeaderMap, &mut Extensions, &[&'static str]) -> Result<Option<Upgrade>, &'static str>,
+    ) -> Result<Option<Self>, Status> {
+        let Some(upgrade) = take(&parts.headers, &mut parts.extensions, known).map_err(Status::bad_request)? else {
             return Ok(None);
+        };
+        for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL] {
+            parts.headers.remove(name);
         }
-        Ok(Self::take(parts, false)?.map(|wish| Self { protocol: Some(known), ..wish }))
+        Ok(Some(Self { upgrade, lines, lasting: parts.extensions.get().cloned().unwrap_or_default() }))
     }
 
     /// Answers 101 and passes the streams of a command on to `backend`; if that was refused, the client is told on the
     /// channel for errors, where it looks for them.
-    pub fn streams(
-        self,
-        server: &Arc<Server>,
-        backend: Result<Upgraded, Status>,
-        wanted: Wanted,
-    ) -> Result<Reply, Status> {
-        let switched = self.switched()?;
+    pub fn streams(self, server: &Arc<Server>, backend: Result<Upgraded, Status>, wanted: Wanted) -> Reply {
+        let switched = self.switched();
         let shutdown = server.shutdown.clone();
         server.streams.spawn(async move {
             let translating = async {
-                let mut socket = self.socket().await?;
+                let mut socket = self.upgrade.socket().await?;
                 match backend {
-                    Ok(backend) => streams::translate(socket, TokioIo::new(backend), wanted).await,
+                    Ok(backend) => channels::translate(socket, TokioIo::new(backend), wanted).await,
                     Err(status) => {
-                        socket.send(streams::verdict(&status)).await?;
-                        socket.send(streams::finished()).await
+                        socket.send(channels::verdict(&status)).await?;
+                        socket.send(channels::finished()).await
                     }
                 }
             };
@@ -97,73 +79,39 @@ impl Wish {
                 tracing::debug!(%error, "a command's streams ended");
             }
         });
-        Ok(switched)
-    }
-
-    /// The websocket, once the client has been answered.
-    async fn socket(self) -> Result<WebSocketStream<TokioIo<Upgraded>>, Error> {
-        let stream = self.upgrade.await.map_err(|e| Error::Io(std::io::Error::other(e)))?;
-        Ok(WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, None).await)
+        switched
     }
 
     /// Answers 101 and passes the bytes of messages on to `backend`, and its bytes back as messages.
-    pub fn tunnel(self, server: &Arc<Server>, backend: Upgraded) -> Result<Reply, Status> {
-        let switched = self.switched()?;
+    pub fn tunnel(self, server: &Arc<Server>, backend: Upgraded) -> Reply {
+        let switched = self.switched();
         let shutdown = server.shutdown.clone();
         server.streams.spawn(async move {
-            let joining = shutdown.run_until_cancelled(self.join(backend));
-            if let Some(Err(error)) = joining.await {
+            let joining = async {
+                let _lasting = self.lasting.clone();
+                tunnel::join(self.upgrade.socket().await?, TokioIo::new(backend)).await
+            };
+            if let Some(Err(error)) = shutdown.run_until_cancelled(joining).await {
                 tracing::debug!(%error, "a tunnel ended");
             }
         });
-        Ok(switched)
-    }
-
-    async fn join(self, backend: Upgraded) -> Result<(), Error> {
-        let _lasting = self.lasting.clone();
-        let (mut messages, mut said) = self.socket().await?.split();
-        let (mut from, mut to) = tokio::io::split(TokioIo::new(backend));
-        let mut buffer = BytesMut::with_capacity(TUNNEL_BUFFER);
-        loop {
-            tokio::select! {
-                heard = said.next() => match heard.transpose()? {
-                    Some(Message::Close(_)) | None => return to.shutdown().await.map_err(Error::Io),
-                    Some(message @ (Message::Binary(_) | Message::Text(_))) => {
-                        to.write_all(&message.into_data()).await.map_err(Error::Io)?;
-                    }
-                    Some(_) => {}
-                },
-                read = from.read_buf(&mut buffer) => {
-                    if read.map_err(Error::Io)? == 0 {
-                        return messages.send(streams::finished()).await;
-                    }
-                    messages.send(Message::binary(buffer.split().freeze())).await?;
-                    buffer.reserve(TUNNEL_BUFFER);
-                }
-            }
-        }
+        switched
     }
 
     /// The answer that switches protocols.
-    fn switched(&self) -> Result<Reply, Status> {
+    fn switched(&self) -> Reply {
         let mut switched = Response::new(ResponseBody::empty());
         *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = switched.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&self.accept).map_err(Status::internal)?);
-        if let Some(protocol) = self.protocol {
-            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-        }
-        Ok(switched)
+        *switched.headers_mut() = self.upgrade.headers();
+        switched
     }
 
     /// Answers 101 and sends the body of `reply` as messages.
-    pub fn grant(self, server: &Arc<Server>, reply: Reply) -> Result<Reply, Status> {
+    pub fn grant(self, server: &Arc<Server>, reply: Reply) -> Reply {
         if !reply.status().is_success() {
-            return Ok(reply);
+            return reply;
         }
-        let switched = self.switched()?;
+        let switched = self.switched();
         let shutdown = server.shutdown.clone();
         let body = reply.into_body();
         server.streams.spawn(async move {
@@ -172,13 +120,13 @@ impl Wish {
                 tracing::debug!(%error, "a websocket ended");
             }
         });
-        Ok(switched)
+        switched
     }
 
     async fn send(self, mut body: ResponseBody) -> Result<(), Error> {
         let _lasting = self.lasting.clone();
-        let (protocol, lines) = (self.protocol, self.lines);
-        let (mut messages, mut said) = self.socket().await?.split();
+        let (protocol, lines) = (self.upgrade.protocol(), self.lines);
+        let (mut messages, mut said) = self.upgrade.socket().await?.split();
         if !lines {
             // Clients take the first, empty message as the sign that the stream is there.
             messages.send(message(protocol, Bytes::new())).await?;
@@ -206,14 +154,8 @@ impl Wish {
                 messages.send(Message::text(text)).await?;
             }
         }
-        messages.send(streams::finished()).await
+        messages.send(channels::finished()).await
     }
-}
-
-/// The first protocol that the client offers and this server knows.
-fn protocol(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {
-    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
-    offered.flat_map(|v| v.split(',')).find_map(|p| known.iter().copied().find(|known| *known == p.trim()))
 }
 
 fn message(protocol: Option<&str>, data: Bytes) -> Message {

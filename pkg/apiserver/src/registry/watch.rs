@@ -58,7 +58,7 @@ impl Endpoint {
             Err(status) => return Err(status),
         };
         match wish {
-            Some(wish) => wish.grant(&self.server, reply),
+            Some(wish) => Ok(wish.grant(&self.server, reply)),
             None => Ok(reply),
         }
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use kube1_api::status::Status;
+use kube1_streaming::channels::{self, Wanted};
+use kube1_streaming::tunnel::{self, TUNNEL};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -13,8 +15,7 @@ use crate::call::Call;
 use crate::dial::{Address, Target, Trust};
 use crate::http::forward::{Backend, Forwarded, Switched, forward, switch, wants_upgrade};
 use crate::http::respond::{self, Reply};
-use crate::http::streams::{self, Wanted};
-use crate::http::websocket::{TUNNEL, Wish};
+use crate::http::websocket::Wish;
 use crate::query::Query;
 use crate::registry::Endpoint;
 use crate::server::Server;
@@ -42,7 +43,7 @@ pub async fn log(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> 
         *reply.status_mut() = StatusCode::BAD_REQUEST;
     }
     match wish {
-        Some(wish) => wish.grant(&endpoint.server, reply),
+        Some(wish) => Ok(wish.grant(&endpoint.server, reply)),
         None => Ok(reply),
     }
 }
@@ -73,26 +74,37 @@ pub async fn stream(endpoint: &Endpoint, call: &mut Call, what: &str) -> Result<
     };
     let mut to = at_node(&endpoint.server, node, path)?;
     let server = &endpoint.server;
-    if what == "portforward" {
-        if let Some(wish) = Wish::take_offer(&mut call.parts, TUNNEL)? {
-            to.headers.insert(STREAM_VERSION, HeaderValue::from_static("portforward.k8s.io"));
-            return match switch(server, &to, "SPDY/3.1").await? {
-                Switched::To(backend) => wish.tunnel(server, backend),
-                Switched::Refused(code, text) => Ok(respond::text(code, text)),
+    if !takes_websockets(server, node) {
+        if what == "portforward" {
+            if let Some(wish) = Wish::take_offer(&mut call.parts, TUNNEL)? {
+                to.headers.insert(STREAM_VERSION, HeaderValue::from_static(tunnel::BACKEND_VERSION));
+                return match switch(server, &to, "SPDY/3.1").await? {
+                    Switched::To(backend) => Ok(wish.tunnel(server, backend)),
+                    Switched::Refused(code, text) => Ok(respond::text(code, text)),
+                };
+            }
+        } else if let Some(wish) = Wish::take_offer(&mut call.parts, channels::V5)? {
+            for version in channels::BACKEND_VERSIONS {
+                to.headers.append(STREAM_VERSION, HeaderValue::from_static(version));
+            }
+            let backend = match switch(server, &to, "SPDY/3.1").await {
+                Ok(Switched::To(backend)) => Ok(backend),
+                Ok(Switched::Refused(_, text)) => {
+                    Err(Status::internal(format!("unable to upgrade connection: {text}")))
+                }
+                Err(status) => Err(status),
             };
+            return Ok(wish.streams(server, backend, wanted(call)));
         }
-    } else if let Some(wish) = Wish::take_offer(&mut call.parts, streams::V5)? {
-        for version in streams::BACKEND_VERSIONS {
-            to.headers.append(STREAM_VERSION, HeaderValue::from_static(version));
-        }
-        let backend = match switch(server, &to, "SPDY/3.1").await {
-            Ok(Switched::To(backend)) => Ok(backend),
-            Ok(Switched::Refused(_, text)) => Err(Status::internal(format!("unable to upgrade connection: {text}"))),
-            Err(status) => Err(status),
-        };
-        return wish.streams(server, backend, wanted(call));
     }
     forward(server, call, to).await
+}
+
+/// Whether a node's kubelet translates the websockets of clients itself (`ExtendWebSocketsToKubelet`).
+fn takes_websockets(server: &Server, node: &str) -> bool {
+    let node = server.reviews.reader.get("", "nodes", "", node).unwrap_or_default();
+    let declared = node["status"]["declaredFeatures"].as_array().into_iter().flatten();
+    declared.into_iter().any(|feature| feature == "ExtendWebSocketsToKubelet")
 }
 
 /// The streams that a client asks for.

@@ -85,7 +85,7 @@ pub(super) fn kubelet(node: &Node) -> String {
     volumes::write(&mut out, &node.config, &pods);
     node.meters.write(&mut out);
     runtime_calls(&mut out, node);
-    out.push_str(&kube1_telemetry::build_metrics(&node.config.version));
+    out.push_str(&kube1_telemetry::build_metrics(node.config.version));
     out.push_str(&kube1_telemetry::process_metrics());
     out
 }

@@ -2,12 +2,14 @@
 
 mod auth;
 mod cadvisor;
+mod checkpoint;
 mod logs;
 mod metrics;
 mod stats;
 mod stream;
 mod system_logs;
 mod volumes;
+mod zpages;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use logs::Options as LogOptions;
@@ -28,6 +30,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::Pod;
 use kube1_supervisor::BoxError;
+use kube1_telemetry::Pages;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -80,6 +83,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) -> Result<(), 
     let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address}: {e}"))?;
     let server = Arc::new(Server {
         authenticator: Authenticator::new(config.client.clone()),
+        pages: Pages::new("kubelet", config.version, zpages::PATHS, config.flags.clone()),
         node,
         tracker: TaskTracker::new(),
         stop,
@@ -114,6 +118,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) -> Result<(), 
 pub(super) struct Server {
     pub node: Arc<Node>,
     authenticator: Authenticator,
+    pages: Pages,
     /// Owns connections, streams and log readers.
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
@@ -148,7 +153,14 @@ impl Server {
             return text(code, message);
         }
         match (request.method(), &parts[..]) {
-            (&Method::GET, ["healthz" | "healthz/ping"]) => text(StatusCode::OK, "ok"),
+            (&Method::GET, ["healthz"] | ["healthz", "ping" | "log" | "syncloop"]) => text(StatusCode::OK, "ok"),
+            (&Method::GET, ["statusz" | "flagz"]) => {
+                let kind = Pages::kind(&path).unwrap_or("Statusz");
+                zpages::serve(&self.pages, kind, request.headers())
+            }
+            (&Method::POST, ["checkpoint", namespace, pod, container]) => {
+                checkpoint::serve(self, &stream::query(&request), namespace, pod, container).await
+            }
             (&Method::GET, ["pods" | "runningpods"]) => json_reply(&self.pods()),
             (&Method::GET, ["containerLogs", namespace, pod, container]) => {
                 logs::serve(self, &request, namespace, pod, container).await

@@ -1,23 +1,30 @@
 //! Exec, attach and port-forward: the runtime serves the streams itself; their bytes pass through unchanged.
 //!
-//! What a client may speak (SPDY or WebSocket subprotocols) is therefore what the runtime speaks. An offer that it does
-//! not know is refused by the runtime's own answer, after which clients try the next one.
+//! What a client may speak (SPDY or WebSocket subprotocols) is therefore what the runtime speaks, and besides it the
+//! websockets that are translated here (`ExtendWebSocketsToKubelet`): the fifth version for commands, tunnels for ports. Any
+//! other offer that the runtime does not know is refused by its own answer, after which clients try the next one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{Request, Response, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kube1_cri::v1::{AttachRequest, ContainerState, ExecRequest};
+use kube1_streaming::channels::{self, Wanted};
+use kube1_streaming::{Upgrade, tunnel};
 use percent_encoding::percent_decode_str;
 use tokio::net::TcpStream;
 
 use super::{Body, Reply, Server, full, text};
 use crate::labels;
 use crate::pod::PodExt;
+
+/// Where a server is offered versions of a streaming protocol.
+const STREAM_VERSION: &str = "x-stream-protocol-version";
+const SPDY: &str = "SPDY/3.1";
 
 /// The query of a request.
 pub(super) fn query(request: &Request<Incoming>) -> Vec<(String, String)> {
@@ -69,8 +76,9 @@ pub(super) async fn exec_or_attach(
     } else {
         server.node.runtime.attach(AttachRequest { container_id: found.id, stdin, tty, stdout, stderr }).await
     };
+    let streams = Streams::Command(Wanted { stdin, stdout, stderr, tty });
     match url {
-        Ok(url) => pass(server, request, &url).await,
+        Ok(url) => serve(server, request, &url, streams).await,
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }
@@ -90,51 +98,119 @@ pub(super) async fn port_forward(
     };
     let ports = query(&request).iter().filter(|(k, _)| k == "port").filter_map(|(_, v)| v.parse().ok()).collect();
     match server.node.runtime.port_forward(&sandbox, ports).await {
-        Ok(url) => pass(server, request, &url).await,
+        Ok(url) => serve(server, request, &url, Streams::Ports).await,
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }
 
-/// Sends the request on to the runtime's streaming server and, once both sides agree, joins the connections.
-async fn pass(server: &Arc<Server>, mut request: Request<Incoming>, url: &str) -> Reply {
-    let bad = |what: String| text(StatusCode::BAD_GATEWAY, format!("the runtime's streaming server: {what}"));
-    let Ok(uri) = url.parse::<Uri>() else { return bad(format!("{url} is no URL")) };
-    let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else { return bad(format!("{url} has no port")) };
-    let stream = match TcpStream::connect((host.trim_matches(['[', ']']), port)).await {
-        Ok(stream) => stream,
-        Err(error) => return bad(error.to_string()),
+/// What a connection carries.
+#[derive(Clone, Copy)]
+enum Streams {
+    Command(Wanted),
+    Ports,
+}
+
+impl Streams {
+    /// The protocol of websockets that are translated, and what the runtime is offered for them.
+    fn protocols(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Command(_) => (channels::V5, &channels::BACKEND_VERSIONS),
+            Self::Ports => (tunnel::TUNNEL, &[tunnel::BACKEND_VERSION]),
+        }
+    }
+}
+
+/// Serves the streams that the runtime has at `url`.
+async fn serve(server: &Arc<Server>, mut request: Request<Incoming>, url: &str, streams: Streams) -> Reply {
+    let (known, versions) = streams.protocols();
+    let headers = request.headers().clone();
+    let upgrade = match Upgrade::take_offer(&headers, request.extensions_mut(), &[known]) {
+        Ok(Some(upgrade)) => upgrade,
+        Ok(None) => return pass(server, request, url).await,
+        Err(wrong) => return text(StatusCode::BAD_REQUEST, wrong),
     };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(SPDY));
+    for version in versions {
+        headers.append(STREAM_VERSION, HeaderValue::from_static(version));
+    }
+    let answer = match ask(server, &Method::POST, url, headers).await {
+        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => answer,
+        Ok(answer) => return refused(answer),
+        Err(error) => return bad_gateway(&error),
+    };
+    let mut reply: Response<Body> = Response::new(full(""));
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *reply.headers_mut() = upgrade.headers();
+    let stop = server.stop.clone();
+    server.tracker.spawn(async move {
+        let translating = async {
+            let backend = hyper::upgrade::on(answer).await.map_err(std::io::Error::other)?;
+            let (client, backend) = (upgrade.socket().await?, TokioIo::new(backend));
+            match streams {
+                Streams::Command(wanted) => channels::translate(client, backend, wanted).await,
+                Streams::Ports => tunnel::join(client, backend).await,
+            }
+        };
+        if let Some(Err(error)) = stop.run_until_cancelled(translating).await {
+            tracing::debug!(%error, "streams ended");
+        }
+    });
+    reply
+}
+
+fn bad_gateway(what: &str) -> Reply {
+    text(StatusCode::BAD_GATEWAY, format!("the runtime's streaming server: {what}"))
+}
+
+/// Sends a request without a body to the runtime's streaming server.
+async fn ask(
+    server: &Arc<Server>,
+    method: &Method,
+    url: &str,
+    headers: HeaderMap,
+) -> Result<Response<Incoming>, String> {
+    let uri = url.parse::<Uri>().map_err(|_| format!("{url} is no URL"))?;
+    let place = uri.host().zip(uri.port_u16());
+    let (host, port) = place.ok_or_else(|| format!("{url} has no port"))?;
+    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(|e| e.to_string())?;
     // Keystrokes must not wait for more of them.
     let _ = stream.set_nodelay(true);
-    let mut onward = Request::builder().method(request.method()).uri(uri.path_and_query().map_or("/", |p| p.as_str()));
-    if let Some(headers) = onward.headers_mut() {
-        headers.extend(request.headers().iter().filter(|(name, _)| *name != HOST).map(|(n, v)| (n.clone(), v.clone())));
-        headers.remove(http::header::AUTHORIZATION);
+    let mut onward = Request::builder().method(method).uri(uri.path_and_query().map_or("/", |p| p.as_str()));
+    if let Some(own) = onward.headers_mut() {
+        own.extend(headers);
     }
     let onward = onward.header(HOST, format!("{host}:{port}")).body(Empty::<bytes::Bytes>::new());
-    let onward = match onward {
-        Ok(onward) => onward,
-        Err(error) => return bad(error.to_string()),
-    };
-    let (mut sender, connection) = match hyper::client::conn::http1::handshake(TokioIo::new(stream)).await {
-        Ok(pair) => pair,
-        Err(error) => return bad(error.to_string()),
-    };
+    let onward = onward.map_err(|e| e.to_string())?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|e| e.to_string())?;
     let stop = server.stop.clone();
     server.tracker.spawn(async move { stop.run_until_cancelled(connection.with_upgrades()).await });
-    let mut answer = match sender.send_request(onward).await {
-        Ok(answer) => answer,
-        Err(error) => return bad(error.to_string()),
-    };
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (parts, body) = answer.into_parts();
-        let mut reply = Response::new(body.map_err(std::io::Error::other).boxed());
-        *reply.status_mut() = parts.status;
-        for (name, value) in parts.headers.iter().filter(|(n, _)| **n != CONNECTION && **n != UPGRADE) {
-            reply.headers_mut().append(name, value.clone());
-        }
-        return reply;
+    sender.send_request(onward).await.map_err(|e| e.to_string())
+}
+
+/// Why the runtime did not switch protocols.
+fn refused(answer: Response<Incoming>) -> Reply {
+    let (parts, body) = answer.into_parts();
+    let mut reply = Response::new(body.map_err(std::io::Error::other).boxed());
+    *reply.status_mut() = parts.status;
+    for (name, value) in parts.headers.iter().filter(|(n, _)| **n != CONNECTION && **n != UPGRADE) {
+        reply.headers_mut().append(name, value.clone());
     }
+    reply
+}
+
+/// Sends the request on to the runtime's streaming server and, once both sides agree, joins the connections.
+async fn pass(server: &Arc<Server>, mut request: Request<Incoming>, url: &str) -> Reply {
+    let mut headers = request.headers().clone();
+    headers.remove(HOST);
+    headers.remove(AUTHORIZATION);
+    let mut answer = match ask(server, request.method(), url, headers).await {
+        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => answer,
+        Ok(answer) => return refused(answer),
+        Err(error) => return bad_gateway(&error),
+    };
     let mut reply: Response<Body> = Response::new(full(""));
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *reply.headers_mut() = answer.headers().clone();

@@ -164,11 +164,16 @@ impl TestNode {
 
     /// Status and body of a GET from the kubelet's API.
     pub async fn get(&self, path: &str, as_apiserver: bool) -> (u16, String) {
+        self.send("GET", path, as_apiserver).await
+    }
+
+    /// Status and body of the answer to a request without a body.
+    pub async fn send(&self, method: &str, path: &str, as_apiserver: bool) -> (u16, String) {
         use http_body_util::BodyExt;
         let stream = hyper_util::rt::TokioIo::new(self.connect(as_apiserver).await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
         let connection = tokio::spawn(connection);
-        let request = http::Request::get(path).header("host", "node");
+        let request = http::Request::builder().method(method).uri(path).header("host", "node");
         let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
         let answer = sender.send_request(request).await.unwrap();
         let code = answer.status().as_u16();

@@ -1,5 +1,5 @@
 //! The fifth version of the streaming protocol, for clients: websockets in which a client can end its input (KEP-4006).
-//! Kubelets and runtimes need not know it, as they are spoken to in SPDY.
+//! Runtimes need not know it, as they are spoken to in SPDY.
 
 use std::io;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::spdy::{Reader, Said, Writer};
+use crate::spdy::{Reader, Said, Writer};
 
 /// The version that clients offer for it.
 pub const V5: &str = "v5.channel.k8s.io";
-/// What kubelets and runtimes are offered; each knows at least one that reports how a command ended.
+/// What the other side is offered in SPDY; each knows at least one that reports how a command ended.
 pub const BACKEND_VERSIONS: [&str; 2] = [V5, "v4.channel.k8s.io"];
 
 /// The streams by the numbers of their channels.
@@ -59,7 +59,7 @@ impl Wanted {
 
 type Streams = [Option<u32>; NAMES.len()];
 
-/// Translates between a client's websocket and a kubelet's SPDY connection until one of them ends.
+/// Translates between a client's websocket and the SPDY connection to the container until one of them ends.
 pub async fn translate<C, B>(client: WebSocketStream<C>, backend: B, wanted: Wanted) -> Result<(), Error>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -137,7 +137,7 @@ async fn take<R: AsyncRead + Unpin>(
             Ok(Some(said)) => said,
             Ok(None) => break,
             Err(error) => {
-                tracing::debug!(%error, "the kubelet's connection broke");
+                tracing::debug!(%error, "the connection to the container broke");
                 break;
             }
         };
