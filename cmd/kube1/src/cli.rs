@@ -135,6 +135,9 @@ pub struct NodeArgs {
     /// Port of the kubelet's API
     #[arg(long, env = "KUBE1_KUBELET_PORT", default_value_t = 10250, value_name = "PORT")]
     pub kubelet_port: u16,
+    /// All flags with their values in effect.
+    #[arg(skip)]
+    pub flags: Vec<(String, String)>,
 }
 
 /// Parts that can be left out.
@@ -176,9 +179,6 @@ pub struct ServerArgs {
     pub node: NodeArgs,
     #[command(flatten)]
     pub front: FrontArgs,
-    /// All flags with their values in effect.
-    #[arg(skip)]
-    pub flags: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -40,8 +40,10 @@ pub fn parse(args: &[OsString]) -> Result<Cli, ConfigError> {
 
 fn finished(command: &Command, matches: &ArgMatches) -> Result<Cli, ConfigError> {
     let mut cli = Cli::from_arg_matches(matches)?;
-    if let cli::Command::Server(args) = &mut cli.command {
-        args.flags = cli::effective(command, matches);
+    match &mut cli.command {
+        cli::Command::Server(args) => args.node.flags = cli::effective(command, matches),
+        cli::Command::Agent(args) => args.node.flags = cli::effective(command, matches),
+        _ => {}
     }
     Ok(cli)
 }
@@ -148,7 +150,7 @@ mod tests {
         assert_eq!(args.tls_san, ["a.example", "b.example"]);
         assert!(args.disable_agent);
         assert_eq!(args.node.node_name.as_deref(), Some("y"));
-        let flag = |name: &str| args.flags.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        let flag = |name: &str| args.node.flags.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         for (name, value) in [
             ("https-listen-port", "7443"),
             ("node-name", "y"),

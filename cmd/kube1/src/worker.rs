@@ -148,7 +148,8 @@ impl Worker<'_> {
             client_ca_pem: self.credentials.ca_pem.clone(),
             pause_image: PAUSE_IMAGE.to_owned(),
             eviction: self.args.eviction_hard.clone().unwrap_or_default(),
-            version: version::KUBERNETES.to_owned(),
+            version: version::KUBERNETES,
+            flags: self.args.flags.clone(),
             ..KubeletConfig::new(
                 self.credentials.client.clone(),
                 &self.node.name,

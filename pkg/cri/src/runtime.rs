@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_cri::v1::{
-    AttachRequest, Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatsFilter, ContainerStatus,
-    ContainerStatusRequest, CreateContainerRequest, ExecRequest, ExecSyncRequest, ExecSyncResponse,
-    LinuxContainerResources, ListContainerStatsRequest, ListContainersRequest, ListPodSandboxRequest, PodSandbox,
-    PodSandboxConfig, PodSandboxFilter, PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
-    StartContainerRequest, StatusRequest, StatusResponse, StopContainerRequest, StopPodSandboxRequest,
-    UpdateContainerResourcesRequest, VersionRequest, VersionResponse,
+    AttachRequest, CheckpointContainerRequest, Container, ContainerConfig, ContainerFilter, ContainerStats,
+    ContainerStatsFilter, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, ExecRequest,
+    ExecSyncRequest, ExecSyncResponse, LinuxContainerResources, ListContainerStatsRequest, ListContainersRequest,
+    ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus, PodSandboxStatusRequest,
+    PortForwardRequest, RemoveContainerRequest, RemovePodSandboxRequest, ReopenContainerLogRequest,
+    RunPodSandboxRequest, StartContainerRequest, StatusRequest, StatusResponse, StopContainerRequest,
+    StopPodSandboxRequest, UpdateContainerResourcesRequest, VersionRequest, VersionResponse,
 };
 
 use crate::connection::incomplete;
@@ -155,6 +155,13 @@ impl Runtime {
     pub async fn port_forward(&self, sandbox: &str, ports: Vec<i32>) -> Result<String, CriError> {
         let request = PortForwardRequest { pod_sandbox_id: sandbox.to_owned(), port: ports };
         Ok(self.limited("PortForward", READ, self.runtime().port_forward(request)).await?.url)
+    }
+
+    /// Writes the state of a running container to a file; `limit` zero leaves the time to the runtime.
+    pub async fn checkpoint_container(&self, id: &str, file: &str, limit: Duration) -> Result<(), CriError> {
+        let timeout = i64::try_from(limit.as_secs()).unwrap_or(0);
+        let request = CheckpointContainerRequest { container_id: id.to_owned(), location: file.to_owned(), timeout };
+        self.limited("CheckpointContainer", WRITE + limit, self.runtime().checkpoint_container(request)).await.map(drop)
     }
 
     /// Usage of the running containers that have all the given labels.

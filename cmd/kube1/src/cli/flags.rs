@@ -19,7 +19,7 @@ pub fn effective(command: &Command, matches: &ArgMatches) -> Vec<(String, String
                 _ => return None,
             };
             let long = arg.get_long()?;
-            let secret = long.ends_with("token") && !value.is_empty();
+            let secret = (long.ends_with("token") || long == "join") && !value.is_empty();
             Some((long.to_owned(), if secret { "[CLASSIFIED]".to_owned() } else { value }))
         })
         .collect()

@@ -1,30 +1,19 @@
 //! `/statusz` and `/flagz`: what runs here, for people as text, for programs as objects (KEP-4827, KEP-4828).
 
-use std::time::Instant;
-
 use http::header::{HeaderValue, WARNING};
 use http::{HeaderMap, StatusCode};
 use kube1_api::codec;
 use kube1_api::status::Status;
-use kube1_telemetry::Build;
-use serde_json::{Map, Value, json};
 
 use super::respond::{self, JSON, Reply};
 use crate::documents::GIT_VERSION;
 use crate::negotiate::{self, Clause, Format};
 
-const COMPONENT: &str = "kube-apiserver";
-const GROUP: &str = "config.k8s.io";
-const NOTICE: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility \
-    guarantees and is for debugging purposes only.";
 /// Paths worth knowing that are no API.
-const PATHS: [&str; 8] = ["/debug", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"];
+const PATHS: &[&str] = &["/debug", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"];
 
 /// What these pages tell.
-pub struct Pages {
-    started: (jiff::Timestamp, Instant),
-    flags: Vec<(String, String)>,
-}
+pub struct Pages(kube1_telemetry::Pages);
 
 /// How a page is to be told.
 enum Form {
@@ -33,30 +22,21 @@ enum Form {
 }
 
 impl Pages {
-    pub fn new(mut flags: Vec<(String, String)>) -> Self {
-        flags.sort();
-        Self { started: (jiff::Timestamp::now(), Instant::now()), flags }
+    pub fn new(flags: Vec<(String, String)>) -> Self {
+        Self(kube1_telemetry::Pages::new("kube-apiserver", GIT_VERSION, PATHS, flags))
     }
 
     /// Answers a path if it is one of these pages; 406 when it has no form that is accepted.
     pub fn answer(&self, path: &str, headers: &HeaderMap) -> Option<Result<Reply, Status>> {
-        let kind = match path {
-            "/statusz" => "Statusz",
-            "/flagz" => "Flagz",
-            _ => return None,
-        };
-        Some(form(headers, kind).and_then(|form| match (form, kind) {
-            (Form::Text, "Statusz") => Ok(respond::text(StatusCode::OK, self.status())),
-            (Form::Text, _) => Ok(respond::text(StatusCode::OK, self.flags())),
-            (Form::Object(version, format), _) => self.object(kind, version, format),
+        let kind = kube1_telemetry::Pages::kind(path)?;
+        Some(form(headers, kind).and_then(|form| match form {
+            Form::Text => Ok(respond::text(StatusCode::OK, self.0.text(kind))),
+            Form::Object(version, format) => self.object(kind, version, format),
         }))
     }
 
     fn object(&self, kind: &str, version: &str, format: Format) -> Result<Reply, Status> {
-        let mut object = if kind == "Statusz" { self.status_object() } else { self.flags_object() };
-        object["kind"] = kind.into();
-        object["apiVersion"] = format!("{GROUP}/{version}").into();
-        object["metadata"] = json!({"name": COMPONENT});
+        let object = self.0.object(kind, version);
         let mut reply = match format {
             Format::Yaml => respond::bytes(StatusCode::OK, "application/yaml", codec::encode_yaml(&object)?),
             _ => respond::bytes(StatusCode::OK, JSON, object.to_string()),
@@ -71,46 +51,6 @@ impl Pages {
         }
         Ok(reply)
     }
-
-    fn status(&self) -> String {
-        let up = self.started.1.elapsed().as_secs();
-        let started = self.started.0.strftime("%a %b %e %H:%M:%S UTC %Y");
-        format!(
-            "\n{COMPONENT} statusz\n{NOTICE}\n\nStarted: {started}\nUp: {} hr {:02} min {:02} sec\nGo version: {}\n\
-             Binary version: {}\nEmulation version: 1.36\nPaths: {}\n",
-            up / 3600,
-            up / 60 % 60,
-            up % 60,
-            Build::told().compiler(),
-            binary_version(),
-            PATHS.join(" "),
-        )
-    }
-
-    fn status_object(&self) -> Value {
-        json!({
-            "startTime": self.started.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            "uptimeSeconds": self.started.1.elapsed().as_secs(),
-            "goVersion": Build::told().compiler(),
-            "binaryVersion": binary_version(),
-            "emulationVersion": "1.36",
-            "paths": PATHS,
-        })
-    }
-
-    fn flags(&self) -> String {
-        let lines = self.flags.iter().map(|(name, value)| format!("{name}={value}\n"));
-        format!("\n{COMPONENT} flagz\n{NOTICE}\n\n{}", lines.collect::<String>())
-    }
-
-    fn flags_object(&self) -> Value {
-        let flags = self.flags.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
-        json!({"flags": flags.collect::<Map<String, Value>>()})
-    }
-}
-
-fn binary_version() -> &'static str {
-    GIT_VERSION.trim_start_matches('v')
 }
 
 /// The best form that is accepted. Objects must be asked for by group, version and kind.
@@ -123,12 +63,8 @@ fn form(headers: &HeaderMap, kind: &str) -> Result<Form, Status> {
         "text/plain" | "text/*" | "*/*" if !clause.converts() => Some(Form::Text),
         media => {
             let format = Format::parse(media).filter(|format| *format != Format::Protobuf)?;
-            let version = match clause.param("v")? {
-                "v1beta1" => "v1beta1",
-                "v1alpha1" => "v1alpha1",
-                _ => return None,
-            };
-            let meant = clause.param("g") == Some(GROUP) && clause.param("as") == Some(kind);
+            let version = kube1_telemetry::Pages::version(clause.param("v")?)?;
+            let meant = clause.param("g") == Some(kube1_telemetry::Pages::GROUP) && clause.param("as") == Some(kind);
             meant.then_some(Form::Object(version, format))
         }
     };
@@ -140,6 +76,7 @@ fn form(headers: &HeaderMap, kind: &str) -> Result<Form, Status> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use http::header::ACCEPT;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -99,19 +99,20 @@ impl Authenticator {
         if caller.name.is_none() && token.is_none() {
             return Err(unauthorized());
         }
-        let resource = subresource(what);
+        let resources = subresources(what);
         let who = format!(
-            "{}\n{:?}\n{}\n{verb}\n{resource}",
+            "{}\n{:?}\n{}\n{verb}\n{}",
             caller.name.as_deref().unwrap_or_default(),
             caller.groups,
-            token.unwrap_or_default()
+            token.unwrap_or_default(),
+            resources[0],
         );
         let key: [u8; 32] = Sha256::digest(who).into();
         let known = self.believed.lock().get(&key).filter(|(at, _)| at.elapsed() < BELIEVED).map(|(_, answer)| *answer);
         let answer = match known {
             Some(answer) => answer,
             None => {
-                let answer = self.ask(node, caller, token, verb, resource).await.map_err(|error| {
+                let answer = self.ask(node, caller, token, verb, resources).await.map_err(|error| {
                     tracing::warn!(%error, "cannot ask the apiserver about a client");
                     (StatusCode::INTERNAL_SERVER_ERROR, "the apiserver cannot be asked about this client".to_owned())
                 })?;
@@ -127,7 +128,7 @@ impl Authenticator {
         };
         answer.map_err(|code| match code {
             StatusCode::UNAUTHORIZED => unauthorized(),
-            code => (code, format!("Forbidden (verb={verb}, resource=nodes, subresource={resource})")),
+            code => (code, format!("Forbidden (verb={verb}, resource=nodes, subresource(s)={resources:?})")),
         })
     }
 
@@ -137,7 +138,7 @@ impl Authenticator {
         caller: &Caller,
         token: Option<&str>,
         verb: &str,
-        subresource: &str,
+        subresources: &[&str],
     ) -> Result<Result<(), StatusCode>, kube::Error> {
         let user = match (&caller.name, token) {
             (Some(name), _) => UserInfo {
@@ -157,37 +158,51 @@ impl Authenticator {
             }
             (None, None) => return Ok(Err(StatusCode::UNAUTHORIZED)),
         };
-        let spec = SubjectAccessReviewSpec {
-            user: user.username,
-            groups: user.groups,
-            uid: user.uid,
-            resource_attributes: Some(ResourceAttributes {
-                name: Some(node.config.node_name.clone()),
-                resource: Some("nodes".to_owned()),
-                subresource: Some(subresource.to_owned()),
-                verb: Some(verb.to_owned()),
-                version: Some("v1".to_owned()),
-                ..ResourceAttributes::default()
-            }),
-            ..SubjectAccessReviewSpec::default()
-        };
-        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let allowed = reviews.create(&PostParams::default(), &review).await?.status.is_some_and(|s| s.allowed);
-        Ok(if allowed { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
+        for subresource in subresources {
+            let review = review(node, &user, verb, subresource);
+            if reviews.create(&PostParams::default(), &review).await?.status.is_some_and(|s| s.allowed) {
+                return Ok(Ok(()));
+            }
+        }
+        Ok(Err(StatusCode::FORBIDDEN))
     }
 }
 
-/// Under which subresource of the node a path is permitted.
-fn subresource(first: &str) -> &'static str {
+/// Asks whether a user may do this with a subresource of the node.
+fn review(node: &Node, user: &UserInfo, verb: &str, subresource: &str) -> SubjectAccessReview {
+    let spec = SubjectAccessReviewSpec {
+        user: user.username.clone(),
+        groups: user.groups.clone(),
+        uid: user.uid.clone(),
+        extra: user.extra.clone(),
+        resource_attributes: Some(ResourceAttributes {
+            name: Some(node.config.node_name.clone()),
+            resource: Some("nodes".to_owned()),
+            subresource: Some(subresource.to_owned()),
+            verb: Some(verb.to_owned()),
+            version: Some("v1".to_owned()),
+            ..ResourceAttributes::default()
+        }),
+        ..SubjectAccessReviewSpec::default()
+    };
+    SubjectAccessReview { spec, ..SubjectAccessReview::default() }
+}
+
+/// Under which subresources of the node a path is permitted; one of them is enough. Those that upstream split from `proxy`
+/// (KEP-2862) are still permitted under it.
+fn subresources(first: &str) -> &'static [&'static str] {
     match first {
-        "stats" => "stats",
-        "metrics" => "metrics",
-        "logs" => "log",
-        "healthz" => "healthz",
-        "pods" | "runningpods" => "pods",
-        "configz" => "configz",
-        _ => "proxy",
+        "stats" => &["stats"],
+        "metrics" => &["metrics"],
+        "logs" => &["log"],
+        "checkpoint" => &["checkpoint"],
+        "statusz" => &["statusz"],
+        "flagz" => &["flagz"],
+        "healthz" => &["healthz", "proxy"],
+        "pods" | "runningpods" => &["pods", "proxy"],
+        "configz" => &["configz", "proxy"],
+        _ => &["proxy"],
     }
 }
 
