@@ -165,9 +165,10 @@ async fn a_webhook_decides_where_its_conditions_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_knows_tokens() {
+async fn a_webhook_and_a_file_know_tokens() {
+    const LIKE_BOOTSTRAP: &str = "abcdef.0123456789abcdef";
     let (url, count, _tasks) = webhook(|review| match review["spec"]["token"].as_str().unwrap() {
-        "good" => {
+        "good" | LIKE_BOOTSTRAP => {
             json!({"authenticated": true, "user": {"username": "alice", "groups": ["dev"], "extra": {"a": ["b"]}}})
         }
         _ => json!({"authenticated": false}),
@@ -179,7 +180,13 @@ async fn a_webhook_knows_tokens() {
             version: "v1".into(),
             cache_ttl: Duration::from_secs(60),
         };
-        let authentication = AuthenticationOptions { token_webhook: Some(options), ..AuthenticationOptions::default() };
+        let file = dir.join("tokens.csv");
+        std::fs::write(&file, "of-a-file,carol,7,\"dev,ops\"\n").unwrap();
+        let authentication = AuthenticationOptions {
+            token_webhook: Some(options),
+            token_file: Some(file),
+            ..AuthenticationOptions::default()
+        };
         Front { authentication, ..Front::default() }
     })
     .await;
@@ -206,5 +213,15 @@ async fn a_webhook_knows_tokens() {
         );
     }
     assert_eq!(count.load(Ordering::SeqCst), 2, "what is not known is remembered too");
+    let answer: Value = client("of-a-file").request(who()).await.unwrap();
+    let carol = json!({"username": "carol", "uid": "7", "groups": ["dev", "ops", "system:authenticated"]});
+    let user = &answer["status"]["userInfo"];
+    assert_eq!(
+        ["username", "uid", "groups"].map(|key| &user[key]),
+        ["username", "uid", "groups"].map(|key| &carol[key])
+    );
+    assert_eq!(count.load(Ordering::SeqCst), 2, "the webhook is not asked for the file's tokens");
+    let answer: Value = client(LIKE_BOOTSTRAP).request(who()).await.unwrap();
+    assert_eq!(answer["status"]["userInfo"]["username"], "alice", "no bootstrap token of ours, but the webhook's");
     server.stop().await;
 }

@@ -29,6 +29,9 @@ pub struct AccessArgs {
     /// Whether requests without a credential are let in as system:anonymous
     #[arg(long, env = "KUBE1_ANONYMOUS_AUTH", value_name = "BOOL")]
     pub anonymous_auth: Option<bool>,
+    /// Tokens and their users, a line each: TOKEN,NAME,UID,"GROUP,…"
+    #[arg(long, env = "KUBE1_TOKEN_AUTH_FILE", value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
     /// Kubeconfig of a server that is asked whose tokens are
     #[arg(long, env = "KUBE1_AUTHENTICATION_TOKEN_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
     pub authentication_token_webhook_config_file: Option<PathBuf>,
@@ -181,6 +184,7 @@ impl AccessArgs {
     fn authentication(&self, keys: &KeyArgs) -> AuthenticationOptions {
         AuthenticationOptions {
             config_file: self.authentication_config.clone(),
+            token_file: self.token_auth_file.clone(),
             token_webhook: self.authentication_token_webhook_config_file.as_ref().map(|file| TokenWebhookOptions {
                 config_file: file.clone(),
                 version: self.authentication_token_webhook_version.clone(),

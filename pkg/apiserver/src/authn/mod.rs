@@ -10,6 +10,7 @@ mod jwt;
 mod outside;
 mod request_header;
 mod service_account;
+mod token_file;
 mod token_secret;
 mod token_webhook;
 mod trust;
@@ -165,32 +166,45 @@ impl Authenticator {
     /// The user of `token` when it is for at least one of `audiences`. A service account's is remembered for ten seconds.
     pub async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<Arc<TokenUser>, TokenError> {
         // Looked up each time, so that a deleted one is of no use any more.
-        if let Some(user) = bootstrap_token::authenticate(token, &*self.config.reader)? {
-            return self.for_this_server(user, audiences).map(Arc::new);
-        }
+        let mut refused = match bootstrap_token::authenticate(token, &*self.config.reader) {
+            Ok(Some(user)) => return self.for_this_server(user, audiences).map(Arc::new),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
         if let Some(found) = self.cache.get(token, audiences) {
             return Ok(found);
         }
-        let found = match self.service_accounts.authenticate(token, audiences)? {
+        let found = self.service_accounts.authenticate(token, audiences).unwrap_or_else(|error| {
+            refused = Some(error);
+            None
+        });
+        let found = match found {
             Some(found) => found,
             // Boxed, since few requests need it and all would be as large as it is.
-            None => Box::pin(self.outside_user(token, audiences)).await?,
+            None => Box::pin(self.outside_user(token, audiences, refused)).await?,
         };
         let found = Arc::new(found);
         self.cache.put(token, audiences, &found);
         Ok(found)
     }
 
-    async fn outside_user(&self, token: &str, audiences: &[String]) -> Result<TokenUser, TokenError> {
+    /// Asks the others. Each may know a token that another, of which the first is `refused`, does not take.
+    async fn outside_user(
+        &self,
+        token: &str,
+        audiences: &[String],
+        mut refused: Option<TokenError>,
+    ) -> Result<TokenUser, TokenError> {
         let outside = &self.config.outside;
-        let mut refused = None;
+        if let Some(user) = outside.tokens.as_ref().and_then(|tokens| tokens.user(token)) {
+            return self.for_this_server(user.clone(), audiences);
+        }
         for issuer in &outside.current().jwt {
             match issuer.authenticate(token).await {
                 Ok(Some((user, not_after))) => {
                     return Ok(TokenUser { not_after, ..self.for_this_server(user, audiences)? });
                 }
                 Ok(None) => {}
-                // Another may know the token all the same.
                 Err(error) => refused = refused.or(Some(error)),
             }
         }

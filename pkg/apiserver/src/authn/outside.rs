@@ -1,4 +1,4 @@
-//! What is authenticated by others than this cluster: issuers of tokens, a webhook, and whether the anonymous are let in.
+//! What is authenticated by others than this cluster: a file of tokens, issuers of tokens, a webhook, and whether the anonymous are let in.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::jwt::{AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator};
 use super::service_account::ServiceAccountOptions;
+use super::token_file::TokenFile;
 use super::token_webhook::{TokenWebhook, TokenWebhookOptions};
 use super::trust::TrustOptions;
 
@@ -15,6 +16,8 @@ use super::trust::TrustOptions;
 pub struct AuthenticationOptions {
     /// An AuthenticationConfiguration; followed while the server runs.
     pub config_file: Option<PathBuf>,
+    /// `--token-auth-file`; read at the start.
+    pub token_file: Option<PathBuf>,
     pub token_webhook: Option<TokenWebhookOptions>,
     /// `--anonymous-auth`, which the file may not contradict.
     pub anonymous: Option<bool>,
@@ -28,6 +31,7 @@ pub struct Outside {
     /// Tokens of this cluster's own accounts, which no outside issuer may give.
     own_issuers: Vec<String>,
     current: ArcSwap<Current>,
+    pub(super) tokens: Option<TokenFile>,
     pub(super) webhook: Option<TokenWebhook>,
 }
 
@@ -44,14 +48,16 @@ impl Outside {
             options: AuthenticationOptions::default(),
             own_issuers: Vec::new(),
             current: ArcSwap::from_pointee(current),
+            tokens: None,
             webhook: None,
         }
     }
 
     pub fn open(options: &AuthenticationOptions, own_issuers: &[String]) -> Result<Self, AuthenticationConfigError> {
         let current = ArcSwap::from_pointee(load(options, own_issuers)?);
+        let tokens = options.token_file.as_deref().map(TokenFile::read).transpose()?;
         let webhook = options.token_webhook.as_ref().map(TokenWebhook::new).transpose()?;
-        Ok(Self { options: options.clone(), own_issuers: own_issuers.to_vec(), current, webhook })
+        Ok(Self { options: options.clone(), own_issuers: own_issuers.to_vec(), current, tokens, webhook })
     }
 
     /// The file to be followed.

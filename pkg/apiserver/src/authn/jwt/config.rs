@@ -125,6 +125,10 @@ pub enum AuthenticationConfigError {
     Parse { path: String, reason: String },
     #[error("the authentication configuration {path} is invalid: {}", problems.join("; "))]
     Invalid { path: String, problems: Vec<String> },
+    #[error("cannot read the token file {path}")]
+    ReadTokens { path: String, source: std::io::Error },
+    #[error("the token file {path} is invalid: {reason}")]
+    Tokens { path: String, reason: String },
     #[error("the token webhook cannot be used")]
     Webhook(#[from] crate::dial::RemoteError),
 }
