@@ -196,6 +196,20 @@ async fn acting_as_a_node_shows_what_a_node_may_do() {
     call(&admin, "POST", "/api/v1/namespaces/default/secrets", secret).await.unwrap();
     assert_eq!(ask("GET", "/api/v1/namespaces/default/secrets/s", Value::Null).await.unwrap_err().0, 403);
     ask("GET", "/api/v1/services", Value::Null).await.unwrap();
+    // It evicts its own pods; the deletion that follows is not judged as another request of it.
+    let pods = "/api/v1/namespaces/default/pods";
+    for (name, on) in [("mine", "n"), ("other", "m")] {
+        let container = json!({"name": "c", "image": "i"});
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": on, "containers": [container]}});
+        call(&admin, "POST", pods, pod).await.unwrap();
+    }
+    for (name, expected) in [("mine", 201), ("other", 403), ("none", 404)] {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name},
+            "deleteOptions": {"gracePeriodSeconds": 0}});
+        let told = ask("POST", &format!("{pods}/{name}/eviction"), eviction).await;
+        assert_eq!(told.map_or_else(|(code, _)| code, |_| 201), expected, "{name}");
+    }
+    assert_eq!(call(&admin, "GET", &format!("{pods}/mine"), Value::Null).await.unwrap_err().0, 404);
     let config = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
     let config = call(&admin, "GET", config, Value::Null).await.unwrap();
     assert_eq!(config["data"]["client-ca-file"], server.pki.ca.certificate_pem());

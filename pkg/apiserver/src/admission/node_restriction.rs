@@ -83,21 +83,30 @@ impl NodeRestriction {
         })?;
         let owners = pod["metadata"]["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
         let own_uid = self.reader.get("", "nodes", "", node).map(|n| n["metadata"]["uid"].clone()).unwrap_or_default();
-        let fits = |owner: &Value| {
-            owner["apiVersion"] == "v1"
-                && owner["kind"] == "Node"
-                && owner["name"] == node
-                && owner["uid"] == own_uid
-                && owner["blockOwnerDeletion"] != true
-        };
-        unless(owners.len() > 1 || !owners.iter().all(fits), || {
-            format!("node {node:?} can only create pods with an owner reference set to itself")
+        unless(owners.len() > 1, || {
+            format!("node {node:?} can only create pods with a single owner reference set to itself")
+        })?;
+        let owner = owners.first().unwrap_or(&Value::Null);
+        let is_itself = owner["apiVersion"] == "v1" && owner["kind"] == "Node" && owner["name"] == node;
+        unless(!is_itself, || format!("node {node:?} can only create pods with an owner reference set to itself"))?;
+        unless(owner["controller"] != true, || {
+            format!("node {node:?} can only create pods with a controller owner reference set to itself")
+        })?;
+        unless(owner["blockOwnerDeletion"] == true, || {
+            format!("node {node:?} must not set blockOwnerDeletion on an owner reference")
+        })?;
+        unless(owner["uid"] != own_uid, || {
+            let text = |uid: &Value| uid.as_str().unwrap_or_default().to_owned();
+            format!("node {node} UID mismatch: expected {} got {}", text(&owner["uid"]), text(&own_uid))
         })?;
         let mut without_mark = pod.clone();
         without_mark["metadata"]["annotations"] = Value::Null;
         match references(&without_mark).first() {
             None => Ok(()),
-            Some(found) => Err(format!("node {node:?} can not create pods that reference {}", found.plural)),
+            Some(found) => {
+                let what = if found.plural == "serviceaccounts" { "a service account" } else { found.plural };
+                Err(format!("node {node:?} can not create pods that reference {what}"))
+            }
         }
     }
 
@@ -108,15 +117,17 @@ impl NodeRestriction {
             return Ok(());
         }
         let (new, old) = pair(attributes);
-        let forbidden = forbidden_labels(&new["metadata"]["labels"], &old["metadata"]["labels"]);
-        let verb = if attributes.operation == Operation::Create { "set" } else { "modify" };
-        unless(!forbidden.is_empty(), || {
-            format!("node {node:?} is not allowed to {verb} the following labels: {}", forbidden.join(", "))
-        })?;
+        let labels = forbidden_labels(&new["metadata"]["labels"], &old["metadata"]["labels"]).join(", ");
+        if attributes.operation == Operation::Create {
+            unless(!labels.is_empty(), || {
+                format!("node {node:?} is not allowed to set the following labels: {labels}")
+            })?;
+        }
         if attributes.operation == Operation::Update {
             unless(!same(&new["spec"]["taints"], &old["spec"]["taints"]), || {
                 format!("node {node:?} is not allowed to modify taints")
             })?;
+            unless(!labels.is_empty(), || format!("is not allowed to modify labels: {labels}"))?;
             unless(!same(&new["metadata"]["ownerReferences"], &old["metadata"]["ownerReferences"]), || {
                 format!("node {node:?} is not allowed to modify ownerReferences")
             })?;
@@ -131,6 +142,7 @@ impl NodeRestriction {
             ("", "pods", _) => self.pod(attributes, node),
             ("", "nodes", _) => self.own_node(attributes, node),
             ("", "persistentvolumeclaims", "status") => claim_status(attributes, node),
+            ("", "persistentvolumeclaims", _) => Err("may only update PVC status".into()),
             ("", "serviceaccounts", "token") => {
                 node_token::check(&*self.reader, &*self.authorizer, attributes, node).await
             }

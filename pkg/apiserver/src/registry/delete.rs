@@ -46,9 +46,18 @@ impl Endpoint {
 
     /// Deletes the endpoint's object as far as it can be at once.
     pub async fn delete_object(&self, call: &Call, options: &DeleteOptions) -> Result<Deleted, Status> {
+        self.delete_for(Some(call), options).await
+    }
+
+    /// The same for a request that admission has judged already as something else, such as an eviction.
+    pub async fn delete_admitted(&self, options: &DeleteOptions) -> Result<Deleted, Status> {
+        self.delete_for(None, options).await
+    }
+
+    async fn delete_for(&self, judged: Option<&Call>, options: &DeleteOptions) -> Result<Deleted, Status> {
         loop {
             let stored = self.stored()?;
-            match self.try_delete(call, options, &stored).await {
+            match self.try_delete(judged, options, &stored).await {
                 // Without a condition on the version the client does not care what was changed meanwhile.
                 Err(DeleteError::Raced) if options.resource_version.is_none() => {}
                 Err(DeleteError::Raced) => return Err(self.conflict("the object has been modified")),
@@ -58,14 +67,7 @@ impl Endpoint {
         }
     }
 
-    async fn try_delete(
-        &self,
-        call: &Call,
-        options: &DeleteOptions,
-        stored: &Arc<Object>,
-    ) -> Result<Deleted, DeleteError> {
-        let old = self.shown(stored).await?;
-        strategy::check_preconditions(&self.row, &old, options)?;
+    async fn admit_delete(&self, call: &Call, options: &DeleteOptions, old: &Value) -> Result<(), Status> {
         let mut attributes = self.attributes(call, Operation::Delete, options.to_json(), options.dry_run);
         if call.info.verb == "deletecollection" {
             // The request names none.
@@ -73,7 +75,20 @@ impl Endpoint {
         }
         attributes.old = Some(old.clone());
         self.mutate(call, &mut attributes).await?;
-        self.validate(call, &mut attributes).await?;
+        self.validate(call, &mut attributes).await
+    }
+
+    async fn try_delete(
+        &self,
+        judged: Option<&Call>,
+        options: &DeleteOptions,
+        stored: &Arc<Object>,
+    ) -> Result<Deleted, DeleteError> {
+        let old = self.shown(stored).await?;
+        strategy::check_preconditions(&self.row, &old, options)?;
+        if let Some(call) = judged {
+            self.admit_delete(call, options, &old).await?;
+        }
         match strategy::delete_plan(&self.row, &old, options, Timestamp::now()) {
             DeletePlan::Pending => Ok(Deleted::Waiting(old)),
             DeletePlan::Mark(marked) if options.dry_run => Ok(Deleted::Waiting(marked)),

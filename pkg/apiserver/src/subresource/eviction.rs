@@ -30,6 +30,7 @@ pub async fn evict(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status
     if !given.is_empty() && given != endpoint.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    endpoint.stored()?;
     let eviction = admitted(endpoint, call, eviction, &options).await?;
     let mut deletion = DeleteOptions::parse(&call.query, Some(&eviction["deleteOptions"]).filter(|o| o.is_object()))?;
     if eviction["deleteOptions"].is_object() && deletion.dry_run != options.dry_run {
@@ -38,14 +39,14 @@ pub async fn evict(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status
     deletion.dry_run = options.dry_run;
     let pod = endpoint.stored()?.value();
     if needs_no_budget(&pod) {
-        endpoint.delete_object(call, &deletion).await?;
+        endpoint.delete_admitted(&deletion).await?;
         return success(call);
     }
     if let Some(budget) = budget_of(endpoint, &pod)? {
         take_from(endpoint, &budget, &pod, options.dry_run).await?;
     }
     mark(endpoint, options.dry_run).await?;
-    endpoint.delete_object(call, &deletion).await?;
+    endpoint.delete_admitted(&deletion).await?;
     success(call)
 }
 

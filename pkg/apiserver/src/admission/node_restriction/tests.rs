@@ -55,13 +55,30 @@ async fn a_node_writes_itself_but_not_its_taints_or_foreign_labels() {
 async fn pods_are_the_nodes_own_or_mirrors() {
     let world = World::new().await;
     let pod = |node: &str| json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"nodeName": node}});
-    let mirror = |spec: Value| json!({"metadata": {"name": "p", "annotations": {MIRROR: "x"}}, "spec": spec});
+    world.put("", "nodes", json!({"metadata": {"name": "n", "uid": "u"}})).await;
+    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u", "controller": true});
+    let owned = |owners: Value, spec: Value| {
+        let metadata = json!({"name": "p", "annotations": {MIRROR: "x"}, "ownerReferences": owners});
+        json!({"metadata": metadata, "spec": spec})
+    };
+    let owned_by = |key: &str, value: Value| {
+        let mut owner = owner.clone();
+        owner[key] = value;
+        owned(json!([owner]), json!({"nodeName": "n"}))
+    };
+    let mirror = |spec: Value| owned(json!([owner]), spec);
     judge(&world, world.create("", "pods", mirror(json!({"nodeName": "n"})))).await.unwrap();
     for (object, expected) in [
         (pod("n"), "can only create mirror pods"),
         (mirror(json!({"nodeName": "m"})), "with spec.nodeName set to itself"),
-        (mirror(json!({"nodeName": "n", "serviceAccountName": "x"})), "reference serviceaccounts"),
+        (mirror(json!({"nodeName": "n", "serviceAccountName": "x"})), "reference a service account"),
         (mirror(json!({"nodeName": "n", "volumes": [{"secret": {"secretName": "s"}}]})), "reference secrets"),
+        (owned(json!(null), json!({"nodeName": "n"})), "with an owner reference set to itself"),
+        (owned(json!([owner, owner]), json!({"nodeName": "n"})), "a single owner reference"),
+        (owned_by("name", "m".into()), "with an owner reference set to itself"),
+        (owned_by("uid", "old".into()), "node n UID mismatch: expected old got u"),
+        (owned_by("controller", false.into()), "a controller owner reference"),
+        (owned_by("blockOwnerDeletion", true.into()), "must not set blockOwnerDeletion"),
     ] {
         let why = judge(&world, world.create("", "pods", object)).await.unwrap_err();
         assert!(why.contains(expected), "{why}");
@@ -73,6 +90,8 @@ async fn pods_are_the_nodes_own_or_mirrors() {
         |node: &str| Attributes { old: Some(pod(node)), ..world.request(Operation::Delete, "", "pods", pod(node)) };
     judge(&world, delete("n")).await.unwrap();
     judge(&world, delete("m")).await.unwrap_err();
+    let why = judge(&world, world.create("", "persistentvolumeclaims", json!({}))).await.unwrap_err();
+    assert!(why.ends_with("may only update PVC status"), "{why}");
 }
 
 #[tokio::test]
