@@ -196,6 +196,8 @@ async fn acting_as_a_node_shows_what_a_node_may_do() {
     call(&admin, "POST", "/api/v1/namespaces/default/secrets", secret).await.unwrap();
     assert_eq!(ask("GET", "/api/v1/namespaces/default/secrets/s", Value::Null).await.unwrap_err().0, 403);
     ask("GET", "/api/v1/services", Value::Null).await.unwrap();
+    let account = json!({"metadata": {"name": "default"}});
+    call(&admin, "POST", "/api/v1/namespaces/default/serviceaccounts", account).await.unwrap();
     // It evicts its own pods; the deletion that follows is not judged as another request of it.
     let pods = "/api/v1/namespaces/default/pods";
     for (name, on) in [("mine", "n"), ("other", "m")] {

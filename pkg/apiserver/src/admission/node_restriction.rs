@@ -118,12 +118,19 @@ impl NodeRestriction {
         }
         let (new, old) = pair(attributes);
         let labels = forbidden_labels(&new["metadata"]["labels"], &old["metadata"]["labels"]).join(", ");
+        let source = &new["spec"]["configSource"];
         if attributes.operation == Operation::Create {
+            unless(!source.is_null(), || {
+                format!("node {node:?} is not allowed to create pods with a non-nil configSource")
+            })?;
             unless(!labels.is_empty(), || {
                 format!("node {node:?} is not allowed to set the following labels: {labels}")
             })?;
         }
         if attributes.operation == Operation::Update {
+            unless(!source.is_null() && *source != old["spec"]["configSource"], || {
+                format!("node {node:?} is not allowed to update configSource to a new non-nil configSource")
+            })?;
             unless(!same(&new["spec"]["taints"], &old["spec"]["taints"]), || {
                 format!("node {node:?} is not allowed to modify taints")
             })?;

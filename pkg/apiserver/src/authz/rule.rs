@@ -63,10 +63,11 @@ pub(super) fn resource_matches(entry: &str, resource: &str, subresource: &str) -
     if entry == "*" {
         return true;
     }
-    match entry.split_once('/') {
-        None => subresource.is_empty() && entry == resource,
-        Some((res, sub)) => !subresource.is_empty() && sub == subresource && (res == "*" || res == resource),
+    if subresource.is_empty() {
+        // Reviews may ask for `res/sub` as the resource.
+        return entry == resource;
     }
+    entry.split_once('/').is_some_and(|(res, sub)| sub == subresource && (res == "*" || res == resource))
 }
 
 /// Whether a rule's entry names the path: equal, or a prefix that ends in `*`.
@@ -133,6 +134,10 @@ mod tests {
             (rule(&["create"], &[""], &["pods"], &["x"]), request("create", "", "pods", ""), false),
         ] {
             assert_eq!(rule.allows(&request), expected, "{rule} {request:?}");
+        }
+        let review = RequestInfo { resource: "pods/log".into(), ..request("get", "", "", "") };
+        for (resource, expected) in [("pods/log", true), ("*", true), ("*/log", false), ("pods", false)] {
+            assert_eq!(rule(&["get"], &[""], &[resource], &[]).allows(&review), expected, "{resource}");
         }
     }
 

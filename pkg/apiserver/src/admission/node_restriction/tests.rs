@@ -44,6 +44,13 @@ async fn a_node_writes_itself_but_not_its_taints_or_foreign_labels() {
         let why = judge(&world, world.create("", "nodes", new)).await.unwrap_err();
         assert!(why.contains(expected), "{why}");
     }
+    let mut told = plain.clone();
+    told["spec"]["configSource"] = json!({"configMap": {"name": "c"}});
+    let why = judge(&world, world.create("", "nodes", told.clone())).await.unwrap_err();
+    assert!(why.contains("non-nil configSource"), "{why}");
+    let why = judge(&world, update(&world, "nodes", "", plain.clone(), told.clone())).await.unwrap_err();
+    assert!(why.contains("to a new non-nil configSource"), "{why}");
+    judge(&world, update(&world, "nodes", "status", told.clone(), told)).await.unwrap();
     let same = update(&world, "nodes", "status", plain.clone(), plain.clone());
     judge(&world, same).await.unwrap();
     let tainted = node("n", json!({"kubernetes.io/os": "linux", "own": "2"}), json!([{"key": "x"}]));

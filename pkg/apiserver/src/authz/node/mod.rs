@@ -135,15 +135,21 @@ impl NodeAuthorizer {
             .any(|(home, refs)| home == namespace && refs.iter().any(|r| r.plural == plural && r.name == name))
     }
 
-    /// Whether a persistent volume that a pod of the node claims needs the Secret.
+    /// Whether a persistent volume that a pod of the node claims needs the Secret. The volume, too, must name the claim:
+    /// whoever makes a claim may name any volume in it.
     fn volumes_use(&self, node: &str, namespace: &str, name: &str) -> bool {
         self.references_on(node).iter().any(|(home, refs)| {
             refs.iter().filter(|r| r.plural == "persistentvolumeclaims").any(|claim| {
+                let bound = |volume: &serde_json::Value| {
+                    let claimed = &volume["spec"]["claimRef"];
+                    claimed["namespace"] == home.as_str() && claimed["name"] == claim.name.as_str()
+                };
                 let volume = self
                     .state
                     .get("", "persistentvolumeclaims", home, &claim.name)
                     .and_then(|claim| claim["spec"]["volumeName"].as_str().map(str::to_owned))
-                    .and_then(|volume| self.state.get("", "persistentvolumes", "", &volume));
+                    .and_then(|volume| self.state.get("", "persistentvolumes", "", &volume))
+                    .filter(bound);
                 volume.is_some_and(|v| volume_secrets(&v).iter().any(|(ns, n)| ns == namespace && n == name))
             })
         })

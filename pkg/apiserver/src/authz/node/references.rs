@@ -48,11 +48,15 @@ pub fn volume_secrets(volume: &Value) -> Vec<(String, String)> {
             found.push((namespace.to_owned(), name.to_owned()));
         }
     };
-    for key in ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef", "controllerPublishSecretRef"] {
+    // Those of the controller are none of the node's business.
+    for key in ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"] {
         add(&spec["csi"][key], "name", "");
     }
-    for kind in ["cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"] {
+    for kind in ["cephfs", "flexVolume", "iscsi", "rbd", "scaleIO"] {
         add(&spec[kind]["secretRef"], "name", claim_namespace);
+    }
+    for kind in ["cinder", "storageos"] {
+        add(&spec[kind]["secretRef"], "name", "");
     }
     add(&spec["azureFile"], "secretName", claim_namespace);
     found

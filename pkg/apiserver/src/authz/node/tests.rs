@@ -20,7 +20,7 @@ impl NodeState for Objects {
 fn pod(name: &str, node: &str, generation: i64, secret: &str) -> serde_json::Value {
     json!({"metadata": {"namespace": "a", "name": name, "uid": name, "generation": generation},
         "spec": {"nodeName": node, "serviceAccountName": "default", "volumes": [{"secret": {"secretName": secret}},
-            {"persistentVolumeClaim": {"claimName": "data"}}]}})
+            {"persistentVolumeClaim": {"claimName": "data"}}, {"persistentVolumeClaim": {"claimName": "stolen"}}]}})
 }
 
 fn cluster() -> Arc<Objects> {
@@ -31,11 +31,23 @@ fn cluster() -> Arc<Objects> {
         "persistentvolumeclaims",
         json!({"metadata": {"namespace": "a", "name": "data"}, "spec": {"volumeName": "pv"}}),
     );
-    let csi = json!({"nodeStageSecretRef": {"namespace": "storage", "name": "key"}});
+    let csi = json!({"nodeStageSecretRef": {"namespace": "storage", "name": "key"},
+        "controllerPublishSecretRef": {"namespace": "storage", "name": "controllers"}});
     objects.put(
         "persistentvolumes",
         json!({"metadata": {"name": "pv"},
         "spec": {"csi": csi, "claimRef": {"namespace": "a", "name": "data"}}}),
+    );
+    // A claim that names the volume of another.
+    objects.put(
+        "persistentvolumeclaims",
+        json!({"metadata": {"namespace": "a", "name": "stolen"}, "spec": {"volumeName": "foreign"}}),
+    );
+    let csi = json!({"nodeStageSecretRef": {"namespace": "storage", "name": "foreign"}});
+    objects.put(
+        "persistentvolumes",
+        json!({"metadata": {"name": "foreign"},
+        "spec": {"csi": csi, "claimRef": {"namespace": "b", "name": "stolen"}}}),
     );
     objects.put("volumeattachments", json!({"metadata": {"name": "va"}, "spec": {"nodeName": "n"}}));
     objects
@@ -72,6 +84,9 @@ async fn a_kubelet_reaches_what_its_pods_use() {
         ("list /secrets a/", false),
         ("delete /secrets a/mine", false),
         ("get /secrets storage/key", true),
+        ("get /secrets storage/controllers", false),
+        ("get /secrets storage/foreign", false),
+        ("get /persistentvolumes /foreign", false),
         ("get /persistentvolumes /pv", true),
         ("get /persistentvolumes /other", false),
         ("get /persistentvolumeclaims a/data", true),
