@@ -154,6 +154,8 @@ fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), Status> {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.is_empty() || text == expected => {}
             Some(Value::String(text)) if key == "apiVersion" && resource.is_also(text) => {}
+            // An empty group may be written.
+            Some(Value::String(text)) if resource.group.is_empty() && text.strip_prefix('/') == Some(expected) => {}
             Some(Value::String(text)) if key == "apiVersion" => {
                 return Err(Status::bad_request(format!(
                     "the API version in the data ({text}) does not match the expected API version ({api_version})"
@@ -428,6 +430,10 @@ mod tests {
         let row = crate::resource::ResourceTable::builtin().get("", "v1", "configmaps").unwrap();
         let check = |body: Value| check_value(&row, body, FieldValidation::Ignore);
         assert_eq!(check(Value::Null).unwrap().value["kind"], "ConfigMap");
+        for (version, code) in [("v1", 200), ("", 200), ("/v1", 200), ("//v1", 400), ("/v2", 400), ("core/v1", 400)] {
+            let told = check(json!({"apiVersion": version})).map(|decoded| decoded.value["apiVersion"].clone());
+            assert_eq!(told.map_or_else(|e| e.code(), |v| if v == "v1" { 200 } else { 0 }), code, "{version:?}");
+        }
         let message = check(json!("x")).unwrap_err().message().to_owned();
         assert_eq!(
             message,

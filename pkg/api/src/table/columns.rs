@@ -114,7 +114,7 @@ const EVENTS: &[Column] = &[
     s("Message", Code(event_message)),
     wide("First Seen", Timed(event_first_seen)),
     wide("Count", Json(event_count)),
-    wide("Name", Text("metadata.name")),
+    Column { priority: 1, ..NAME },
 ];
 
 type Row = (&'static str, &'static str, &'static [Column]);

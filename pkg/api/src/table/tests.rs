@@ -95,6 +95,7 @@ fn every_resource_renders_an_empty_object() {
         let columns = table["columnDefinitions"].as_array().unwrap();
         assert_eq!(columns.len() > 1, resource.plural != "-");
         for column in columns {
+            assert!(column["name"] != "Name" || column["format"] == "name", "{}", resource.plural);
             assert!(!column["description"].as_str().unwrap().is_empty(), "{} of {}", column["name"], resource.plural);
         }
     }
