@@ -1,9 +1,11 @@
 //! Makes the tables in `src/data` from a folder of facts: `cargo run -p kube1-api --example generate -- FOLDER`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 type BoxError = Box<dyn std::error::Error>;
@@ -14,7 +16,8 @@ fn main() -> Result<(), BoxError> {
     let schema = read(&facts.join("schema.json"))?;
     let discovery = read(&facts.join("discovery.json"))?;
     let resources = resources(&discovery, &schema)?;
-    let types = types(&schema);
+    let declared: Declared = serde_json::from_str(&std::fs::read_to_string(facts.join("schema.json"))?)?;
+    let types = types(&schema, &declared);
     std::fs::write(out.join("types.json"), lines(&types)?)?;
     std::fs::write(out.join("resources.json"), lines(&resources)?)?;
     let defaults = read(&facts.join("defaults.json"))?;
@@ -47,13 +50,74 @@ fn is_wanted(name: &str) -> bool {
         || !name.contains("alpha") && !name.contains("beta") && !name.contains(".audit.")
 }
 
-fn types(schema: &Value) -> Vec<Value> {
-    let empty = Map::new();
-    let all = schema["types"].as_object().unwrap_or(&empty);
-    all.iter().filter(|(name, _)| is_wanted(name)).map(|(name, ty)| type_row(name, ty)).collect()
+/// The names of each type's fields, in the order in which upstream declares them.
+#[derive(Deserialize)]
+struct Declared {
+    types: BTreeMap<String, DeclaredType>,
 }
 
-fn type_row(name: &str, ty: &Value) -> Value {
+#[derive(Default, Deserialize)]
+struct DeclaredType {
+    #[serde(default)]
+    fields: Names,
+}
+
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Names {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Self, A::Error> {
+        while let Some((name, IgnoredAny)) = members.next_entry()? {
+            self.0.push(name);
+        }
+        Ok(self)
+    }
+}
+
+fn types(schema: &Value, declared: &Declared) -> Vec<Value> {
+    let empty = Map::new();
+    let all = schema["types"].as_object().unwrap_or(&empty);
+    let wanted = all.iter().filter(|(name, _)| is_wanted(name));
+    wanted.map(|(name, ty)| type_row(name, ty, declared.types.get(name).map_or(&[], |t| &t.fields.0))).collect()
+}
+
+/// Positions of a type's fields, which come in the order of their numbers, as JSON has their members: as declared, those
+/// of an inline message in its place. `None` if that is the order of the fields without inline messages.
+fn json_order(fields: &[Value], declared: &[String]) -> Option<Value> {
+    let place = |field: &Value| declared.iter().position(|name| field["n"] == **name);
+    // Inline messages are declared where their numbers say.
+    let number = |name: &Value| fields.iter().find(|f| f["n"] == *name).and_then(|f| f["i"].as_u64());
+    let before = |inline: &Value| {
+        let number = number(inline);
+        let plain = fields.iter().filter(|f| f["v"].is_null() && f["in"].is_null());
+        plain.filter(|f| f["i"].as_u64() < number).filter_map(place).map(|p| p + 1).max().unwrap_or(0)
+    };
+    let shown = |index: &usize| fields[*index]["in"].is_null();
+    let natural: Vec<usize> = (0..fields.len()).filter(shown).collect();
+    let mut order = natural.clone();
+    order.sort_by_key(|index| {
+        let field = &fields[*index];
+        match field["v"].get(0) {
+            Some(inline) => (before(inline), 1, place(field)),
+            None => (place(field).map_or(usize::MAX, |p| p + 1), 0, None),
+        }
+    });
+    (order != natural).then(|| order.into())
+}
+
+fn type_row(name: &str, ty: &Value, declared: &[String]) -> Value {
     let mut row = Map::new();
     row.insert("n".into(), name.into());
     for (from, to) in [("encoding", "e"), ("typeMeta", "m"), ("mapType", "mt")] {
@@ -65,6 +129,9 @@ fn type_row(name: &str, ty: &Value) -> Value {
     let fields = ty["fields"].as_object().unwrap_or(&empty);
     let mut list: Vec<Value> = fields.iter().map(|(name, field)| field_row(name, field)).collect();
     list.sort_by_key(|f| f["i"].as_u64());
+    if let Some(order) = json_order(&list, declared) {
+        row.insert("jo".into(), order);
+    }
     row.insert("f".into(), list.into());
     row.into()
 }

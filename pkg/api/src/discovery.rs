@@ -37,12 +37,16 @@ pub fn api_resource_list(table: &ResourceTable, group: &str, version: &str) -> O
     let rows: Vec<_> = told(table).filter(|r| r.group == group && r.version == version).collect();
     rows.first()?;
     let resources: Vec<Value> = rows.into_iter().flat_map(|row| api_resources(row)).collect();
-    Some(json!({
+    let mut list = json!({
         "kind": "APIResourceList",
-        "apiVersion": "v1",
         "groupVersion": api_version(group, version),
         "resources": resources,
-    }))
+    });
+    // For clients older than its version, that of the core group does not say it.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    Some(list)
 }
 
 /// The aggregated form of `/api` (the core group) or of `/apis` (all others), in version v2 of apidiscovery.k8s.io.

@@ -31,9 +31,12 @@ pub struct Type {
     /// In rising order of protobuf number.
     #[serde(rename = "f", default)]
     pub fields: Vec<Field>,
-    /// Positions of the fields in the order of their names.
+    /// Positions of the fields in the order that their members have in JSON, unless it is this one.
+    #[serde(rename = "jo", default)]
+    json_order: Vec<u16>,
+    /// Positions of the fields in the order of their names, each with its place in JSON.
     #[serde(skip)]
-    by_name: Vec<u16>,
+    by_name: Vec<(u16, u16)>,
     #[serde(skip)]
     index: u16,
 }
@@ -137,9 +140,12 @@ impl Types {
             for field in &mut ty.fields {
                 field.target = Target::of(field, &by_name);
             }
-            ty.by_name = (0..ty.fields.len() as u16).collect();
+            ty.by_name = (0..ty.fields.len() as u16).map(|index| (index, index)).collect();
+            for (place, index) in std::mem::take(&mut ty.json_order).into_iter().enumerate() {
+                ty.by_name[usize::from(index)].1 = place as u16;
+            }
             let fields = &ty.fields;
-            ty.by_name.sort_unstable_by_key(|i| fields[usize::from(*i)].name);
+            ty.by_name.sort_unstable_by_key(|(index, _)| fields[usize::from(*index)].name);
         }
         Self { list, by_name }
     }
@@ -167,8 +173,9 @@ pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Type> {
     // Names of other groups may begin alike: only those of Kubernetes are in the table.
     let ours = !group.contains('.') || group.ends_with(".k8s.io");
     let of_group = || find(&format!("{package}.{version}.{kind}")).filter(|ty| ours && ty.type_meta);
-    // What `/api` answers is the one object that names no version.
-    let is_shared = version == "v1" || kind.ends_with("Options") || (version.is_empty() && kind == "APIVersions");
+    // What `/api` and `/api/v1` answer are the objects that name no version.
+    let unversioned = version.is_empty() && matches!(kind, "APIVersions" | "APIResourceList");
+    let is_shared = version == "v1" || kind.ends_with("Options") || unversioned;
     let shared = || is_shared.then(|| find(&format!("{META}.{kind}"))).flatten();
     of_group().or_else(|| shared().filter(|ty| ours && ty.type_meta))
 }
@@ -181,8 +188,14 @@ pub fn all() -> impl Iterator<Item = &'static Type> {
 impl Type {
     /// A member by its JSON name.
     pub fn field(&'static self, name: &str) -> Option<&'static Field> {
-        let at = self.by_name.binary_search_by_key(&name, |i| self.fields[usize::from(*i)].name).ok()?;
-        Some(&self.fields[usize::from(self.by_name[at])]).filter(|f| !f.inline)
+        self.placed_field(name).map(|(_, field)| field)
+    }
+
+    /// A member by its JSON name, with its place among the members in JSON.
+    pub fn placed_field(&'static self, name: &str) -> Option<(u16, &'static Field)> {
+        let at = self.by_name.binary_search_by_key(&name, |(index, _)| self.fields[usize::from(*index)].name).ok()?;
+        let (index, place) = self.by_name[at];
+        Some((place, &self.fields[usize::from(index)])).filter(|(_, field)| !field.inline)
     }
 
     /// Its position among [`all`].

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
+use kube1_api::codec::{write_pretty_json, write_pretty_json_as};
 use kube1_api::status::Status;
 use kube1_api::{discovery, openapi};
 use kube1_telemetry::Build;
@@ -23,6 +24,23 @@ const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+prot
 /// The release of Kubernetes whose API is served, and ours.
 pub const GIT_VERSION: &str = concat!("v1.36.2+kube1-", env!("CARGO_PKG_VERSION"));
 
+/// What [`version`] tells, in the order in which it does.
+const VERSION_MEMBERS: [&str; 13] = [
+    "major",
+    "minor",
+    "emulationMajor",
+    "emulationMinor",
+    "minCompatibilityMajor",
+    "minCompatibilityMinor",
+    "gitVersion",
+    "gitCommit",
+    "gitTreeState",
+    "buildDate",
+    "goVersion",
+    "compiler",
+    "platform",
+];
+
 /// `/version`: JSON, whatever the client accepts.
 pub fn version() -> Reply {
     let build = Build::told();
@@ -32,7 +50,9 @@ pub fn version() -> Reply {
         "gitTreeState": build.git_tree_state, "buildDate": build.date(), "goVersion": build.compiler(),
         "compiler": "rustc", "platform": kube1_telemetry::platform(),
     });
-    respond::bytes(StatusCode::OK, JSON, format!("{version:#}"))
+    let mut text = Vec::new();
+    write_pretty_json_as(&mut text, &version, &VERSION_MEMBERS);
+    respond::bytes(StatusCode::OK, JSON, text)
 }
 
 /// Discovery and OpenAPI documents; 404 for other paths.
@@ -71,7 +91,11 @@ pub async fn route(server: &Arc<Server>, call: &Call, path: &str) -> Result<Repl
             return Ok(tagged(call, JSON, &root));
         }
         ["openapi", "v3", ref rest @ ..] => return openapi_v3(server, call, &rest.join("/")),
-        [] => Some(json!({"paths": root_paths(&table, &server.health)})),
+        [] => {
+            let mut text = Vec::new();
+            write_pretty_json(&mut text, &json!({"paths": root_paths(&table, &server.health)}));
+            return Ok(respond::bytes(StatusCode::OK, JSON, text));
+        }
         _ => None,
     };
     match document {

@@ -17,6 +17,16 @@ use crate::registry::Endpoint;
 use crate::server::Server;
 use crate::{aggregate, documents, subresource, virtual_resource};
 
+/// Members of `/.well-known/openid-configuration`.
+const OPENID_MEMBERS: [&str; 5] = [
+    "issuer",
+    "jwks_uri",
+    "response_types_supported",
+    "subject_types_supported",
+    "id_token_signing_alg_values_supported",
+];
+/// Members of the keys of `/openid/v1/jwks`.
+const KEY_MEMBERS: [&str; 9] = ["use", "kty", "kid", "crv", "alg", "x", "y", "n", "e"];
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What needs no credential and no permission.
@@ -169,10 +179,11 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
         "/metrics/slis" => Ok(respond::bytes(StatusCode::OK, CLASSIC, server.metrics.render_checks()?)),
         "/.well-known/openid-configuration" => {
             let config = crate::review::openid_configuration(&server.reviews);
-            Ok(cached(respond::json(StatusCode::OK, &config), "application/json"))
+            Ok(cached(respond::json_as(&config, &OPENID_MEMBERS), "application/json"))
         }
         "/openid/v1/jwks" => {
-            Ok(cached(respond::json(StatusCode::OK, &pki.service_account_keys.jwks()), "application/jwk-set+json"))
+            let keys = pki.service_account_keys.jwks();
+            Ok(cached(respond::json_as(&keys, &KEY_MEMBERS), "application/jwk-set+json"))
         }
         path => documents::route(server, call, path).await,
     }

@@ -72,26 +72,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Er
     Ok((value, found.into_inner().found()))
 }
 
-/// The stored form: compact, apiVersion and kind first, all other members sorted.
+/// The stored form: compact, with members in the order that upstream writes them in.
 pub fn encode_canonical(value: &Value) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(512);
-    let Some(members) = value.as_object() else {
-        write_json(&mut bytes, value);
-        return bytes;
-    };
-    bytes.push(b'{');
-    let head = ["apiVersion", "kind"].into_iter().filter_map(|key| members.get(key).map(|v| (key, v)));
-    let rest = members.iter().filter(|(k, _)| *k != "apiVersion" && *k != "kind").map(|(k, v)| (k.as_str(), v));
-    for (index, (key, value)) in head.chain(rest).enumerate() {
-        if index > 0 {
-            bytes.push(b',');
-        }
-        // Writing a key to a vector cannot fail.
-        let _ = serde_json::to_writer(&mut bytes, key);
-        bytes.push(b':');
-        write_json(&mut bytes, value);
-    }
-    bytes.push(b'}');
+    write_json(&mut bytes, value);
     bytes
 }
 
@@ -218,14 +202,5 @@ mod tests {
         ] {
             assert_eq!(decode(body, FieldValidation::Ignore).unwrap_err().code(), 400, "{body}");
         }
-    }
-
-    #[test]
-    fn the_stored_form_begins_with_its_kind() {
-        let value = json!({"metadata": {"name": "a"}, "kind": "Pod", "apiVersion": "v1", "aaa": 1});
-        assert_eq!(
-            String::from_utf8(encode_canonical(&value)).unwrap(),
-            r#"{"apiVersion":"v1","kind":"Pod","aaa":1,"metadata":{"name":"a"}}"#
-        );
     }
 }

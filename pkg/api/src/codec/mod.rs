@@ -3,6 +3,7 @@
 mod json;
 mod normal;
 mod number;
+mod ordered;
 pub mod protobuf;
 mod tolerant;
 pub(crate) mod trail;
@@ -10,7 +11,8 @@ mod yaml;
 
 pub use json::{decode_json, encode_canonical, parse_json};
 pub use normal::{normalize, zero};
-pub use number::{plain_number, plain_numbers, write_json, write_pretty_json};
+pub use number::{plain_number, plain_numbers};
+pub use ordered::{write_json, write_json_as, write_pretty_json, write_pretty_json_as};
 pub use tolerant::check_value;
 pub(crate) use tolerant::{DEPTH_MAX, check_embedded, is_deeper};
 pub use yaml::{decode_yaml, encode_yaml, parse_yaml};

@@ -33,13 +33,13 @@ pub fn plain_numbers(value: &mut Value) {
 }
 
 /// Compact JSON.
-pub fn write_json(out: &mut Vec<u8>, value: &Value) {
+pub(super) fn write_compact(out: &mut Vec<u8>, value: &impl Serialize) {
     // Writing a value to a vector cannot fail.
     let _ = value.serialize(&mut Serializer::with_formatter(out, GoNumbers(CompactFormatter)));
 }
 
 /// JSON for people.
-pub fn write_pretty_json(out: &mut Vec<u8>, value: &Value) {
+pub(super) fn write_pretty(out: &mut Vec<u8>, value: &impl Serialize) {
     let _ = value.serialize(&mut Serializer::with_formatter(out, GoNumbers(PrettyFormatter::new())));
 }
 
@@ -90,7 +90,7 @@ mod tests {
 
     fn written(value: &Value) -> String {
         let mut out = Vec::new();
-        write_json(&mut out, value);
+        write_compact(&mut out, value);
         String::from_utf8(out).unwrap()
     }
 
@@ -140,7 +140,7 @@ mod tests {
         }
         let value = json!({"a": [1.0, {}], "b": {"c": 1e-7}});
         let mut pretty = Vec::new();
-        write_pretty_json(&mut pretty, &value);
+        write_pretty(&mut pretty, &value);
         let plain = serde_json::to_string_pretty(&value).unwrap().replace("1.0", "1");
         assert_eq!(String::from_utf8(pretty).unwrap(), plain);
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use kube1_api::codec::partial_object_metadata;
 use kube1_api::codec::protobuf::ListEncoder;
+use kube1_api::codec::{partial_object_metadata, write_json_as};
 use kube1_api::status::Status;
 use serde_json::{Map, Value, json};
 
@@ -103,11 +103,10 @@ impl Encoder {
     /// JSON put together from stored bytes, a chunk at a time.
     fn spliced(&self, head: &ListHead, items: Items) -> Reply {
         let api_version = self.row.api_version();
-        let opening = format!(
-            "{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",\"metadata\":{},\"items\":[",
-            self.row.list_kind,
-            head.to_json()
-        );
+        let kind = &self.row.list_kind;
+        let mut opening = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":").into_bytes();
+        write_json_as(&mut opening, &head.to_json(), &["resourceVersion", "continue", "remainingItemCount"]);
+        opening.extend_from_slice(b",\"items\":[");
         // Items of built-in kinds do not repeat their kind.
         let bare = !self.row.is_custom();
         let mut splicer = Splicer { opening: opening.into(), bare, items, first: true, done: false };

@@ -69,13 +69,13 @@ impl Encoder {
         Ok(value)
     }
 
-    /// The answer that is one stored object.
+    /// The answer that is one stored object, given as its line.
     pub fn stored(&self, code: StatusCode, stored: &Bytes) -> Result<Reply, Status> {
         if self.is_verbatim() {
             return Ok(respond::bytes(code, JSON, stored.clone()));
         }
         if self.is_transcoded() {
-            let body = render::protobuf_of_stored(&self.row, stored)?;
+            let body = render::protobuf_of_stored(&self.row, stored.trim_ascii_end())?;
             return Ok(respond::bytes(code, self.accepted.format.media_type(), body));
         }
         self.object(code, self.shown(stored)?)

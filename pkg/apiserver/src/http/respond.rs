@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
+use kube1_api::codec::{write_json, write_json_as};
 use serde_json::{Value, json};
 
 use super::body::ResponseBody;
@@ -26,9 +27,17 @@ pub fn text(code: StatusCode, body: impl Into<String>) -> Reply {
 }
 
 pub fn json(code: StatusCode, body: &Value) -> Reply {
-    let mut text = body.to_string();
-    text.push('\n');
+    let mut text = Vec::with_capacity(512);
+    write_json(&mut text, body);
+    text.push(b'\n');
     bytes(code, JSON, text)
+}
+
+/// A document whose members come in this order.
+pub fn json_as(body: &Value, members: &[&str]) -> Reply {
+    let mut text = Vec::with_capacity(512);
+    write_json_as(&mut text, body, members);
+    bytes(StatusCode::OK, JSON, text)
 }
 
 /// The answer to what is no API path at all.

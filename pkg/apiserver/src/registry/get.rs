@@ -14,7 +14,7 @@ impl Endpoint {
     /// As [`Endpoint::get`] for rows without a conversion webhook, at whatever revision the object is.
     pub fn read(&self, call: &Call) -> Result<Reply, Status> {
         let encoder = Encoder::new(&self.row, call, Answer::Object)?;
-        encoder.stored(StatusCode::OK, self.stored()?.json())
+        encoder.stored(StatusCode::OK, self.stored()?.line())
     }
 
     pub async fn get(&self, call: &Call) -> Result<Reply, Status> {
@@ -27,6 +27,6 @@ impl Endpoint {
         if self.row.conversion.is_some() {
             return encoder.object(StatusCode::OK, self.shown(&object).await?);
         }
-        encoder.stored(StatusCode::OK, object.json())
+        encoder.stored(StatusCode::OK, object.line())
     }
 }

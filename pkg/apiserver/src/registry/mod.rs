@@ -117,7 +117,7 @@ impl Endpoint {
     /// The answer to a write.
     pub(super) async fn answer(&self, encoder: &Encoder, code: StatusCode, written: Written) -> Result<Reply, Status> {
         match written {
-            Written::Stored(object) if self.row.conversion.is_none() => encoder.stored(code, object.json()),
+            Written::Stored(object) if self.row.conversion.is_none() => encoder.stored(code, object.line()),
             written => encoder.object(code, self.value(written).await?),
         }
     }

@@ -409,7 +409,7 @@ mod tests {
         let layout = Arc::new(Layout::new("v1", "ConfigMap", &[]));
         for (size, kept) in [(10, 4000), (1 << 10, 4000), (100 << 10, MOST_BYTES / (100 << 10)), (1 << 20, KEPT)] {
             let json = Bytes::from(vec![b'x'; size]);
-            let object = |revision| Arc::new(Object::free(&layout, json.clone(), revision));
+            let object = |revision| Arc::new(Object::free(&layout, &json, revision));
             let mut state = State::default();
             for revision in 1..=4000 {
                 let (object, previous) = (object(revision), Some(object(revision)));

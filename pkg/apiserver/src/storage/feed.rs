@@ -345,7 +345,7 @@ mod tests {
 
     fn event(revision: u64) -> WatchEvent {
         let layout = Arc::new(Layout::new("v1", "Pod", &[]));
-        WatchEvent::shared(WatchKind::Added, Arc::new(Object::free(&layout, Bytes::from_static(b"{}"), revision)))
+        WatchEvent::shared(WatchKind::Added, Arc::new(Object::free(&layout, b"{}", revision)))
     }
 
     /// The revisions of the next round; why there is none.

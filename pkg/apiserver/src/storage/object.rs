@@ -22,7 +22,7 @@ const FIRST_FIELD: usize = 6;
 /// Which members of a resource's objects are looked at.
 #[derive(Debug)]
 pub(super) struct Layout {
-    /// Bytes of the canonical form before the first member after kind.
+    /// Bytes of the canonical form of built-in kinds before the first member that is not its kind or version.
     head: usize,
     paths: Vec<Vec<String>>,
     /// Names of the paths from `FIRST_FIELD` on.
@@ -45,7 +45,7 @@ impl Layout {
         let metadata = ["namespace", "name", "uid", "resourceVersion", "labels", "deletionTimestamp"];
         let split = |path: &str| path.split('.').map(str::to_owned).collect();
         let paths = metadata.iter().map(|m| split(&format!("metadata.{m}"))).chain(fields.iter().map(|f| split(f)));
-        let head = format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{kind}\",").len();
+        let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",").len();
         Self { head, paths: paths.collect(), fields, aliases }
     }
 
@@ -112,7 +112,8 @@ impl Draft {
 /// A stored object at one revision. Never changes.
 #[derive(Debug)]
 pub struct Object {
-    json: Bytes,
+    /// Canonical JSON and the end of its line.
+    line: Bytes,
     revision: u64,
     layout: Arc<Layout>,
     spans: Box<[Span]>,
@@ -126,24 +127,25 @@ impl Object {
         let hole = spans[VERSION];
         let delta = digits.len() as i64 - i64::from(hole.end - hole.start);
         let (start, end) = (hole.start as usize, hole.end as usize);
-        let mut spliced = Vec::with_capacity(json.len() + digits.len());
+        let mut spliced = Vec::with_capacity(json.len() + digits.len() + 1);
         spliced.extend_from_slice(&json[..start]);
         spliced.extend_from_slice(digits.as_bytes());
         spliced.extend_from_slice(&json[end..]);
+        spliced.push(b'\n');
         spliced.shrink_to_fit();
         let spans = spans.iter().map(|s| s.shifted(hole.start, delta)).collect();
-        Self { json: spliced.into(), revision, layout: layout.clone(), spans, protobuf_size: AtomicU32::new(0) }
+        Self { line: spliced.into(), revision, layout: layout.clone(), spans, protobuf_size: AtomicU32::new(0) }
     }
 
     /// The same object with another resourceVersion.
     pub(super) fn at(&self, revision: u64) -> Self {
-        Self::splice(&self.layout, &self.json, &self.spans, revision)
+        Self::splice(&self.layout, self.json(), &self.spans, revision)
     }
 
     /// Something that is not stored, such as what a bookmark carries.
-    pub(super) fn free(layout: &Arc<Layout>, json: Bytes, revision: u64) -> Self {
+    pub(super) fn free(layout: &Arc<Layout>, json: &[u8], revision: u64) -> Self {
         Self {
-            json,
+            line: [json, b"\n"].concat().into(),
             revision,
             layout: layout.clone(),
             spans: vec![Span::default(); FIRST_FIELD].into(),
@@ -170,14 +172,20 @@ impl Object {
     }
 
     /// Canonical JSON of the storage version, with resourceVersion.
-    pub fn json(&self) -> &Bytes {
-        &self.json
+    pub fn json(&self) -> &[u8] {
+        &self.line[..self.line.len() - 1]
+    }
+
+    /// [`Self::json`] and the end of its line: what is answered to a GET.
+    pub fn line(&self) -> &Bytes {
+        &self.line
     }
 
     /// The canonical JSON behind apiVersion and kind: `"metadata":...}`. With `{` before it, this is the form of items
     /// in lists of built-in kinds.
     pub fn json_without_kind(&self) -> &[u8] {
-        &self.json[self.layout.head.min(self.json.len())..]
+        let json = self.json();
+        &json[self.layout.head.min(json.len())..]
     }
 
     /// The length of the protobuf form, which `measure` gives when it is not known yet.
@@ -193,7 +201,7 @@ impl Object {
 
     /// Parses the object.
     pub fn value(&self) -> Value {
-        serde_json::from_slice(&self.json).unwrap_or_default()
+        serde_json::from_slice(&self.line).unwrap_or_default()
     }
 
     pub fn is_deleting(&self) -> bool {
@@ -208,7 +216,7 @@ impl Object {
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
         let labels = self.spans[LABELS];
-        let members = if labels.is_empty() { None } else { Members::new(&self.json, labels.start as usize) };
+        let members = if labels.is_empty() { None } else { Members::new(&self.line, labels.start as usize) };
         members.into_iter().flatten().map(move |(k, v)| (text(k), text(v)))
     }
 
@@ -221,7 +229,7 @@ impl Object {
             _ => {}
         }
         let text = match self.layout.position(stored) {
-            Some(position) => unquote(self.spans.get(position).copied().unwrap_or_default().of(&self.json)),
+            Some(position) => unquote(self.spans.get(position).copied().unwrap_or_default().of(&self.line)),
             None => self.search(stored),
         };
         match stored {
@@ -235,8 +243,8 @@ impl Object {
     fn search(&self, path: &str) -> Cow<'_, str> {
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
         let mut found = [Span::default()];
-        scan::find(&self.json, 0, &[Wanted { path: &path, index: 0 }], &mut found);
-        unquote(found[0].of(&self.json))
+        scan::find(&self.line, 0, &[Wanted { path: &path, index: 0 }], &mut found);
+        unquote(found[0].of(&self.line))
     }
 
     /// Whether both selectors select the object.
@@ -246,7 +254,7 @@ impl Object {
     }
 
     fn text(&self, span: usize) -> &str {
-        plain(&self.json, self.spans[span])
+        plain(&self.line, self.spans[span])
     }
 }
 

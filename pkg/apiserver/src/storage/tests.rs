@@ -192,7 +192,7 @@ async fn a_scan_goes_on_with_the_state_that_it_began_with() {
     }
     f.pods.create(pod("x", "bb", "")).await.unwrap();
     seen.extend(scanned(&mut scan));
-    let texts = |objects: &[Arc<Object>]| objects.iter().map(|o| o.json().clone()).collect::<Vec<_>>();
+    let texts = |objects: &[Arc<Object>]| objects.iter().map(|o| o.line().clone()).collect::<Vec<_>>();
     assert_eq!((texts(&seen), scan.revision()), (texts(&before.items), before.revision));
 }
 

@@ -175,8 +175,8 @@ impl Collection {
         if initial_end {
             object["metadata"]["annotations"] = json!({INITIAL_END: "true"});
         }
-        let json = kube1_api::codec::encode_canonical(&object).into();
-        WatchEvent::new(WatchKind::Bookmark, Arc::new(Object::free(&self.layout, json, revision)))
+        let json = kube1_api::codec::encode_canonical(&object);
+        WatchEvent::new(WatchKind::Bookmark, Arc::new(Object::free(&self.layout, &json, revision)))
     }
 }
 

@@ -14,7 +14,7 @@ static PLANS: LazyLock<Box<[OnceLock<Box<Plan>>]>> = LazyLock::new(|| schema::al
 pub(super) struct Plan {
     /// The type's.
     pub index: usize,
-    /// In the order of the names, which is that of canonical JSON.
+    /// In the order that they have in JSON.
     members: Box<[Member]>,
     /// In the order in which they are written.
     pub fields: Box<[Slot]>,
@@ -83,7 +83,7 @@ pub(super) fn of(ty: &'static Type) -> &'static Plan {
     PLANS[ty.index()].get_or_init(|| {
         let (mut members, mut fields) = (Vec::new(), Vec::new());
         let steps = Steps::of(ty, &mut members, &mut fields);
-        members.sort_unstable_by_key(|member: &Member| member.name);
+        members.sort_by_key(|member: &Member| ty.placed_field(member.name).map(|(place, _)| place));
         Box::new(Plan { index: ty.index(), members: members.into(), fields: fields.into(), steps })
     })
 }
