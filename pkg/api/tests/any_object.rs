@@ -172,6 +172,8 @@ fn assert_same(left: &Value, right: &Value, path: &str) {
         }
         // A list of names is a message of its own, which is there without any.
         (Value::Array(none), Value::Null) if none.is_empty() && path.ends_with(".verbs") => {}
+        // Rules that scale by none are not those that do not say, but never stored.
+        (Value::Null, Value::Array(none)) if none.is_empty() && path.ends_with(".policies") => {}
         _ => assert_eq!(left, right, "{path}"),
     }
 }

@@ -23,7 +23,7 @@ fn normalize_members(ty: &'static Type, members: &mut Map<String, Value>) {
     members.retain(|name, value| {
         let Some(field) = ty.field(name) else { return true };
         normalize(field.shape(), value);
-        !is_left_out(field, value)
+        !is_left_out(field, value) || is_telling(ty, name, value)
     });
     for field in ty.fields.iter().filter(|f| !f.inline && !f.pointer && !is_optional(f)) {
         if !members.contains_key(field.name)
@@ -48,6 +48,12 @@ fn is_left_out(field: &'static Field, value: &Value) -> bool {
             number.as_f64() == Some(0.0) && !matches!(field.shape(), Shape::Scalar(Scalar::IntOrString))
         }
     }
+}
+
+/// Whether a value that is as good as none tells something all the same: rules that scale by no policy are refused, those
+/// that say nothing of policies get the usual ones.
+fn is_telling(ty: &Type, name: &str, value: &Value) -> bool {
+    ty.name == "io.k8s.api.autoscaling.v2.HPAScalingRules" && name == "policies" && value.is_array()
 }
 
 /// Whether nothing is written for a field that nobody set.

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::codec;
 use crate::resource::Resource;
+use crate::schema::Type;
 use rule::Rule;
 
 /// Brings an object to its normal form and fills unset fields, also inside pod and volume claim templates.
@@ -41,7 +42,7 @@ pub fn apply_type_defaults(type_name: &str, object: &mut Value) {
 static TREES: LazyLock<HashMap<&'static str, Node>> = LazyLock::new(|| {
     let types: Vec<TypeRules> =
         serde_json::from_str(include_str!("../data/defaults.json")).expect("the generated table is valid");
-    types.into_iter().map(|ty| (ty.name, Node::build(ty.rules))).collect()
+    types.into_iter().map(|ty| (ty.name, Node::build(ty.name, ty.rules))).collect()
 });
 
 #[derive(Deserialize)]
@@ -62,6 +63,8 @@ enum RuleText {
 /// Rules by the place they hold at. A parent's rules run before its members'; a rule runs only where its place exists.
 #[derive(Default)]
 struct Node {
+    /// Of the place, or of the items or values there.
+    ty: Option<&'static Type>,
     rules: Vec<Action>,
     children: Vec<(Step, Node)>,
 }
@@ -79,8 +82,8 @@ enum Step {
 }
 
 impl Node {
-    fn build(rules: Vec<(&'static str, RuleText)>) -> Self {
-        let mut root = Self::default();
+    fn build(name: &str, rules: Vec<(&'static str, RuleText)>) -> Self {
+        let mut root = Self { ty: crate::schema::find(name), ..Self::default() };
         for (path, text) in rules {
             match text {
                 RuleText::Fixed { set } => {
@@ -101,7 +104,11 @@ impl Node {
         let mut node = self;
         for step in steps(path) {
             let index = node.children.iter().position(|(s, _)| *s == step).unwrap_or_else(|| {
-                node.children.push((step, Self::default()));
+                let ty = match step {
+                    Step::Member(name) => node.ty.and_then(|ty| ty.field(name)?.target()),
+                    Step::Items | Step::Values => node.ty,
+                };
+                node.children.push((step, Self { ty, ..Self::default() }));
                 node.children.len() - 1
             });
             node = &mut node.children[index].1;
@@ -115,8 +122,8 @@ impl Node {
         }
         for action in &self.rules {
             match action {
-                Action::Set(member, default) => rule::fill(value, member, || default.clone()),
-                Action::Rule(rule) => rule.run(value),
+                Action::Set(member, default) => rule::fill_member(value, member, self.ty, || default.clone()),
+                Action::Rule(rule) => rule.run(value, self.ty),
             }
         }
         for (step, child) in &self.children {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{pod, workload};
+use crate::schema::Type;
 
 /// A rule at one place of an object: constants for unset fields, then code for what is no constant.
 pub(super) struct Rule {
@@ -30,9 +31,9 @@ pub(super) fn find(name: &str) -> Option<&'static Rule> {
 }
 
 impl Rule {
-    pub(super) fn run(&self, value: &mut Value) {
+    pub(super) fn run(&self, value: &mut Value, ty: Option<&'static Type>) {
         for (path, default) in self.fields {
-            default.apply(path, value);
+            default.apply(path, value, ty);
         }
         if let Some(code) = self.code {
             code(value);
@@ -41,9 +42,9 @@ impl Rule {
 }
 
 impl Fill {
-    fn apply(self, path: &str, value: &mut Value) {
+    fn apply(self, path: &str, value: &mut Value, ty: Option<&'static Type>) {
         let (parents, member) = path.rsplit_once('.').unwrap_or(("", path));
-        let mut at = value;
+        let (mut at, mut ty) = (value, ty);
         for parent in parents.split('.').filter(|p| !p.is_empty()) {
             let Some(members) = at.as_object_mut() else { return };
             let next = members.entry(parent).or_insert(Value::Null);
@@ -51,11 +52,12 @@ impl Fill {
                 *next = Map::new().into();
             }
             at = next;
+            ty = ty.and_then(|ty| ty.field(parent)?.target());
         }
         if matches!(self, Nonzero(_)) && at[member] == 0 {
             set(at, member, Value::Null);
         }
-        fill(at, member, || match self {
+        fill_member(at, member, ty, || match self {
             Text(text) => text.into(),
             Number(number) | Nonzero(number) => number.into(),
             Flag(flag) => flag.into(),
@@ -70,6 +72,22 @@ pub(super) fn fill(value: &mut Value, member: &str, default: impl FnOnce() -> Va
         && is_unset(members.get(member))
     {
         members.insert(member.to_owned(), default());
+    }
+}
+
+/// Sets a member that is absent or null: one that tells an empty text from none.
+pub(super) fn fill_missing(value: &mut Value, member: &str, default: impl FnOnce() -> Value) {
+    if value.get(member).is_none_or(Value::is_null) {
+        set(value, member, default());
+    }
+}
+
+/// Sets a member of a type as upstream does: an empty text is a value only where there is a pointer to it.
+pub(super) fn fill_member(value: &mut Value, member: &str, ty: Option<&'static Type>, default: impl FnOnce() -> Value) {
+    if ty.and_then(|ty| ty.field(member)).is_some_and(|field| field.pointer) {
+        fill_missing(value, member, default);
+    } else {
+        fill(value, member, default);
     }
 }
 
@@ -230,7 +248,7 @@ static RULES: &[Rule] = &[
     ),
     fields("Rule", &[("scope", Text("*"))]),
     fields("ValidatingWebhook", WEBHOOK),
-    both("MutatingWebhook", WEBHOOK, |hook| fill(hook, "reinvocationPolicy", || "Never".into())),
+    both("MutatingWebhook", WEBHOOK, |hook| fill_missing(hook, "reinvocationPolicy", || "Never".into())),
     fields("ServiceReference", &[("port", Number(443))]),
     fields("TokenRequestSpec", &[("expirationSeconds", Number(3600))]),
     fields("EndpointPort", &[("name", Text("")), ("protocol", Text("TCP"))]),
@@ -248,9 +266,9 @@ static RULES: &[Rule] = &[
         &[("nominalConcurrencyShares", Number(0)), ("lendablePercent", Number(0))],
     ),
     code("NetworkPolicy", workload::network_policy),
-    code("NetworkPolicyPort", tcp),
+    fields("NetworkPolicyPort", &[("protocol", Text("TCP"))]),
     code("IngressClass", |class| {
-        at(class, "/spec/parameters", |parameters| fill(parameters, "scope", || "Cluster".into()));
+        at(class, "/spec/parameters", |parameters| fill_missing(parameters, "scope", || "Cluster".into()));
     }),
     fields("ClusterRoleBinding", &[("roleRef.apiGroup", Text(RBAC))]),
     fields("RoleBinding", &[("roleRef.apiGroup", Text(RBAC))]),

@@ -47,6 +47,32 @@ fn every_named_rule_is_known() {
     }
 }
 
+#[test]
+fn an_empty_text_is_a_value_where_there_is_a_pointer_to_it() {
+    for (group, plural, object, pointer, expected) in [
+        ("", "persistentvolumes", json!({"spec": {"volumeMode": ""}}), "/spec/volumeMode", json!("")),
+        ("", "pods", json!({"spec": {"restartPolicy": ""}}), "/spec/restartPolicy", json!("Always")),
+        ("storage.k8s.io", "storageclasses", json!({"reclaimPolicy": ""}), "/reclaimPolicy", json!("")),
+        ("batch", "jobs", json!({"spec": {"podReplacementPolicy": ""}}), "/spec/podReplacementPolicy", json!("")),
+        (
+            "networking.k8s.io",
+            "networkpolicies",
+            json!({"spec": {"ingress": [{"ports": [{"protocol": ""}, {}]}]}}),
+            "/spec/ingress/0/ports",
+            json!([{"protocol": ""}, {"protocol": "TCP"}]),
+        ),
+        (
+            "autoscaling",
+            "horizontalpodautoscalers",
+            json!({"apiVersion": "autoscaling/v2", "spec": {"behavior": {"scaleUp": {"policies": []}}}}),
+            "/spec/behavior/scaleUp/policies",
+            json!([]),
+        ),
+    ] {
+        assert_eq!(defaulted(group, plural, object).pointer(pointer), Some(&expected), "{pointer}");
+    }
+}
+
 macro_rules! facts {
     ($($name:ident: $group:literal $plural:literal $object:tt => $expected:tt;)*) => {$(
         #[test]

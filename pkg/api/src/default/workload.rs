@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::rule::{at, each, fill, is_empty, is_unset, set};
+use super::rule::{at, each, fill, fill_missing, is_empty, is_unset, set};
 
 /// Labels of the template, for a selector or for labels that are not given.
 fn template_labels(object: &Value) -> Option<Value> {
@@ -29,8 +29,8 @@ pub(super) fn rolling(strategy: &mut Value, max_unavailable: Value, max_surge: V
     if strategy["type"] == "RollingUpdate" {
         fill(strategy, "rollingUpdate", || Map::new().into());
         at(strategy, "/rollingUpdate", |update| {
-            fill(update, "maxUnavailable", || max_unavailable);
-            fill(update, "maxSurge", || max_surge);
+            fill_missing(update, "maxUnavailable", || max_unavailable);
+            fill_missing(update, "maxSurge", || max_surge);
         });
     }
 }
@@ -60,7 +60,7 @@ pub(super) fn job(job: &mut Value) {
         let indexed = !is_unset(spec.get("backoffLimitPerIndex"));
         fill(spec, "backoffLimit", || if indexed { i32::MAX.into() } else { 6.into() });
         let policy = if spec["podFailurePolicy"].is_object() { "Failed" } else { "TerminatingOrFailed" };
-        fill(spec, "podReplacementPolicy", || policy.into());
+        fill_missing(spec, "podReplacementPolicy", || policy.into());
     });
     labels_from_template(job);
 }
@@ -70,7 +70,7 @@ pub(super) fn service(service: &mut Value) {
     if service["spec"]["type"] == "LoadBalancer" {
         each(service, "/status/loadBalancer/ingress", |ingress| {
             if !is_unset(ingress.get("ip")) {
-                fill(ingress, "ipMode", || "VIP".into());
+                fill_missing(ingress, "ipMode", || "VIP".into());
             }
         });
     }
@@ -98,7 +98,7 @@ fn service_spec(spec: &mut Value) {
         fill(spec, "externalTrafficPolicy", || "Cluster".into());
     }
     if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
-        fill(spec, "internalTrafficPolicy", || "Cluster".into());
+        fill_missing(spec, "internalTrafficPolicy", || "Cluster".into());
     }
     if kind == "LoadBalancer" {
         fill(spec, "allocateLoadBalancerNodePorts", || true.into());
@@ -181,7 +181,7 @@ pub(super) fn autoscaler(autoscaler: &mut Value) {
                 fill(behavior, direction, || Map::new().into());
                 let Some(rules) = behavior.get_mut(direction) else { continue };
                 for (field, default) in defaults.as_object().into_iter().flatten() {
-                    fill(rules, field, || default.clone());
+                    fill_missing(rules, field, || default.clone());
                 }
             }
         });

@@ -194,6 +194,11 @@ pub fn validate_update(resource: &Resource, new: &Value, old: &Value, subresourc
     errors
 }
 
+/// Why a text cannot be the value of a label.
+pub fn label_value_problems(text: &str) -> Vec<String> {
+    format::label_value(text)
+}
+
 /// What is wrong with a Scale, the body of scale subresources.
 pub fn validate_scale(scale: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();

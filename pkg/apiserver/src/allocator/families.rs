@@ -51,6 +51,9 @@ pub(super) fn fill(service: &mut Value, old: Option<&Value>, configured: &[Famil
     {
         spec["clusterIPs"] = json!([spec["clusterIP"]]);
     }
+    if old.is_some_and(|old| keeps_preference(service, old)) {
+        return Ok(());
+    }
     let headless = is_headless(service);
     let selectorless = service["spec"]["selector"].as_object().is_none_or(serde_json::Map::is_empty);
     let default = configured.first().copied().unwrap_or(Family::V4);
@@ -65,10 +68,18 @@ pub(super) fn fill(service: &mut Value, old: Option<&Value>, configured: &[Famil
     if !wrong.is_empty() {
         return Err(AllocationError::Fields(wrong));
     }
+    let mut errors = Vec::new();
     if service["spec"]["ipFamilyPolicy"] == "SingleStack" {
         narrow(service, old, &mut families);
+    } else {
+        for (list, what) in [("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")] {
+            if old.is_some_and(|old| (1..count(old, list)).contains(&count(service, list))) {
+                let why = format!("must be 'SingleStack' to release the secondary {what}");
+                let policy = service["spec"]["ipFamilyPolicy"].clone();
+                errors.push(FieldError::invalid(&path.child("ipFamilyPolicy"), policy, why));
+            }
+        }
     }
-    let mut errors = Vec::new();
     let addresses = if headless { Vec::new() } else { addresses_of(service) };
     let policy = service["spec"]["ipFamilyPolicy"].as_str().unwrap_or_default();
     let mut wrong_policy = |why: &str| errors.push(FieldError::invalid(&path.child("ipFamilyPolicy"), policy, why));
@@ -120,6 +131,18 @@ pub(super) fn fill(service: &mut Value, old: Option<&Value>, configured: &[Famil
     Ok(())
 }
 
+fn count(service: &Value, list: &str) -> usize {
+    service["spec"][list].as_array().map_or(0, Vec::len)
+}
+
+/// Whether a Service that prefers two families is left as it is: it gets or loses one only when that is asked for, not by
+/// a change of the cluster.
+fn keeps_preference(service: &Value, old: &Value) -> bool {
+    let kept = |member: &str| service["spec"][member] == old["spec"][member];
+    service["spec"]["ipFamilyPolicy"] == "PreferDualStack"
+        && ["ipFamilyPolicy", "clusterIPs", "ipFamilies"].into_iter().all(kept)
+}
+
 /// Asking for one family, with all else left as it was, drops the second one and its address.
 fn narrow(service: &mut Value, old: Option<&Value>, families: &mut Vec<Family>) {
     let Some(old) = old else { return };
@@ -131,4 +154,40 @@ fn narrow(service: &mut Value, old: Option<&Value>, families: &mut Vec<Family>) 
         }
     }
     *families = of_service(service);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_change_when_that_is_asked_for() {
+        let both = json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"], "ipFamilies": ["IPv4", "IPv6"],
+            "ipFamilyPolicy": "RequireDualStack"});
+        let one = json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "PreferDualStack"});
+        let single = json!({"ipFamilyPolicy": "SingleStack"});
+        let fewer = json!({"clusterIPs": ["10.0.0.1"], "ipFamilies": null});
+        let refused = "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": must be 'SingleStack' to release the \
+                       secondary cluster IP";
+        for (old, patch, expected) in [
+            (&both, json!({}), Ok(["IPv4", "IPv6"].as_slice())),
+            (&both, json!({"ipFamilies": null, "ipFamilyPolicy": null}), Ok(&["IPv4", "IPv6"])),
+            (&both, single, Ok(&["IPv4"])),
+            (&both, fewer, Err(refused)),
+            // The cluster has got a second family since.
+            (&one, json!({}), Ok(&["IPv4"])),
+            (&one, json!({"ipFamilies": ["IPv4", "IPv6"]}), Ok(&["IPv4", "IPv6"])),
+            (&one, json!({"ipFamilyPolicy": "RequireDualStack"}), Ok(&["IPv4", "IPv6"])),
+        ] {
+            let old = json!({"spec": old});
+            let mut new = kube1_api::patch::merge_patch(&old, &json!({"spec": patch}));
+            let found = fill(&mut new, Some(&old), &[Family::V4, Family::V6]);
+            let found = found.map(|()| new["spec"]["ipFamilies"].clone()).map_err(|error| match error {
+                AllocationError::Fields(errors) => errors.iter().map(ToString::to_string).collect::<String>(),
+                other => format!("{other:?}"),
+            });
+            assert_eq!(found, expected.map(|list| json!(list)).map_err(str::to_owned), "{patch}");
+        }
+    }
 }

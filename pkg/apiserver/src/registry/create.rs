@@ -93,6 +93,9 @@ impl Endpoint {
         let context = self.context(call);
         strategy::fill_system_fields(&mut object, context.now);
         strategy::prepare_create(&self.row, &mut object, &context);
+        if (self.row.group.as_str(), self.row.plural.as_str()) == ("", "pods") {
+            call.warnings.extend(strategy::carry_app_armor(&mut object));
+        }
         let allocation = self.allocate(&mut object, None)?;
         let name = metadata::text(&object, "name").to_owned();
         self.check(&name, validate_create(&self.row, &object))?;

@@ -1,25 +1,23 @@
 //! Advice about single kinds: what is deprecated, means nothing, or will not work.
 
+use kube1_api::validate::ip_advice;
 use serde_json::Value;
+
+use super::core_advice::{deprecated_label, items};
+use super::volume_advice;
 
 const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 /// Completions and parallelism of an indexed job above which its indexes may not be told any more.
 const MANY_COMPLETIONS: i64 = 100_000;
 const MANY_PODS: i64 = 10_000;
 
-/// Labels of nodes that were replaced: the old one, since when, the new one.
-const OLD_LABELS: [(&str, &str, &str); 5] = [
-    ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
-    ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
-    ("failure-domain.beta.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
-    ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
-    ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
-];
-
 type Advice = fn(&Value, Option<&Value>, &mut Vec<String>);
 
 /// By group and plural.
 const ADVICE: &[(&str, &str, Advice)] = &[
+    ("", "endpoints", endpoints),
+    ("", "nodes", node),
+    ("", "persistentvolumes", volume_advice::persistent_volume),
     ("apps", "statefulsets", stateful_set),
     ("batch", "cronjobs", cron_job),
     ("batch", "jobs", job),
@@ -36,15 +34,6 @@ pub(super) fn about(group: &str, plural: &str, new: &Value, old: Option<&Value>,
     if let Some((.., advice)) = ADVICE.iter().find(|(g, p, _)| (*g, *p) == (group, plural)) {
         advice(new, old, warnings);
     }
-}
-
-fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
-    list.as_array().into_iter().flatten().enumerate()
-}
-
-fn replacement(label: &str) -> Option<String> {
-    let (_, since, new) = OLD_LABELS.iter().find(|(old, ..)| *old == label)?;
-    Some(format!("deprecated since {since}; use \"{new}\" instead"))
 }
 
 fn stateful_set(new: &Value, _: Option<&Value>, warnings: &mut Vec<String>) {
@@ -137,26 +126,41 @@ fn network(path: &str, cidr: &Value, warnings: &mut Vec<String>) {
     }
 }
 
-fn runtime_class(new: &Value, _: Option<&Value>, warnings: &mut Vec<String>) {
-    for label in new["scheduling"]["nodeSelector"].as_object().into_iter().flatten().map(|(label, _)| label) {
-        if let Some(words) = replacement(label) {
-            warnings.push(format!("scheduling.nodeSelector: {label} is {words}"));
+fn endpoints(new: &Value, _: Option<&Value>, warnings: &mut Vec<String>) {
+    if new["metadata"]["labels"]["endpoints.kubernetes.io/managed-by"] == "endpoints-controller" {
+        return;
+    }
+    for (subset_index, subset) in items(&new["subsets"]) {
+        for list in ["addresses", "notReadyAddresses"] {
+            for (index, address) in items(&subset[list]) {
+                let at = format!("subsets[{subset_index}].{list}[{index}].ip");
+                warnings.extend(ip_advice(&at, address["ip"].as_str().unwrap_or_default()));
+            }
         }
     }
 }
 
+fn node(new: &Value, _: Option<&Value>, warnings: &mut Vec<String>) {
+    if !new["spec"]["configSource"].is_null() {
+        warnings.push("spec.configSource: the feature is removed".into());
+    }
+    if new["spec"]["externalID"].as_str().is_some_and(|id| !id.is_empty()) {
+        warnings.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+    }
+}
+
+fn runtime_class(new: &Value, _: Option<&Value>, warnings: &mut Vec<String>) {
+    let labels = new["scheduling"]["nodeSelector"].as_object().into_iter().flatten();
+    let old = labels.filter_map(|(label, _)| deprecated_label(label));
+    warnings.extend(old.map(|words| format!("scheduling.nodeSelector: {words}")));
+}
+
 fn storage_capacity(new: &Value, _: Option<&Value>, warnings: &mut Vec<String>) {
     let topology = &new["nodeTopology"];
-    let labels = topology["matchLabels"].as_object().into_iter().flatten().map(|(label, _)| label);
-    for label in labels {
-        if let Some(words) = replacement(label) {
-            warnings.push(format!("nodeTopology.matchLabels.{label}: {label} is {words}"));
-        }
-    }
-    for (index, expression) in items(&topology["matchExpressions"]) {
-        let label = expression["key"].as_str().unwrap_or_default();
-        if let Some(words) = replacement(label) {
-            warnings.push(format!("nodeTopology.matchExpressions[{index}].key: {label} is {words}"));
+    super::core_advice::expressions("nodeTopology", topology, false, warnings);
+    for (label, _) in topology["matchLabels"].as_object().into_iter().flatten() {
+        if let Some(words) = deprecated_label(label) {
+            warnings.push(format!("nodeTopology.matchLabels.{label}: {words}"));
         }
     }
 }
@@ -165,7 +169,7 @@ fn storage_class(new: &Value, _: Option<&Value>, warnings: &mut Vec<String>) {
     for (term_index, term) in items(&new["allowedTopologies"]) {
         for (index, requirement) in items(&term["matchLabelExpressions"]) {
             let label = requirement["key"].as_str().unwrap_or_default();
-            if let Some(words) = replacement(label) {
+            if let Some(words) = deprecated_label(label) {
                 let path = format!("allowedTopologies[{term_index}].matchLabelExpressions[{index}].key");
                 warnings.push(format!("{path}: {label} is {words}"));
             }
@@ -183,6 +187,37 @@ mod tests {
     fn writers_are_told_what_is_out_of_date() {
         let old_zone = "failure-domain.beta.kubernetes.io/zone";
         for (group, plural, object, expected) in [
+            (
+                "",
+                "endpoints",
+                json!({"subsets": [{"notReadyAddresses": [{"ip": "010.0.0.1"}]}]}),
+                "subsets[0].notReadyAddresses[0].ip: non-standard IP address \"010.0.0.1\" is invalid: use \"10.0.0.1\"",
+            ),
+            (
+                "",
+                "endpoints",
+                json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "endpoints-controller"}},
+                    "subsets": [{"addresses": [{"ip": "010.0.0.1"}]}]}),
+                "",
+            ),
+            (
+                "",
+                "nodes",
+                json!({"spec": {"configSource": {}, "externalID": "x"}}),
+                "spec.configSource: the feature is removed; spec.externalID: this field is deprecated, and is unused by Kubernetes",
+            ),
+            (
+                "node.k8s.io",
+                "runtimeclasses",
+                json!({"scheduling": {"nodeSelector": {"beta.kubernetes.io/os": "a"}}}),
+                "scheduling.nodeSelector: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+            ),
+            (
+                "storage.k8s.io",
+                "csistoragecapacities",
+                json!({"nodeTopology": {"matchLabels": {"app.kubernetes.io/created-by": "a"}}}),
+                "nodeTopology.matchLabels.app.kubernetes.io/created-by: deprecated since v1.9",
+            ),
             (
                 "networking.k8s.io",
                 "ingresses",

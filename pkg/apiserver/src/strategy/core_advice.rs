@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use kube1_api::quantity::Quantity;
-use kube1_api::validate::{cidr_advice, ip_advice};
+use kube1_api::validate::{cidr_advice, ip_advice, label_value_problems};
 use serde_json::Value;
+
+use super::volume_advice;
 
 const NODE_LABELS: [(&str, &str); 8] = [
     ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
@@ -29,33 +31,20 @@ const ANNOTATIONS: [(&str, &str); 3] = [
     ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
 ];
 
-/// Members of volumes, the names that warnings have for them, and what became of them.
-const VOLUMES: [(&str, &str, &str); 9] = [
-    ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
-    ("gitRepo", "gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
-    ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
-    ("flocker", "flocker", "deprecated in v1.22, non-functional in v1.25+"),
-    ("storageos", "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
-    ("quobyte", "quobyte", "deprecated in v1.22, non-functional in v1.25+"),
-    ("glusterfs", "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
-    ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
-    ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
-];
-
 const SECCOMP: &str = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
 const NO_SELECTOR: &str = "labelSelector: a null labelSelector results in matching no pod";
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
-fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
+pub(super) fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
     list.as_array().into_iter().flatten().enumerate()
 }
 
-fn text<'a>(value: &'a Value, member: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap_or_default()
 }
 
-fn deprecated_label(label: &str) -> Option<&'static str> {
+pub(super) fn deprecated_label(label: &str) -> Option<&'static str> {
     NODE_LABELS.iter().find(|(old, _)| *old == label).map(|(_, what)| *what)
 }
 
@@ -66,7 +55,7 @@ pub(super) fn template(path: &str, template: &Value, is_template: bool, warnings
     for (key, what) in ANNOTATIONS.iter().filter(|(key, _)| !metadata["annotations"][key].is_null()) {
         warnings.push(format!("{path}metadata.annotations[{key}]: {what}"));
     }
-    volumes(path, spec, warnings);
+    volume_advice::of_pods(&format!("{path}spec.volumes"), &spec["volumes"], warnings);
     repeated(path, spec, "hostAliases", "ip", warnings);
     repeated(path, spec, "imagePullSecrets", "name", warnings);
     for (index, _) in items(&spec["imagePullSecrets"]).filter(|(_, secret)| text(secret, "name").is_empty()) {
@@ -117,6 +106,22 @@ fn containers<'a>(path: &'a str, spec: &'a Value) -> impl Iterator<Item = (Strin
     })
 }
 
+/// What a term at `path` says of nodes. Values that no label can have are told of where they are not refused.
+pub(super) fn expressions(path: &str, term: &Value, any_values: bool, warnings: &mut Vec<String>) {
+    for (index, expression) in items(&term["matchExpressions"]) {
+        let (at, key) = (format!("{path}.matchExpressions[{index}]"), text(expression, "key"));
+        if let Some(what) = deprecated_label(key) {
+            warnings.push(format!("{at}.key: {key} is {what}"));
+        }
+        for (place, value) in items(&expression["values"]).filter(|_| any_values) {
+            let value = value.as_str().unwrap_or_default();
+            for problem in label_value_problems(value) {
+                warnings.push(format!("{at}.values[{place}]: {value} is invalid, {problem}"));
+            }
+        }
+    }
+}
+
 fn node_labels(path: &str, spec: &Value, warnings: &mut Vec<String>) {
     for key in spec["nodeSelector"].as_object().into_iter().flat_map(|selector| selector.keys()) {
         if let Some(what) = deprecated_label(key) {
@@ -125,17 +130,11 @@ fn node_labels(path: &str, spec: &Value, warnings: &mut Vec<String>) {
     }
     let node = &spec["affinity"]["nodeAffinity"];
     let required = items(&node[REQUIRED]["nodeSelectorTerms"])
-        .map(|(index, term)| (format!("{REQUIRED}.nodeSelectorTerms[{index}]"), term));
-    let preferred =
-        items(&node[PREFERRED]).map(|(index, term)| (format!("{PREFERRED}[{index}].preference"), &term["preference"]));
-    for (place, term) in required.chain(preferred) {
-        for (index, expression) in items(&term["matchExpressions"]) {
-            let key = text(expression, "key");
-            if let Some(what) = deprecated_label(key) {
-                let at = format!("{path}spec.affinity.nodeAffinity.{place}.matchExpressions[{index}].key");
-                warnings.push(format!("{at}: {key} is {what}"));
-            }
-        }
+        .map(|(index, term)| (format!("{REQUIRED}.nodeSelectorTerms[{index}]"), term, false));
+    let preferred = items(&node[PREFERRED])
+        .map(|(index, term)| (format!("{PREFERRED}[{index}].preference"), &term["preference"], true));
+    for (place, term, free) in required.chain(preferred) {
+        expressions(&format!("{path}spec.affinity.nodeAffinity.{place}"), term, free, warnings);
     }
     for (index, constraint) in items(&spec["topologySpreadConstraints"]) {
         let (at, key) = (format!("{path}spec.topologySpreadConstraints[{index}]"), text(constraint, "topologyKey"));
@@ -144,32 +143,6 @@ fn node_labels(path: &str, spec: &Value, warnings: &mut Vec<String>) {
         }
         if constraint["labelSelector"].is_null() {
             warnings.push(format!("{at}.{NO_SELECTOR}"));
-        }
-    }
-}
-
-fn volumes(path: &str, spec: &Value, warnings: &mut Vec<String>) {
-    for (index, volume) in items(&spec["volumes"]) {
-        let at = format!("{path}spec.volumes[{index}]");
-        for (_, shown, what) in VOLUMES.iter().filter(|(member, ..)| !volume[member].is_null()) {
-            warnings.push(format!("{at}.{shown}: {what}"));
-        }
-        let claim = &volume["ephemeral"]["volumeClaimTemplate"]["spec"];
-        claim_spec(&format!("{at}.ephemeral.volumeClaimTemplate.spec"), claim, warnings);
-    }
-    let tokens: HashSet<&str> = items(&spec["volumes"])
-        .flat_map(|(_, volume)| items(&volume["projected"]["sources"]))
-        .filter_map(|(_, source)| source["serviceAccountToken"]["path"].as_str())
-        .collect();
-    for (index, volume) in items(&spec["volumes"]) {
-        for (_, source) in items(&volume["projected"]["sources"]) {
-            for (member, shown) in [("configMap", "configMap"), ("secret", "secrets"), ("downwardAPI", "downwardAPI")] {
-                for (item, file) in items(&source[member]["items"]).filter(|(_, f)| tokens.contains(text(f, "path"))) {
-                    let at = format!("{path}spec.volumes[{index}].projected.sources.{shown}[{item}]");
-                    warnings
-                        .push(format!("{at}: has duplicated path with ServiceAccountToken {:?}", text(file, "path")));
-                }
-            }
         }
     }
 }
@@ -239,9 +212,10 @@ fn one_container(
 /// Ports that more than one entry names.
 fn ports(path: &str, spec: &Value, warnings: &mut Vec<String>) {
     let mut all: BTreeMap<(i64, &str), Vec<(String, &Value)>> = BTreeMap::new();
-    for (at, container) in containers(path, spec) {
+    let mut names: BTreeMap<&str, (String, String)> = BTreeMap::new();
+    for (container_at, container) in containers(path, spec) {
         for (index, port) in items(&container["ports"]) {
-            let at = format!("{at}.ports[{index}]");
+            let at = format!("{container_at}.ports[{index}]");
             let (ip, host) = (text(port, "hostIP"), port["hostPort"].as_i64().unwrap_or(0));
             let (number, protocol) = (port["containerPort"].as_i64().unwrap_or(0), text(port, "protocol"));
             if !ip.is_empty() && host == 0 {
@@ -264,7 +238,19 @@ fn ports(path: &str, spec: &Value, warnings: &mut Vec<String>) {
                 };
                 warnings.push(format!("{at}: {what} port definition with {place}"));
             }
-            others.push((at, port));
+            others.push((at.clone(), port));
+            let name = text(port, "name");
+            // Init containers that end are gone when ports are looked for.
+            if name.is_empty() || container_at.contains("initContainers[") && container["restartPolicy"] != "Always" {
+                continue;
+            }
+            match names.get(name) {
+                None => _ = names.insert(name, (container_at.clone(), at)),
+                Some((same, _)) if *same == container_at => {}
+                Some((_, first)) => warnings.push(format!(
+                    "{at}: duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
+                )),
+            }
         }
     }
 }
@@ -356,8 +342,15 @@ mod tests {
                 "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
             ),
             (
-                json!({"volumes": [{"storageos": {}}]}),
-                "spec.volumes[0].storageOS: deprecated in v1.22, non-functional in v1.25+",
+                json!({"initContainers": [{"ports": [{"containerPort": 1, "name": "a"}]},
+                    {"restartPolicy": "Always", "ports": [{"containerPort": 2, "name": "a"}]}],
+                    "containers": [{"ports": [{"containerPort": 3, "name": "a"}]}]}),
+                "spec.containers[0].ports[0]: duplicate port name \"a\" with spec.initContainers[1].ports[0], services and probes that select ports by name will use spec.initContainers[1].ports[0]",
+            ),
+            (
+                json!({"affinity": {"nodeAffinity": {PREFERRED: [{"preference": {"matchExpressions": [{"key": "k", "values": ["-1"]}]}}],
+                    REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [{"key": "k", "values": ["-1"]}]}]}}}}),
+                "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].values[0]: -1 is invalid, a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
             ),
             (
                 json!({"imagePullSecrets": [{"name": "a"}, {"name": "a"}]}),

@@ -11,6 +11,7 @@ mod generation;
 mod metadata;
 mod pod;
 mod service;
+mod volume_advice;
 mod warning;
 
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 pub use deletion::{DeletePlan, check_preconditions, delete_plan, is_released};
 pub use kube1_api::amounts::qos_class;
 pub use metadata::{fill_system_fields, generate_name, wipe_system_fields};
-pub use pod::bind_pod;
+pub use pod::{bind_pod, carry_app_armor};
 pub use warning::{dedup_owners, warnings};
 
 use crate::user::UserInfo;

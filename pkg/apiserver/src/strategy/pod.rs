@@ -5,6 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, set, take_members};
 
+/// Bytes of the name of an AppArmor profile.
+const LONGEST_PROFILE: usize = 4095;
+
 /// Sets the first status and turns label-key lists into selectors.
 pub(super) fn create(pod: &mut Value, context: &Context<'_>) {
     pod["status"] = json!({"phase": "Pending", "qosClass": qos_class(pod)});
@@ -29,6 +32,55 @@ pub(super) fn create(pod: &mut Value, context: &Context<'_>) {
     spreads.into_iter().flatten().for_each(|term| merge_label_keys(term, &labels));
     if pod["spec"]["topologySpreadConstraints"].is_null() {
         set(pod, &["spec", "topologySpreadConstraints"], Value::Null);
+    }
+}
+
+/// Gives containers whose AppArmor profile is only in an annotation, as it was before v1.30, the field that says the
+/// same. Returns what to tell the writer.
+pub fn carry_app_armor(pod: &mut Value) -> Vec<String> {
+    const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let annotations = pod["metadata"]["annotations"].as_object();
+    let annotations: Vec<(String, Value)> = annotations
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_owned(), value.clone())))
+        .collect();
+    let mut warnings = Vec::new();
+    if annotations.is_empty() || pod["spec"]["os"]["name"] == "windows" {
+        return warnings;
+    }
+    let whole = pod["spec"]["securityContext"]["appArmorProfile"].clone();
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    let lists = lists.map(|list| pod["spec"][list].as_array().map_or(0, Vec::len)).into_iter().zip(lists);
+    for (list, index) in lists.flat_map(|(count, list)| (0..count).map(move |index| (list, index))) {
+        let container = &mut pod["spec"][list][index];
+        let named = annotations.iter().find(|(name, _)| container["name"] == **name);
+        let Some((name, text)) = named.filter(|_| container["securityContext"]["appArmorProfile"].is_null()) else {
+            continue;
+        };
+        let profile = app_armor_profile(text.as_str().unwrap_or_default());
+        if profile.as_ref().is_some_and(|profile| *profile == whole) {
+            continue;
+        }
+        if let Some(profile) = profile {
+            set(container, &["securityContext", "appArmorProfile"], profile);
+        }
+        let what = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
+        warnings.push(format!("metadata.annotations[{PREFIX}{name}]: {what}"));
+    }
+    warnings
+}
+
+/// What an annotation says, as the field does; `None` if it means nothing.
+fn app_armor_profile(annotation: &str) -> Option<Value> {
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        _ => {
+            let name = annotation.strip_prefix("localhost/")?;
+            let valid = !name.is_empty() && name.trim() == name && name.len() <= LONGEST_PROFILE;
+            valid.then(|| json!({"type": "Localhost", "localhostProfile": name}))
+        }
     }
 }
 

@@ -102,19 +102,15 @@ fn keep_cluster_ips(new: &mut Value, old: &Value) {
     if kind(old) == "ExternalName" {
         return;
     }
-    if unset(&new["spec"]["clusterIP"]) && unset(&new["spec"]["clusterIPs"]) {
+    if unset(&new["spec"]["clusterIP"]) {
         copy(new, old, "clusterIP");
-        copy(new, old, "clusterIPs");
-    } else if unset(&new["spec"]["clusterIPs"]) && new["spec"]["clusterIP"] == old["spec"]["clusterIP"] {
-        copy(new, old, "clusterIPs");
-    } else if unset(&new["spec"]["clusterIP"]) {
-        let first = new["spec"]["clusterIPs"][0].clone();
-        set(new, &["spec", "clusterIP"], first);
     }
-    for member in ["ipFamilies", "ipFamilyPolicy"] {
-        if unset(&new["spec"][member]) {
-            copy(new, old, member);
-        }
+    let kept = new["spec"]["clusterIP"] == old["spec"]["clusterIP"];
+    if unset(&new["spec"]["clusterIPs"]) && kept {
+        copy(new, old, "clusterIPs");
+    } else if !kept && same(new, old, "clusterIPs") {
+        // Who knows the single address only has changed that.
+        new["spec"]["clusterIPs"] = json!([new["spec"]["clusterIP"]]);
     }
 }
 

@@ -123,6 +123,31 @@ fn updating_takes_only_what_the_request_may_write() {
 }
 
 #[test]
+fn app_armor_annotations_become_fields() {
+    let annotation = |name: &str, text: &str| {
+        let key = format!("container.apparmor.security.beta.kubernetes.io/{name}");
+        json!({"metadata": {"annotations": {key: text}}, "spec": {"containers": [{"name": "c"}]}})
+    };
+    let mut whole = annotation("c", "unconfined");
+    whole["spec"]["securityContext"] = json!({"appArmorProfile": {"type": "Unconfined"}});
+    let mut windows = annotation("c", "unconfined");
+    windows["spec"]["os"] = json!({"name": "windows"});
+    for (mut pod, profile, warned) in [
+        (annotation("c", "unconfined"), json!({"type": "Unconfined"}), true),
+        (annotation("c", "runtime/default"), json!({"type": "RuntimeDefault"}), true),
+        (annotation("c", "localhost/a"), json!({"type": "Localhost", "localhostProfile": "a"}), true),
+        (annotation("c", "localhost/"), json!(null), true),
+        (annotation("other", "unconfined"), json!(null), false),
+        (whole, json!(null), false),
+        (windows, json!(null), false),
+    ] {
+        let warnings = carry_app_armor(&mut pod);
+        assert_eq!(pod["spec"]["containers"][0]["securityContext"]["appArmorProfile"], profile);
+        assert_eq!(warnings.len(), usize::from(warned), "{pod}");
+    }
+}
+
+#[test]
 fn services_keep_what_was_allocated() {
     let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"],
         "ipFamilyPolicy": "SingleStack", "ports": [{"name": "a", "port": 80, "nodePort": 30001}]}, "status": {"loadBalancer": {}}});
@@ -133,6 +158,18 @@ fn services_keep_what_was_allocated() {
         kept["spec"]["ports"],
         json!([{"name": "b", "port": 81}, {"name": "a", "port": 8080, "nodePort": 30001}])
     );
+    // An address is kept where none is named, and what knows only the single one may name another.
+    for (address, list, expected) in [
+        (json!(""), json!(["10.0.0.2"]), (json!("10.0.0.1"), json!(["10.0.0.2"]))),
+        (json!("10.0.0.2"), json!(["10.0.0.1"]), (json!("10.0.0.2"), json!(["10.0.0.2"]))),
+        (json!("10.0.0.2"), json!(null), (json!("10.0.0.2"), json!(null))),
+    ] {
+        let mut new = old.clone();
+        new["spec"]["clusterIP"] = address;
+        new["spec"]["clusterIPs"] = list;
+        let spec = updated("", "v1", "services", "", new, &old)["spec"].take();
+        assert_eq!((spec["clusterIP"].clone(), spec["clusterIPs"].clone()), expected);
+    }
     let mut new = old.clone();
     new["spec"]["type"] = "ClusterIP".into();
     let cluster = updated("", "v1", "services", "", new.clone(), &old);
