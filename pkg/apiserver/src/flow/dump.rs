@@ -55,7 +55,7 @@ impl FlowControl {
 
     fn dump_levels(&self) -> String {
         let rows = self.snapshots().into_iter().map(|level| {
-            let active = level.queues.iter().filter(|q| q.executing > 0 || !q.waiters.is_empty()).count();
+            let active = level.queues.iter().filter(|(_, q)| q.executing > 0 || !q.waiters.is_empty()).count();
             let idle = level.executing == 0 && level.waiting == 0;
             let tally = level.tally;
             let mut row = vec![level.limits.name];
@@ -77,7 +77,7 @@ impl FlowControl {
     fn dump_queues(&self) -> String {
         let mut rows = Vec::new();
         for level in self.snapshots() {
-            for (index, queue) in level.queues.iter().enumerate() {
+            for (index, queue) in &level.queues {
                 let sum = |of: fn(super::work::Work) -> u32| queue.waiters.iter().map(|w| of(w.1)).sum::<u32>();
                 let work: f64 = queue
                     .waiters
@@ -103,7 +103,7 @@ impl FlowControl {
     fn dump_requests(&self, details: bool) -> String {
         let mut rows = Vec::new();
         for level in self.snapshots() {
-            for (index, queue) in level.queues.iter().enumerate() {
+            for (index, queue) in &level.queues {
                 for (place, (about, work, arrived)) in queue.waiters.iter().enumerate() {
                     let mut row = vec![
                         level.limits.name.clone(),

@@ -1,73 +1,24 @@
 //! One priority level: its seats, and the queues before them, served by fair queuing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::Value;
-use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::deal::deal;
 use super::demand::{Bounds, Demand, Observed};
+use super::limits::Limits;
 use super::work::Work;
 use super::{About, Seat, Taker};
 
 /// What a request is taken to last before it has shown how long it does.
 const GUESS: f64 = 0.003;
-
-/// What a PriorityLevelConfiguration says.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    pub name: String,
-    pub uid: String,
-    pub exempt: bool,
-    pub bounds: Bounds,
-    /// Number of queues, queues per flow, places per queue; `None` to reject at once.
-    pub queuing: Option<(usize, usize, usize)>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let bounds = Bounds { nominal: 600.0, least: 600.0, most: 600.0 };
-        Self { name: String::new(), uid: String::new(), exempt: false, bounds, queuing: Some((64, 8, 50)) }
-    }
-}
-
-/// The part of the server that a level asks for.
-pub fn shares(config: &Value) -> u64 {
-    let kind = if config["spec"]["type"] == "Exempt" { "exempt" } else { "limited" };
-    let default = if kind == "exempt" { 0 } else { 30 };
-    config["spec"][kind]["nominalConcurrencyShares"].as_u64().unwrap_or(default)
-}
-
-impl Limits {
-    /// `total` seats are shared among levels that ask for `sum` shares.
-    pub fn parse(config: &Value, total: u64, sum: u64) -> Self {
-        let exempt = config["spec"]["type"] == "Exempt";
-        let spec = &config["spec"][if exempt { "exempt" } else { "limited" }];
-        let response = &spec["limitResponse"];
-        let queuing = &response["queuing"];
-        let number = |key: &str, or: u64| usize::try_from(queuing[key].as_u64().unwrap_or(or)).unwrap_or(1).max(1);
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let nominal = total.saturating_mul(shares(config)).div_ceil(sum) as f64;
-        let part = |percent: &Value| percent.as_f64().map(|percent| (nominal * percent / 100.0).round());
-        Self {
-            name: text(&config["metadata"]["name"]),
-            uid: text(&config["metadata"]["uid"]),
-            exempt,
-            bounds: Bounds {
-                nominal,
-                least: nominal - part(&spec["lendablePercent"]).unwrap_or(0.0),
-                most: nominal + part(&spec["borrowingLimitPercent"]).unwrap_or(f64::INFINITY),
-            },
-            queuing: (response["type"] == "Queue")
-                .then(|| (number("queues", 64), number("handSize", 8), number("queueLengthLimit", 50))),
-        }
-    }
-}
+/// So many queues without requests may be kept.
+const QUEUES_KEPT: usize = 64;
 
 /// How a request enters a level.
 pub enum Entry {
@@ -108,7 +59,8 @@ struct Inner {
     seats: u32,
     waiting: u32,
     waiting_seats: u32,
-    queues: Vec<Queue>,
+    /// Those that something is known of; a level may be given millions.
+    queues: BTreeMap<usize, Queue>,
     /// Queues with requests that run or wait.
     busy: usize,
     /// The queue that is served next among equals.
@@ -153,7 +105,8 @@ pub struct Snapshot {
     pub executing: u32,
     pub waiting: u32,
     pub tally: Tally,
-    pub queues: Vec<QueueSnapshot>,
+    /// By number; a queue that nobody used lately is left out.
+    pub queues: Vec<(usize, QueueSnapshot)>,
 }
 
 #[derive(Default)]
@@ -221,24 +174,23 @@ impl Level {
             inner.tally.rejected += 1;
             return Entry::Full("concurrency-limit");
         };
-        if inner.queues.len() < queues {
-            inner.queues.resize_with(queues, Queue::default);
-        }
-        let load = |queue: &Queue| queue.waiters.iter().map(|w| w.work.seats()).sum::<u32>() + queue.seats;
-        let Some(index) = deal(flow, queues, hand).min_by_key(|i| load(&inner.queues[*i])) else {
+        let load = |index: &usize| inner.queues.get(index).map_or(0, Queue::load);
+        let Some(index) = deal(flow, queues, hand).min_by_key(load) else {
             return Entry::Full("queue-full");
         };
+        inner.tidy();
         let virtual_now = inner.virtual_time;
-        let queue = &mut inner.queues[index];
+        let queue = inner.queues.entry(index).or_default();
         if !queue.is_busy() {
             queue.next_start = queue.next_start.max(virtual_now);
         }
+        let full = queue.waiters.len() >= places;
         if inner.waiting == 0 && inner.fits(work) {
             inner.occupy(Some(index), work, now);
             drop(inner);
             return Entry::Seat(Seat::taken(self.clone(), Some(index), work, taker.clone(), now));
         }
-        if inner.queues[index].waiters.len() >= places {
+        if full {
             inner.tally.rejected += 1;
             return Entry::Full("queue-full");
         }
@@ -263,13 +215,14 @@ impl Level {
 
     fn leave(&self, queue: usize, id: u64) {
         let mut inner = self.inner.lock();
-        let Some(at) = inner.queues[queue].waiters.iter().position(|w| w.id == id) else { return };
-        if let Some(waiter) = inner.change(queue, |queue| queue.waiters.remove(at)) {
+        let of_place = |w: &Waiter| w.id == id;
+        let left = inner.change(queue, |queue| queue.waiters.remove(queue.waiters.iter().position(of_place)?));
+        if let Some(waiter) = left {
             waiter.about.taker.meters().waiting(-1.0);
             inner.waiting -= 1;
             inner.waiting_seats -= waiter.work.seats();
+            inner.note(Instant::now());
         }
-        inner.note(Instant::now());
     }
 
     /// Gives seats back; `took` is how long the request had them.
@@ -290,22 +243,19 @@ impl Level {
         }
         inner.advance(now);
         while inner.waiting > 0 {
-            let count = inner.queues.len();
-            let end = |index: usize| {
-                let queue = &inner.queues[index];
-                let seats = queue.waiters.front().map(|w| w.work.seats())?;
-                Some(queue.next_start + f64::from(seats) * GUESS)
-            };
-            let busy = (0..count).map(|i| (inner.turn + i) % count).filter_map(|i| end(i).map(|end| (i, end)));
-            let Some((index, _)) = busy.min_by(|a, b| a.1.total_cmp(&b.1)) else { return };
-            let fits = inner.queues[index].waiters.front().is_some_and(|w| inner.fits(w.work));
-            if !fits {
+            let in_turn = inner.queues.range(inner.turn..).chain(inner.queues.range(..inner.turn));
+            let next = in_turn.filter_map(|(index, queue)| {
+                let work = queue.waiters.front()?.work;
+                Some((*index, work, queue.next_start + f64::from(work.seats()) * GUESS))
+            });
+            let Some((index, work, _)) = next.min_by(|a, b| a.2.total_cmp(&b.2)) else { return };
+            if !inner.fits(work) {
                 // A wide request is not overtaken for ever by narrow ones.
                 return;
             }
             inner.turn = index + 1;
             let Some(waiter) = inner.change(index, |queue| queue.waiters.pop_front()) else { return };
-            let (work, taker) = (waiter.work, &waiter.about.taker);
+            let taker = &waiter.about.taker;
             inner.waiting -= 1;
             inner.waiting_seats -= work.seats();
             taker.meters().waiting(-1.0);
@@ -322,11 +272,10 @@ impl Level {
 
     pub fn snapshot(&self) -> Snapshot {
         let inner = self.inner.lock();
-        let queues = inner.queues.iter().map(|queue| QueueSnapshot {
-            executing: queue.executing,
-            seats: queue.seats,
-            next_start: queue.next_start,
-            waiters: queue.waiters.iter().map(|w| (w.about.clone(), w.work, w.arrived)).collect(),
+        let queues = inner.queues.iter().map(|(index, queue)| {
+            let waiters = queue.waiters.iter().map(|w| (w.about.clone(), w.work, w.arrived)).collect();
+            let Queue { executing, seats, next_start, .. } = *queue;
+            (*index, QueueSnapshot { executing, seats, next_start, waiters })
         });
         Snapshot {
             limits: inner.limits.clone(),
@@ -347,7 +296,7 @@ impl Inner {
 
     /// Changes a queue, and notes whether it is busy.
     fn change<T>(&mut self, index: usize, work: impl FnOnce(&mut Queue) -> T) -> T {
-        let queue = &mut self.queues[index];
+        let queue = self.queues.entry(index).or_default();
         let before = queue.is_busy();
         let done = work(queue);
         match (before, queue.is_busy()) {
@@ -387,6 +336,15 @@ impl Inner {
         self.note(now);
     }
 
+    /// Forgets queues whose requests are over and have cost them nothing that still counts: to be asked for again they
+    /// are as good as new ones. Done once they outnumber the busy ones, so that it costs a request next to nothing.
+    fn tidy(&mut self) {
+        if self.queues.len() > 2 * self.busy + QUEUES_KEPT {
+            let virtual_now = self.virtual_time;
+            self.queues.retain(|_, queue| queue.is_busy() || queue.next_start > virtual_now);
+        }
+    }
+
     fn note(&mut self, now: Instant) {
         self.demand.set(f64::from(self.seats + self.waiting_seats), now);
     }
@@ -404,19 +362,12 @@ impl Inner {
 }
 
 impl Queue {
+    /// Seats of those that run and wait.
+    fn load(&self) -> u32 {
+        self.waiters.iter().map(|w| w.work.seats()).sum::<u32>() + self.seats
+    }
+
     fn is_busy(&self) -> bool {
         self.executing > 0 || !self.waiters.is_empty()
     }
-}
-
-/// The queues of a flow: `hand` different ones out of `queues`, decided by the flow's hash.
-fn deal(flow: u64, queues: usize, hand: usize) -> impl Iterator<Item = usize> {
-    let mut entropy = flow;
-    let mut cards: SmallVec<[usize; 64]> = (0..queues).collect();
-    (0..hand.min(queues)).map(move |_| {
-        let left = cards.len() as u64;
-        let index = usize::try_from(entropy % left).unwrap_or(0);
-        entropy = (entropy / left).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ flow;
-        cards.swap_remove(index)
-    })
 }

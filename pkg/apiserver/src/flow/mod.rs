@@ -1,8 +1,10 @@
 //! API priority and fairness: which requests may run now, which wait, which are turned away.
 
+mod deal;
 mod demand;
 mod dump;
 mod level;
+mod limits;
 mod meters;
 mod schema;
 mod status;
@@ -23,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
 
 use demand::Share;
-use level::{Entry, Level, Limits, Snapshot};
+use level::{Entry, Level, Snapshot};
+use limits::Limits;
 use meters::Meters;
 use schema::Schema;
 
@@ -198,7 +201,7 @@ impl FlowControl {
     /// Takes over the cluster's FlowSchemas and PriorityLevelConfigurations; waiting requests keep their places.
     pub fn load(&self, schemas: &[Value], levels: &[Value]) {
         let old = self.state.load();
-        let sum: u64 = levels.iter().map(level::shares).sum::<u64>().max(1);
+        let sum: u64 = levels.iter().map(limits::shares).sum::<u64>().max(1);
         let mut new = HashMap::new();
         for config in levels {
             let name = config["metadata"]["name"].as_str().unwrap_or_default();
@@ -348,7 +351,7 @@ impl Drop for Left {
 /// What hostile input is tried on: the configuration of a level.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn hostile(object: &Value) {
-    let limits = Limits::parse(object, 600, level::shares(object).max(1));
+    let limits = Limits::parse(object, 600, limits::shares(object).max(1));
     assert!(!limits.bounds.nominal.is_nan(), "a level of no size");
 }
 

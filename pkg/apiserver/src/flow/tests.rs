@@ -71,6 +71,17 @@ async fn a_waiter_that_gave_up_loses_no_seat() {
     assert!(admit(&queue, "a", Work::ONE).await.is_some());
 }
 
+/// A level may have ten million queues.
+#[tokio::test]
+async fn only_queues_in_use_take_memory() {
+    let queue = control(&queue(10_000_000, 50));
+    for user in 0..1000 {
+        drop(admit(&queue, &format!("user-{user}"), Work::ONE).await.unwrap());
+    }
+    let rows = queue.dump("dump_queues", &Query::default()).unwrap().lines().count();
+    assert!(rows < 200, "{rows} queues are kept");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_busy_flow_does_not_starve_another() {
     let queue = control(&queue(64, 50));
