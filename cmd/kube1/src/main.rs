@@ -99,6 +99,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 /// The runtime of a node: few threads, as most work waits for others.
 fn node_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    kube1_supervisor::share_heaps();
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }

@@ -65,7 +65,7 @@ pub async fn join(config: &JoinConfig, stop: &CancellationToken) -> Result<Joine
         match attempt.ok_or(JoinError::Stopped)? {
             Ok(membership) => return membership.open(config, layout),
             Err(error) if error.is_final() => return Err(error),
-            Err(error) => tracing::warn!(error = %chain(&error), "cannot join yet; trying again"),
+            Err(error) => tracing::warn!(error = %kube1_supervisor::chain(&error), "cannot join yet; trying again"),
         }
         stop.run_until_cancelled(tokio::time::sleep(delay)).await.ok_or(JoinError::Stopped)?;
         delay = (delay * 2).min(RETRY_MAX);
@@ -223,16 +223,4 @@ fn makeshift(node_name: &str) -> Result<Leaf, JoinError> {
         alt_names: vec![AltName::Dns(node_name.to_owned())],
     };
     Ok(Authority::create("kubelet-makeshift")?.issue(&profile)?)
-}
-
-/// An error with its causes, for the log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

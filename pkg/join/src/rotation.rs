@@ -9,7 +9,7 @@ use kube1_supervisor::{BoxError, Component, Context};
 
 use crate::JoinError;
 use crate::csr::{CertificateWish, request_certificate};
-use crate::node::{CLIENT, JoinedNode, SERVING, chain, client_wish, forget_pending_key, pending_key, serving_wish};
+use crate::node::{CLIENT, JoinedNode, SERVING, client_wish, forget_pending_key, pending_key, serving_wish};
 
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
@@ -39,7 +39,7 @@ impl CertificateRotation {
                         continue;
                     }
                     Err(error) => {
-                        tracing::warn!(certificate = name, error = %chain(&error), "not renewed; trying again");
+                        tracing::warn!(certificate = name, error = %kube1_supervisor::chain(&error), "not renewed; trying again");
                         let wait = delay;
                         delay = (delay * 2).min(RETRY_MAX);
                         wait

@@ -12,7 +12,7 @@ mod supervisor;
 
 pub use child_process::{ChildProcess, ChildProcessConfig, ReadyProbe, process_matches};
 pub use component::{BoxError, Component, Context};
-pub use memory::MemoryTrimmer;
+pub use memory::{MemoryTrimmer, share_heaps};
 pub use status::{ComponentState, ComponentStatus, NodeStatus, StatusBoard};
 pub use status_socket::{StatusSocketError, query_status, serve_status};
 pub use supervisor::{Supervisor, chain};

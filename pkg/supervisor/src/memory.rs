@@ -85,6 +85,25 @@ fn page_faults() -> nix::Result<i64> {
     getrusage(UsageWho::RUSAGE_SELF).map(|usage| usage.minor_page_faults())
 }
 
+/// Heaps that the threads of the process share.
+#[cfg(target_env = "gnu")]
+const HEAPS: i32 = 2;
+
+/// Lets all threads share a few heaps. To be called before there are threads.
+///
+/// The C library gives each new thread a heap of its own, up to eight for each processor. What one frees another cannot
+/// use, and objects that stay are spread among what comes and goes, so that after some churn most of the memory was held
+/// by pages with hardly anything on them: twice to three times what is in use. Threads keep small pieces at hand, so that
+/// sharing costs no speed.
+pub fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets a number, and no other thread is there to allocate meanwhile.
+    #[allow(unsafe_code)]
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, HEAPS);
+    }
+}
+
 /// Releases the heap's free pages.
 fn trim_heap() {
     #[cfg(target_env = "gnu")]

@@ -46,13 +46,7 @@ impl CniError {
 
     /// The kernel refused something.
     pub(super) fn kernel(message: &str, error: &dyn Error) -> Self {
-        let mut details = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            details = format!("{details}: {error}");
-            cause = error.source();
-        }
-        Self::new(Self::KERNEL, message, details)
+        Self::new(Self::KERNEL, message, kube1_supervisor::chain(error))
     }
 
     pub(super) fn exhausted(subnet: IpNet) -> Self {
