@@ -5,6 +5,7 @@
 //! of the node agent is in the runtime's labels and in the API, so a new task simply goes on with what it finds.
 
 mod kill;
+mod making;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
@@ -36,6 +37,7 @@ use crate::probe::Prober;
 use crate::resources::PodLimits;
 use crate::status::{ResizeState, StatusWriter, Verdict, Waiting};
 use crate::volume::Volumes;
+use making::interruption;
 use plan::{Blocked, PlanInputs, plan};
 
 /// Looks again after a failure of the runtime itself.
@@ -421,53 +423,7 @@ fn wants_end(update: &PodUpdate, ended: bool) -> bool {
     deleted || (update.evicted.is_some() && !ended)
 }
 
-/// Returns when the pod is to end and nothing is being made that a cut call would leave half done: a container of
-/// which the runtime says that its start failed would look as if it had failed by itself.
-async fn interruption(mut updates: watch::Receiver<PodUpdate>, ended: bool, mut making: watch::Receiver<bool>) {
-    let to_end = updates.wait_for(|update| wants_end(update, ended)).await.is_ok();
-    if !to_end || making.wait_for(|making| !making).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Holds interruptions off for as long as it lives.
-struct Making(watch::Sender<bool>);
-
-impl Making {
-    fn new(flag: &watch::Sender<bool>) -> Self {
-        flag.send_replace(true);
-        Self(flag.clone())
-    }
-}
-
-impl Drop for Making {
-    fn drop(&mut self) {
-        self.0.send_replace(false);
-    }
-}
-
 /// The restart count that a container's annotations tell.
 fn restart_count(container: &crate::observed::ObservedContainer) -> u32 {
     container.annotation(labels::RESTART_COUNT).parse().unwrap_or(container.attempt)
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-
-    use super::*;
-
-    #[test]
-    fn a_container_in_the_making_is_not_interrupted() {
-        let update = PodUpdate { pod: Arc::default(), mirror: None, removed: false, evicted: None };
-        let (updates, making) = (watch::Sender::new(update), watch::Sender::new(false));
-        let interruption = interruption(updates.subscribe(), false, making.subscribe());
-        tokio::pin!(interruption);
-        assert!(interruption.as_mut().now_or_never().is_none());
-        let guard = Making::new(&making);
-        updates.send_modify(|update| update.removed = true);
-        assert!(interruption.as_mut().now_or_never().is_none());
-        drop(guard);
-        assert!(interruption.now_or_never().is_some());
-    }
 }

@@ -11,8 +11,9 @@ use kube1_client::EventType;
 use kube1_cri::v1::PodSandboxConfig;
 use tokio::time::Instant;
 
+use super::making::{self, Making};
 use super::plan::{Blocked, backoff_key};
-use super::{Making, PodWorker, restart_count};
+use super::{PodWorker, restart_count};
 use crate::container::{Inputs, container_config};
 use crate::env::{EnvSources, container_env, visible_services};
 use crate::hook;
@@ -127,7 +128,8 @@ impl PodWorker {
         std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let attempts = observed.sandboxes.iter().filter_map(|s| s.metadata.as_ref()).map(|m| m.attempt + 1);
         let config = self.sandbox_config(pod, attempts.max().unwrap_or(0))?;
-        let made = self.node.turns.sandbox(self.node.runtime.run_pod_sandbox(config, &handler)).await;
+        let make = making::make_sandbox(&self.making, self.node.runtime.run_pod_sandbox(config, &handler));
+        let made = self.node.turns.sandbox(make).await;
         let id = made.map_err(|e| e.to_string())?;
         self.node.owners.set(&id, &self.uid);
         Ok(id)
