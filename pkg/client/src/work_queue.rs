@@ -1,8 +1,8 @@
 //! Work queues: a key is worked on by one worker at a time, however often it is added.
 
+mod reconcile;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::fmt::Debug;
-use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,10 @@ use std::time::Duration;
 use kube1_telemetry::metrics::look_when_read;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::metrics::QueueMeters;
+pub use reconcile::reconcile_all;
 
 /// First retry delay; doubles with every failure.
 const RETRY_MIN: Duration = Duration::from_millis(5);
@@ -282,171 +281,5 @@ impl<T: Clone + Eq + Hash> State<T> {
     }
 }
 
-/// Runs `reconcile` for every key of the queue, at most `workers` at a time and one per key, until `shutdown`.
-///
-/// Runs in progress at shutdown are finished. A reconcile that fails is logged and retried with back-off; one that panics
-/// ends the whole call, which the caller's supervisor sees.
-pub async fn reconcile_all<T, F, Fut, E>(
-    name: &'static str,
-    queue: &WorkQueue<T>,
-    workers: usize,
-    shutdown: &CancellationToken,
-    reconcile: F,
-) where
-    T: Clone + Eq + Hash + Debug + Send + Sync + 'static,
-    F: Fn(T) -> Fut,
-    Fut: Future<Output = Result<Outcome, E>> + Send + 'static,
-    E: std::error::Error + Send + 'static,
-{
-    queue.metered(name);
-    let mut running: JoinSet<(T, Result<Outcome, E>)> = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            key = queue.get(), if running.len() < workers => {
-                let run = reconcile(key.clone());
-                running.spawn(async move { (key, run.await) });
-            }
-            Some(ended) = running.join_next() => finish(name, queue, ended),
-        }
-    }
-    while let Some(ended) = running.join_next().await {
-        finish(name, queue, ended);
-    }
-}
-
-fn finish<T, E>(
-    name: &'static str,
-    queue: &WorkQueue<T>,
-    ended: Result<(T, Result<Outcome, E>), tokio::task::JoinError>,
-) where
-    T: Clone + Eq + Hash + Debug,
-    E: std::error::Error,
-{
-    let (key, result) = match ended {
-        Ok(ended) => ended,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => return,
-    };
-    match result {
-        Ok(Outcome::Done) => queue.forget(&key),
-        Ok(Outcome::RequeueAfter(delay)) => {
-            queue.forget(&key);
-            queue.add_after(key.clone(), delay);
-        }
-        Ok(Outcome::Retry) => queue.add_rate_limited(key.clone()),
-        Err(error) => {
-            if queue.failures(&key) < 4 {
-                tracing::debug!(controller = name, ?key, error = %Chain(&error), "reconcile failed, will retry");
-            } else {
-                tracing::warn!(controller = name, ?key, error = %Chain(&error), "reconcile keeps failing, will retry");
-            }
-            queue.add_rate_limited(key.clone());
-        }
-    }
-    queue.done(&key);
-}
-
-/// Prints an error with its sources.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_key_added_while_running_runs_once_more() {
-        let queue = WorkQueue::new();
-        queue.add("a");
-        queue.add("a");
-        let key = queue.get().await;
-        queue.add("a");
-        queue.add("a");
-        assert!(queue.is_empty());
-        queue.done(&key);
-        assert_eq!(queue.len(), 1);
-        let key = queue.get().await;
-        queue.done(&key);
-        assert!(queue.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_queue_is_shown_in_the_metrics() {
-        let queue = WorkQueue::new();
-        queue.add("a");
-        queue.metered("shown");
-        queue.add("b");
-        let key = queue.get().await;
-        tokio::time::advance(Duration::from_secs(3)).await;
-        let shown = |name: &str| {
-            let text = kube1_telemetry::metrics::render_shared().unwrap();
-            let start = format!("workqueue_{name}{{name=\"shown\"}} ");
-            text.lines().find_map(|l| l.strip_prefix(&start)?.parse::<f64>().ok())
-        };
-        assert_eq!((shown("depth"), shown("adds_total")), (Some(1.0), Some(2.0)));
-        assert_eq!(
-            (shown("longest_running_processor_seconds"), shown("unfinished_work_seconds")),
-            (Some(3.0), Some(3.0))
-        );
-        queue.add_rate_limited("a");
-        queue.done(&key);
-        assert_eq!((shown("retries_total"), shown("work_duration_seconds_count")), (Some(1.0), Some(1.0)));
-        assert_eq!((shown("unfinished_work_seconds"), shown("queue_duration_seconds_count")), (Some(0.0), Some(1.0)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_earliest_delay_counts_and_keys_come_when_due() {
-        let queue = WorkQueue::new();
-        let start = Instant::now();
-        queue.add_after("late", Duration::from_secs(9));
-        queue.add_after("soon", Duration::from_secs(5));
-        queue.add_after("soon", Duration::from_secs(2));
-        queue.add_after("soon", Duration::from_secs(7));
-        assert_eq!(queue.get().await, "soon");
-        assert_eq!(start.elapsed().as_secs(), 2);
-        assert_eq!(queue.get().await, "late");
-        assert_eq!(start.elapsed().as_secs(), 9);
-        queue.add_after("never", Duration::MAX);
-        queue.add_after("a year on", Duration::from_secs(300 * 86_400));
-        assert_eq!(queue.get().await, "a year on");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failures_back_off_until_success() {
-        let queue = WorkQueue::new();
-        queue.add(1);
-        let shutdown = CancellationToken::new();
-        let runs = Arc::new(Mutex::new(Vec::new()));
-        let (seen, stop, start) = (Arc::clone(&runs), shutdown.clone(), Instant::now());
-        reconcile_all("test", &queue, 2, &shutdown, move |_key| {
-            let (seen, stop) = (Arc::clone(&seen), stop.clone());
-            async move {
-                let mut seen = seen.lock();
-                seen.push(start.elapsed());
-                if seen.len() < 4 {
-                    return Err(std::io::Error::other("no"));
-                }
-                stop.cancel();
-                Ok(Outcome::Done)
-            }
-        })
-        .await;
-        let times = runs.lock().clone();
-        assert_eq!(times.len(), 4);
-        assert!(times[3] - times[2] > times[2] - times[1]);
-        assert_eq!(queue.failures(&1), 0);
-    }
-}
+mod tests;

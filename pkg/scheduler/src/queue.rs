@@ -1,8 +1,9 @@
 //! Pods that wait for a node: ready ones by priority, failed ones until their back-off ends or the cluster changes.
 
+mod events;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
-use std::ops::BitOr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::metrics;
 use crate::pod_info::PodInfo;
+pub use events::Events;
 
 /// What metrics call the return of a pod that was tried in vain.
 const ATTEMPT_FAILED: &str = "ScheduleAttemptFailure";
@@ -19,53 +21,6 @@ const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A pod is tried again after this long even if nothing seems to have changed.
 const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
-
-/// A set of kinds of cluster changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Events(u16);
-
-impl Events {
-    pub const NONE: Self = Self(0);
-    pub const NODE_ADDED: Self = Self(1);
-    pub const NODE_LABELS: Self = Self(1 << 1);
-    pub const NODE_TAINTS: Self = Self(1 << 2);
-    pub const NODE_ALLOCATABLE: Self = Self(1 << 3);
-    /// A pod on a node came, or changed its labels.
-    pub const POD_PLACED: Self = Self(1 << 4);
-    /// A pod left its node or asks for less.
-    pub const POD_GONE: Self = Self(1 << 5);
-    pub const VOLUMES: Self = Self(1 << 6);
-    pub const NAMESPACES: Self = Self(1 << 7);
-    pub const NODE_FEATURES: Self = Self(1 << 8);
-
-    /// Upstream's name of the event; of several the first's.
-    fn name(self) -> &'static str {
-        const NAMES: [&str; 9] = [
-            "NodeAdd",
-            "NodeLabelUpdate",
-            "NodeTaintUpdate",
-            "NodeAllocatableUpdate",
-            "AssignedPodAdd",
-            "AssignedPodDelete",
-            "PersistentVolumeClaimUpdate",
-            "NamespaceUpdate",
-            "NodeDeclaredFeatureUpdate",
-        ];
-        NAMES.get(self.0.trailing_zeros() as usize).copied().unwrap_or("Unknown")
-    }
-
-    pub fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-}
-
-impl BitOr for Events {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -328,53 +283,4 @@ impl State {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::testing::{pod, pod_with};
-
-    #[tokio::test(start_paused = true)]
-    async fn pods_come_by_priority_then_age_and_gated_ones_not_at_all() {
-        let queue = Queue::default();
-        queue.set(pod("old", "1"));
-        queue.set(pod("new", "1"));
-        queue.set(pod_with("gated", "1", json!({}), json!({"schedulingGates": [{"name": "g"}], "priority": 9})));
-        queue.set(pod_with("high", "1", json!({}), json!({"priority": 5})));
-        let mut names = Vec::new();
-        for _ in 0..3 {
-            names.push(queue.pop().await.key.name.clone());
-        }
-        assert_eq!(names, ["high", "old", "new"]);
-        assert_eq!(queue.counts(), [("active", 0), ("backoff", 0), ("unschedulable", 0), ("gated", 1)]);
-        queue.set(pod_with("gated", "1", json!({}), json!({"priority": 9})));
-        assert_eq!(queue.pop().await.key.name, "gated");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_unschedulable_pod_wakes_for_its_events_only_also_for_missed_ones() {
-        let queue = Queue::default();
-        queue.set(pod("p", "1"));
-        let p = queue.pop().await;
-        queue.unschedulable(&p.uid, Events::POD_GONE | Events::NODE_ADDED);
-        queue.happened(Events::NODE_TAINTS);
-        let start = Instant::now();
-        let woken = tokio::time::timeout(Duration::from_secs(200), queue.pop()).await;
-        assert!(woken.is_err(), "not woken by another event");
-        queue.happened(Events::POD_GONE);
-        queue.pop().await;
-        assert_eq!(start.elapsed().as_secs(), 200, "an idle scheduler does not wait for back-off");
-        queue.happened(Events::NODE_ADDED);
-        queue.unschedulable(&p.uid, Events::NODE_ADDED);
-        queue.pop().await;
-        assert_eq!(start.elapsed().as_secs(), 200, "the event came while the pod was in flight");
-        queue.unschedulable(&p.uid, Events::NODE_ADDED);
-        queue.pop().await;
-        assert_eq!(start.elapsed().as_secs(), 500, "tried again after a while in any case");
-        queue.failed(&p.uid);
-        let before = Instant::now();
-        queue.pop().await;
-        assert!(before.elapsed() >= BACKOFF_MIN, "errors are backed off from");
-    }
-}
+mod tests;

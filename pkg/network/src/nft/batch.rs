@@ -5,7 +5,8 @@ use std::io;
 use super::content::{Chain, ChainType, Content, Element, Set};
 use super::data::Key;
 use super::encode;
-use super::rule::{Expr, Rule, SetRef};
+use super::expr::{Expr, SetRef};
+use super::rule::Rule;
 use crate::nfnl::{Messages, NfnlSocket};
 
 const FAMILY_INET: u8 = 1;

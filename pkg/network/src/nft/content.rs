@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::data::{DataType, Key};
-use super::rule::{Rule, Verdict};
+use super::expr::Verdict;
+use super::rule::Rule;
 
 /// Chains, sets and elements of a table, or of one owner's part of it.
 #[derive(Clone, Debug, Default, PartialEq)]

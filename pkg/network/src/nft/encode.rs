@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::content::{Element, Set};
 use super::data::{Key, byte_order, concatenation};
-use super::rule::{Expr, Field, Reg, Reject, SetRef, Verdict};
+use super::expr::{Expr, Field, Reg, Reject, SetRef, Verdict};
 use crate::nfnl::Messages;
 
 const LIST_ITEM: u16 = 1;

@@ -7,6 +7,7 @@ mod batch;
 mod content;
 mod data;
 mod encode;
+mod expr;
 mod foreign;
 mod rule;
 #[cfg(test)]
@@ -15,10 +16,9 @@ mod tests;
 pub use batch::{NftError, Table};
 pub use content::{Chain, ChainType, Content, Element, Hook, HookPoint, Set};
 pub use data::{DataType, Key, ranges};
+pub use expr::{Expr, Field, Reg, Reject, SetRef, Verdict};
 pub use foreign::ForeignChain;
-pub use rule::{
-    CT_DNAT, CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_RELATED, Expr, Field, Reg, Reject, Rule, SetRef, Verdict,
-};
+pub use rule::{CT_DNAT, CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_RELATED, Rule};
 
 /// Priorities of chains at which the kernel's own steps happen.
 pub mod priority {

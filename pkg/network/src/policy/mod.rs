@@ -1,5 +1,6 @@
 //! NetworkPolicies, enforced on the node of the pods that they select.
 
+mod direction;
 mod rules;
 mod world;
 

@@ -12,6 +12,7 @@ use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, Network
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
+use super::direction::{Direction, FAMILIES, Family, PolicyRule};
 use super::world::{Member, Select, World, protocol_number};
 use crate::nft::{
     CT_ESTABLISHED, CT_RELATED, ChainType, Content, DataType, Element, Field, Hook, HookPoint, Key, Rule, Set, Verdict,
@@ -21,78 +22,6 @@ use crate::nft::{
 const ICMPV6: u8 = 58;
 /// Without these messages an IPv6 host is found by nobody.
 const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Direction {
-    Ingress,
-    Egress,
-}
-
-/// The parts of a policy's rule that both directions have.
-struct PolicyRule<'a> {
-    peers: &'a [NetworkPolicyPeer],
-    ports: &'a [NetworkPolicyPort],
-}
-
-impl Direction {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
-    }
-
-    fn is_in(self, policy: &NetworkPolicy) -> bool {
-        let Some(spec) = &policy.spec else { return false };
-        match &spec.policy_types {
-            Some(types) if !types.is_empty() => types.iter().any(|kind| kind.eq_ignore_ascii_case(self.name())),
-            _ => self == Self::Ingress || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
-        }
-    }
-
-    fn rules(self, policy: &NetworkPolicy) -> Vec<PolicyRule<'_>> {
-        let Some(spec) = &policy.spec else { return Vec::new() };
-        let ingress = spec.ingress.iter().flatten().filter(|_| self == Self::Ingress);
-        let egress = spec.egress.iter().flatten().filter(|_| self == Self::Egress);
-        let ingress = ingress.map(|rule| (rule.from.as_deref(), rule.ports.as_deref()));
-        let all = ingress.chain(egress.map(|rule| (rule.to.as_deref(), rule.ports.as_deref())));
-        all.map(|(peers, ports)| PolicyRule { peers: peers.unwrap_or_default(), ports: ports.unwrap_or_default() })
-            .collect()
-    }
-}
-
-/// The fields of one IP family.
-#[derive(Clone, Copy)]
-struct Family {
-    v6: bool,
-    digit: char,
-    address: DataType,
-    saddr: Field,
-    daddr: Field,
-}
-
-const FAMILIES: [Family; 2] = [
-    Family { v6: false, digit: '4', address: DataType::Ipv4Addr, saddr: Field::Saddr4, daddr: Field::Daddr4 },
-    Family { v6: true, digit: '6', address: DataType::Ipv6Addr, saddr: Field::Saddr6, daddr: Field::Daddr6 },
-];
-
-impl Family {
-    fn rule(self) -> Rule {
-        if self.v6 { Rule::new().v6() } else { Rule::new().v4() }
-    }
-
-    fn has(self, address: &IpAddr) -> bool {
-        address.is_ipv6() == self.v6
-    }
-
-    /// The field with the selected pod's address, and the one with the other side's.
-    fn own_and_peer(self, direction: Direction) -> (Field, Field) {
-        match direction {
-            Direction::Ingress => (self.daddr, self.saddr),
-            Direction::Egress => (self.saddr, self.daddr),
-        }
-    }
-}
 
 /// The whole table; nothing if no policy selects a pod of this node.
 pub fn content(world: &World) -> Option<Content> {
