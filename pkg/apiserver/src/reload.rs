@@ -38,7 +38,7 @@ impl ReloadMetrics {
 }
 
 /// Tells the servers of a cluster apart.
-fn server_hash() -> String {
+pub(crate) fn server_hash() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let digest = Sha256::digest(host.as_bytes());
     digest.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
@@ -83,6 +83,16 @@ pub async fn follow<E: std::error::Error>(
     cancel: CancellationToken,
     mut apply: impl FnMut() -> Result<(), E>,
 ) {
+    follow_with(files, metrics, cancel, || std::future::ready(apply())).await;
+}
+
+/// The same where taking over takes time.
+pub async fn follow_with<E: std::error::Error, F: Future<Output = Result<(), E>>>(
+    files: Vec<PathBuf>,
+    metrics: ReloadMetrics,
+    cancel: CancellationToken,
+    mut apply: impl FnMut() -> F,
+) {
     if files.is_empty() {
         return;
     }
@@ -95,7 +105,7 @@ pub async fn follow<E: std::error::Error>(
             continue;
         }
         known = now;
-        let result = apply();
+        let result = apply().await;
         metrics.note(result.is_ok());
         let names = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
         match result {

@@ -109,6 +109,7 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
     }
     let endpoint =
         Endpoint { server: server.clone(), collection: server.storage.collection(&row), row, namespace, name };
+    endpoint.collection.readable().await?;
     if !call.info.subresource.is_empty() {
         return subresource::route(&endpoint, call).boxed().await;
     }
@@ -159,7 +160,7 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     if !matches!(call.info.verb.as_str(), "get" | "head") {
         return Err(Status::method_not_supported(&GroupResource::default(), &call.info.verb));
     }
-    if let Some(reply) = server.health.answer(&path, &call.query, &server.metrics) {
+    if let Some(reply) = server.health.answer(&path, &call.query, &server.metrics).await {
         return Ok(reply);
     }
     if let Some(rest) = path.strip_prefix("/logs").filter(|rest| rest.is_empty() || rest.starts_with('/')) {

@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper_util::rt::TokioIo;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use parking_lot::Mutex;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
-use tower::service_fn;
+use tonic::transport::Channel;
 
 use crate::{CriError, ErrorKind};
 
@@ -69,7 +66,7 @@ impl Calls {
 impl Runtime {
     /// A client of the socket at `path`. Connects at the first call, and again whenever the connection was lost.
     pub fn new(path: &Path) -> Self {
-        Self { socket: path.to_owned(), channel: channel(path), calls: Arc::default() }
+        Self { socket: path.to_owned(), channel: kube1_grpc::unix_channel(path), calls: Arc::default() }
     }
 
     /// Where the runtime listens.
@@ -108,16 +105,6 @@ impl Runtime {
     pub(crate) fn image(&self) -> ImageServiceClient<Channel> {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
     }
-}
-
-/// A channel that connects lazily; the address is only a form that gRPC demands.
-fn channel(path: &Path) -> Channel {
-    let path = path.to_owned();
-    let connect = service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect)
 }
 
 /// An error for an answer that lacks what it must have.

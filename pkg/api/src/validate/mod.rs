@@ -50,6 +50,19 @@ use at::{At, same};
 
 type Errors = Vec<FieldError>;
 
+/// What is wrong with the name of a domain, which has at least two segments and may end with a dot.
+pub fn qualified_domain(path: &FieldPath, name: &str) -> Option<FieldError> {
+    if name.is_empty() {
+        return Some(FieldError::required(path, ""));
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if let Some(problem) = format::domain(name, 2).pop() {
+        return Some(FieldError::invalid(path, name, problem));
+    }
+    let label = name.split('.').find(|label| !format::dns_label(label).is_empty())?;
+    Some(FieldError::invalid(path, label, format::dns_label(label).join(",")))
+}
+
 /// Checks a new object, or a change to the old one.
 type Rule = fn(&At, Option<&At>, &mut Errors);
 

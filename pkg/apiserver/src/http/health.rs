@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -13,7 +14,13 @@ use super::respond::{self, Reply};
 use crate::metrics::Metrics;
 use crate::query::Query;
 
-type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+type Asking = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+#[derive(Clone)]
+enum Check {
+    Known(Arc<dyn Fn() -> Result<(), String> + Send + Sync>),
+    Asked(Arc<dyn Fn() -> Asking + Send + Sync>),
+}
 
 /// The server's checks.
 #[derive(Default)]
@@ -43,7 +50,17 @@ impl Health {
         live: bool,
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
-        self.checks.write().push(Named { name: name.into(), live, check: Arc::new(check) });
+        self.checks.write().push(Named { name: name.into(), live, check: Check::Known(Arc::new(check)) });
+    }
+
+    /// Adds a check, for all three paths, that asks somebody else.
+    pub fn add_asking<F: Future<Output = Result<(), String>> + Send + 'static>(
+        &self,
+        name: &'static str,
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) {
+        let check = Check::Asked(Arc::new(move || Box::pin(check())));
+        self.checks.write().push(Named { name: name.into(), live: true, check });
     }
 
     /// Adds checks that tell how a part of the server is that works beside the requests. Upstream has several names where
@@ -67,21 +84,24 @@ impl Health {
     }
 
     /// Answers a path if it is one of a check.
-    pub fn answer(&self, path: &str, query: &Query, metrics: &Metrics) -> Option<Reply> {
+    pub async fn answer(&self, path: &str, query: &Query, metrics: &Metrics) -> Option<Reply> {
         let (endpoint, name) = path.strip_prefix('/')?.split_once('/').unwrap_or((&path[1..], ""));
         if !matches!(endpoint, "healthz" | "livez" | "readyz") {
             return None;
         }
         let all = endpoint == "readyz";
         let checks: Vec<Named> = self.checks.read().iter().filter(|c| c.live || all).cloned().collect();
-        let run = |named: &Named| {
-            let result = (named.check)();
+        let run = async |named: &Named| {
+            let result = match &named.check {
+                Check::Known(check) => check(),
+                Check::Asked(ask) => ask().await,
+            };
             metrics.checked(&named.name, endpoint, result.is_ok());
             result
         };
         if !name.is_empty() {
             let check = checks.iter().find(|c| c.name == name)?;
-            return Some(match run(check) {
+            return Some(match run(check).await {
                 Ok(()) => respond::text(StatusCode::OK, "ok"),
                 Err(why) => failed(format!("internal server error: {why}\n")),
             });
@@ -95,7 +115,7 @@ impl Health {
             if excluded.contains(&name.as_ref()) {
                 unknown.retain(|e| e != name);
                 text.push_str(&format!("[+]{name} excluded: ok\n"));
-            } else if let Err(why) = run(named) {
+            } else if let Err(why) = run(named).await {
                 tracing::debug!(check = %name, why, "health check failed");
                 fine = false;
                 // The reason may hold what anonymous readers should not see.
@@ -175,13 +195,15 @@ impl Drop for Watched {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
     use crate::metrics::Registrar;
 
     fn asker(health: &Health) -> impl Fn(&str, &str) -> Option<(u16, String)> {
         let metrics = Metrics::new(Registrar::default());
         move |path, query| {
-            let reply = health.answer(path, &Query::parse(query), &metrics)?;
+            let reply = health.answer(path, &Query::parse(query), &metrics).now_or_never()??;
             Some((reply.status().as_u16(), String::from_utf8(reply.body().full()?.to_vec()).ok()?))
         }
     }
@@ -192,7 +214,7 @@ mod tests {
         health.add("ping", true, || Ok(()));
         health.add("storage", false, || Err("no disk".into()));
         let ask = |path: &str, query: &str| {
-            let reply = health.answer(path, &Query::parse(query), &metrics)?;
+            let reply = health.answer(path, &Query::parse(query), &metrics).now_or_never()??;
             Some((reply.status().as_u16(), String::from_utf8(reply.body().full()?.to_vec()).ok()?))
         };
         assert_eq!(ask("/livez", ""), Some((200, "ok".into())));

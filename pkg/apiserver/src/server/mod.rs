@@ -236,6 +236,13 @@ impl ApiServer {
             tasks.spawn(parts.definitions.run(async move { definitions.run(cancel).await }));
         }
         parts.synced.begun();
+        if server.encryption.has_services() || server.config.front.encryption.automatic_reload {
+            let encryption = server.encryption.clone();
+            server.health.add_asking("kms-providers", move || {
+                let encryption = encryption.clone();
+                async move { encryption.check().await }
+            });
+        }
         let stopping = server.stopping.clone();
         server.health.add("shutdown", false, move || match stopping.is_cancelled() {
             true => Err("process is shutting down".into()),

@@ -191,7 +191,11 @@ pub fn follow_files(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
     let options = &server.config.front.encryption;
     if let Some(file) = options.config_file.clone().filter(|_| options.automatic_reload) {
         let (owner, metrics) = (server.encryption.clone(), server.reloads.encryption.clone());
-        tasks.spawn(reload::follow(vec![file], metrics, server.shutdown.clone(), move || owner.reload()));
+        let apply = move || {
+            let owner = owner.clone();
+            async move { owner.reload().await }
+        };
+        tasks.spawn(reload::follow_with(vec![file], metrics, server.shutdown.clone(), apply));
     }
 }
 

@@ -1,8 +1,8 @@
 //! One resource's objects: the newest state, what changed lately, and who watches.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use super::encryption::{Encryption, mark_of};
 use super::error::StorageError;
 use super::expiry::Expiry;
 use super::hub::{Clock, Write, origin};
+use super::kms::Unreadable;
 use super::map::{Key, ObjectMap};
 use super::meters::Meters;
 use super::object::{Draft, Layout, Object};
@@ -85,6 +86,12 @@ pub(super) struct State {
     pub floor: u64,
     pub watchers: Watchers,
     pub expiry: Option<Expiry>,
+    /// What cannot be read before a key management service has decrypted its keys, by key. It is missing in all else.
+    pub locked: BTreeMap<Bytes, KeyValue>,
+    /// What was locked and is shown with the next change.
+    pub unlocked: BTreeMap<Bytes, (KeyValue, Arc<Object>)>,
+    /// Why something is locked.
+    pub lock_reason: Option<String>,
 }
 
 /// How a collection's values are kept in the store.
@@ -100,16 +107,16 @@ impl Sealing {
         Self { encryption, resource, marks: Mutex::default() }
     }
 
-    fn seal(&self, key: &[u8], plain: &Bytes) -> Option<Bytes> {
-        let sealed = self.encryption.encrypt(&self.resource, key, plain)?;
+    fn seal(&self, key: &[u8], plain: &Bytes) -> Result<Bytes, StorageError> {
+        let sealed = self.encryption.encrypt(&self.resource, key, plain).map_err(StorageError::Encrypt)?;
         self.marks.lock().entry(Bytes::copy_from_slice(key)).or_insert_with(|| mark_of(&sealed));
-        Some(sealed)
+        Ok(sealed)
     }
 
-    fn open(&self, item: &KeyValue) -> Option<Bytes> {
+    fn open(&self, item: &KeyValue) -> Result<Bytes, Unreadable> {
         let plain = self.encryption.decrypt(&self.resource, &item.key, &item.value)?;
         self.note(&item.key, mark_of(&item.value));
-        Some(plain)
+        Ok(plain)
     }
 
     fn note(&self, key: &Bytes, mark: String) {
@@ -117,7 +124,7 @@ impl Sealing {
     }
 
     fn is_outdated(&self, key: &Bytes) -> bool {
-        let wanted = self.encryption.mark(&self.resource);
+        let Some(wanted) = self.encryption.mark(&self.resource) else { return false };
         self.marks.lock().get(key).is_some_and(|mark| *mark != wanted)
     }
 }
@@ -137,6 +144,8 @@ pub struct Collection {
     pub(super) meters: Meters,
     /// That of the state, for those who ask for nothing else. Set while the state is locked.
     pub(super) revision: AtomicU64,
+    /// Some objects cannot be read yet, or are not shown yet.
+    pub(super) is_locked: AtomicBool,
 }
 
 impl Collection {
@@ -167,6 +176,7 @@ impl Collection {
             pacer,
             state: RwLock::new(State { floor, expiry, ..State::default() }),
             revision: AtomicU64::new(0),
+            is_locked: AtomicBool::new(false),
         }
     }
 
@@ -252,7 +262,7 @@ impl Collection {
         let (namespace, name) = draft.key();
         let key = self.key(namespace, name);
         let bytes = match &self.sealing {
-            Some(sealing) => sealing.seal(&key, &draft.json).ok_or(StorageError::Encrypt)?,
+            Some(sealing) => sealing.seal(&key, &draft.json)?,
             None => draft.json.clone(),
         };
         let write = Write { collection: self.clone(), draft: Some(draft), result: Default::default() };
@@ -275,7 +285,8 @@ impl Collection {
 
     /// Takes an object of the first state.
     pub(super) fn load(&self, item: &KeyValue) -> Result<(), OpenError> {
-        let object = Arc::new(self.decode(item)?.commit(item.mod_revision));
+        let Some(draft) = self.decode(item)? else { return Ok(()) };
+        let object = Arc::new(draft.commit(item.mod_revision));
         let mut state = self.state.write();
         if let Some(expiry) = &mut state.expiry {
             expiry.loaded(&object);
@@ -297,19 +308,31 @@ impl Collection {
         }
     }
 
-    pub(super) fn decode(&self, item: &KeyValue) -> Result<Draft, OpenError> {
+    /// Reads a stored value; `None` when a key management service must decrypt its key first, for which it is put aside.
+    pub(super) fn decode(&self, item: &KeyValue) -> Result<Option<Draft>, OpenError> {
         let name = || String::from_utf8_lossy(&item.key).into_owned();
         let json = match &self.sealing {
-            Some(sealing) => sealing.open(item).ok_or_else(|| OpenError::Encrypted(name()))?,
             None => item.value.clone(),
+            Some(sealing) => match sealing.open(item) {
+                Ok(json) => json,
+                Err(Unreadable::Broken(reason)) => return Err(OpenError::Encrypted { key: name(), reason }),
+                Err(Unreadable::Locked) => {
+                    self.lock(item);
+                    sealing.encryption.locked.notify_one();
+                    return Ok(None);
+                }
+            },
         };
-        Draft::read(&self.layout, json).ok_or_else(|| OpenError::Malformed(name()))
+        Draft::read(&self.layout, json).map(Some).ok_or_else(|| OpenError::Malformed(name()))
     }
 
     /// Makes a committed change visible. Called in the order of revisions.
     pub(super) fn apply(&self, key: &[u8], draft: Option<&Draft>, revision: u64) -> Option<Arc<Object>> {
         let new = draft.map(|d| Arc::new(d.commit(revision)));
         let mut state = self.state.write();
+        if self.is_locked.load(Ordering::Relaxed) {
+            self.show_unlocked(&mut state, key, revision);
+        }
         let previous = match &new {
             Some(object) => state.objects.insert(object.clone()),
             None => state.objects.remove(self.split(key)?),
@@ -334,7 +357,7 @@ impl Collection {
         Some(object)
     }
 
-    fn index(&self, state: &mut State, old: Option<&Arc<Object>>, new: Option<&Arc<Object>>) {
+    pub(super) fn index(&self, state: &mut State, old: Option<&Arc<Object>>, new: Option<&Arc<Object>>) {
         let Some(field) = self.indexed else { return };
         let [before, after] = [old, new].map(|o| o.map(|o| o.field(field).into_owned()).filter(|v| !v.is_empty()));
         if let (Some(value), Some(old)) = (&before, old)
@@ -369,6 +392,13 @@ impl Collection {
 }
 
 impl State {
+    /// Forgets what happened before `revision`.
+    pub fn forget(&mut self, revision: u64) {
+        self.changes.clear();
+        self.past_bytes = 0;
+        self.floor = revision;
+    }
+
     fn trim(&mut self) {
         while self.changes.len() > KEPT {
             let Some(oldest) = self.changes.front() else { return };

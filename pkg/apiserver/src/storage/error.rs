@@ -16,8 +16,8 @@ pub enum StorageError {
     Conflict { current: u64 },
     #[error("the object has no metadata.name")]
     Malformed,
-    #[error("could not encrypt the object")]
-    Encrypt,
+    #[error("{0}")]
+    Encrypt(String),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -30,7 +30,7 @@ impl StorageError {
             Self::NotFound => Status::not_found(resource, name),
             Self::Conflict { .. } => Status::conflict(resource, name, self),
             Self::Malformed => Status::bad_request(self.to_string()),
-            Self::Encrypt | Self::Store(_) => Status::internal(self),
+            Self::Encrypt(_) | Self::Store(_) => Status::internal(self),
         }
     }
 }

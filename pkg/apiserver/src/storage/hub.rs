@@ -90,6 +90,10 @@ impl Hub {
         &self.store
     }
 
+    pub fn encryption(&self) -> &Encryption {
+        &self.encryption
+    }
+
     pub fn published(&self) -> u64 {
         self.clock.published()
     }
@@ -161,8 +165,10 @@ impl Hub {
         let value = event.value.as_ref().or(event.previous.as_ref()).map(|kv| &kv.value[..]).unwrap_or_default();
         let Some(owner) = self.owner(&event.key, value) else { return };
         match event.value.as_ref().map(|kv| owner.decode(kv)).transpose() {
+            // It is put aside until it can be read.
+            Ok(Some(None)) => {}
             Ok(draft) => {
-                owner.apply(&event.key, draft.as_ref(), event.revision);
+                owner.apply(&event.key, draft.flatten().as_ref(), event.revision);
             }
             Err(error) => tracing::error!(%error, "ignoring a foreign write to the datastore"),
         }

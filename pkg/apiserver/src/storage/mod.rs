@@ -10,7 +10,9 @@ mod feed;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod hub;
+mod kms;
 mod list;
+mod locked;
 mod map;
 mod meters;
 mod object;
@@ -54,8 +56,8 @@ pub enum OpenError {
     Store(#[from] StoreError),
     #[error("the stored object {0} cannot be read: restore a snapshot, or remove this key")]
     Malformed(String),
-    #[error("the stored secret {0} cannot be decrypted: put the key file back that it was written with")]
-    Encrypted(String),
+    #[error("the stored object {key} cannot be decrypted ({reason}): put the key back that it was written with")]
+    Encrypted { key: String, reason: String },
 }
 
 /// Every collection of a server. Cheap to clone.
@@ -78,7 +80,13 @@ impl Storage {
             hub.collection(&row.storage_group, &row.storage_plural, || identity(row));
         }
         let publisher = Arc::new(Publisher::new(&hub));
+        hub.encryption().prime().await;
         let page = store.observe(Range::prefix(ROOT), publisher).await?;
+        if hub.encryption().has_services()
+            && let Err(reason) = hub.encryption().unlock(page.items.iter().map(|item| &item.value)).await
+        {
+            tracing::warn!(reason, "stored objects cannot be read before the key management service is well");
+        }
         hub.load(page)?;
         Ok(Self { hub })
     }
@@ -110,7 +118,12 @@ impl Storage {
 
     /// Tells crowds of watchers, removes expired objects and forgets old history. Runs until cancelled.
     pub async fn run(&self, cancel: CancellationToken) {
-        tokio::join!(self.hub.pacer.run(&cancel), self.keep_house(&cancel));
+        let unlock = async {
+            loop {
+                self.hub.unlock().await;
+            }
+        };
+        tokio::join!(self.hub.pacer.run(&cancel), self.keep_house(&cancel), cancel.run_until_cancelled(unlock));
     }
 
     async fn keep_house(&self, cancel: &CancellationToken) {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod grpc;
 pub mod neighbour;
 pub mod wire;
 
@@ -54,6 +55,13 @@ impl TestServer {
         socket.set_reuseaddr(true).unwrap();
         socket.bind(address).unwrap();
         Self::start_in(dir, socket.listen(1024).unwrap(), Front::default()).await
+    }
+
+    /// Starts another server with what a stopped one stored, at an address of its own.
+    pub async fn start_at(dir: TempDir, front: impl FnOnce(&Path) -> Front) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let front = front(dir.path());
+        Self::start_in(dir, listener, front).await
     }
 
     async fn start_in(dir: TempDir, listener: TcpListener, front: Front) -> Self {

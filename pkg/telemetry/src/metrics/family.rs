@@ -87,6 +87,10 @@ impl Counters {
     pub fn add(&self, values: &[&str], count: u64) {
         self.0.with(values, |counter| counter.inc_by(count));
     }
+
+    pub fn remove(&self, values: &[&str]) {
+        self.0.metrics.write().remove(&Asked(values));
+    }
 }
 
 /// Gauges that differ in their labels' values. Cheap to clone.
