@@ -180,11 +180,12 @@ async fn path(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
         "/metrics/slis" => Ok(respond::bytes(StatusCode::OK, CLASSIC, server.metrics.render_checks()?)),
         "/.well-known/openid-configuration" => {
             let config = crate::review::openid_configuration(&server.reviews);
-            Ok(cached(respond::json_as(&config, &OPENID_MEMBERS), "application/json"))
+            Ok(cached(respond::json_as(&config, &OPENID_MEMBERS), "application/json", KEPT))
         }
         "/openid/v1/jwks" => {
+            let kept = server.reviews.signer.as_ref().map_or(KEPT, |signer| signer.fresh_for().as_secs());
             let keys = pki.service_account_keys.jwks();
-            Ok(cached(respond::json_as(&keys, &KEY_MEMBERS), "application/jwk-set+json"))
+            Ok(cached(respond::json_as(&keys, &KEY_MEMBERS), "application/jwk-set+json", kept))
         }
         path => documents::route(server, call, path).await,
     }
@@ -202,8 +203,13 @@ fn metrics(server: &Server) -> Result<Reply, Status> {
     Ok(respond::bytes(StatusCode::OK, CLASSIC, server.metrics.render()?))
 }
 
-fn cached(mut reply: Reply, media: &'static str) -> Reply {
+/// Seconds that clients may keep documents.
+const KEPT: u64 = 3600;
+
+fn cached(mut reply: Reply, media: &'static str, seconds: u64) -> Reply {
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    if let Ok(kept) = HeaderValue::try_from(format!("public, max-age={seconds}")) {
+        reply.headers_mut().insert(CACHE_CONTROL, kept);
+    }
     reply
 }

@@ -37,5 +37,5 @@ pub use kubeconfig::{Credential, Kubeconfig};
 pub use leaf::{Leaf, LeafProfile};
 pub use pem::{certificates_from_pem, to_pem};
 pub use server::{Layout, NodePki, Renewal, ServerPki, ServerPkiConfig};
-pub use service_account::{JwtError, ServiceAccountKeyFiles, ServiceAccountKeys, VerifiedJwt, key_id};
+pub use service_account::{ExternalKey, JwtError, ServiceAccountKeyFiles, ServiceAccountKeys, VerifiedJwt, key_id};
 pub use serving::{CertificateFiles, ReloadingCertificate, ServingCertificates};

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -27,6 +27,9 @@ pub enum JwtError {
     Algorithm,
     #[error("the token's signature is wrong")]
     Signature,
+    /// The service that signs tokens has not told of this key, but may know it.
+    #[error("the token's key is not known")]
+    UnknownKey,
 }
 
 /// The claims of a token whose signature is right; times, audience and the rest are for the caller to check.
@@ -42,6 +45,34 @@ pub struct ServiceAccountKeys {
     signer: PrivateKey,
     verifiers: Vec<Verifier>,
     from_files: ArcSwap<FromFiles>,
+    external: ArcSwapOption<Vec<ExternalKey>>,
+}
+
+/// The issuer of tokens that are kept in Secrets, which the cluster always signs itself.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+const KEY_ID_MAX: usize = 1024;
+
+/// A key of the service that signs the cluster's tokens (`--service-account-signing-endpoint`).
+#[derive(Debug)]
+pub struct ExternalKey {
+    verifier: Verifier,
+    /// For tokens of former times: no new ones are signed with it, and the key set does not have it.
+    hidden: bool,
+}
+
+impl ExternalKey {
+    /// `info` is a DER SubjectPublicKeyInfo.
+    pub fn new(id: &str, info: &[u8], hidden: bool) -> Result<Self, PkiError> {
+        if id.is_empty() || id.len() > KEY_ID_MAX {
+            return Err(PkiError::Key(format!("found invalid public key id {id:?}")));
+        }
+        if info.is_empty() {
+            return Err(PkiError::Key("found empty public key".to_owned()));
+        }
+        let mut verifier = Verifier::from_info(info)?;
+        id.clone_into(&mut verifier.id);
+        Ok(Self { verifier, hidden })
+    }
 }
 
 /// Files with keys beside the cluster's own (`--service-account-signing-key-file`, `--service-account-key-file`).
@@ -89,7 +120,7 @@ fn verifier(key: &PrivateKey) -> Verifier {
 impl ServiceAccountKeys {
     pub fn new(signer: PrivateKey) -> Self {
         let verifiers = vec![verifier(&signer)];
-        Self { verifiers, signer, from_files: ArcSwap::default() }
+        Self { verifiers, signer, from_files: ArcSwap::default(), external: ArcSwapOption::empty() }
     }
 
     /// Accepts tokens of `key` as well, for the time of a key rotation.
@@ -176,6 +207,14 @@ impl ServiceAccountKeys {
             return Err(JwtError::Algorithm);
         }
         let kid = header["kid"].as_str().unwrap_or_default();
+        if let Some(external) = &*self.external.load()
+            && claims["iss"] != LEGACY_ISSUER
+        {
+            let mut fitting = external.iter().filter(|key| kid.is_empty() || key.verifier.id == kid).peekable();
+            fitting.peek().ok_or(JwtError::UnknownKey)?;
+            let good = fitting.any(|key| key.verifier.verify(algorithm, signed.as_bytes(), &signature));
+            return if good { Ok(VerifiedJwt { claims }) } else { Err(JwtError::Signature) };
+        }
         let from_files = self.from_files.load();
         let all = || self.verifiers.iter().chain(&from_files.verifiers);
         let candidates = all().filter(|v| kid == v.id).chain(all().filter(|v| kid != v.id));
@@ -183,18 +222,32 @@ impl ServiceAccountKeys {
         if good { Ok(VerifiedJwt { claims }) } else { Err(JwtError::Signature) }
     }
 
+    /// Tokens are verified by these from now on, but for those that are kept in Secrets.
+    pub fn use_external(&self, keys: Vec<ExternalKey>) {
+        self.external.store(Some(Arc::new(keys)));
+    }
+
+    /// Whether new tokens may not be signed with the external key `id`.
+    pub fn is_hidden(&self, id: &str) -> bool {
+        self.external.load().as_ref().is_some_and(|keys| keys.iter().any(|key| key.verifier.id == id && key.hidden))
+    }
+
     /// The JSON web key set (`/openid/v1/jwks`).
     pub fn jwks(&self) -> Value {
-        let from_files = self.from_files.load();
-        let keys: Vec<Value> = self.verifiers.iter().chain(&from_files.verifiers).map(Verifier::jwk).collect();
-        json!({ "keys": keys })
+        json!({ "keys": self.shown(Verifier::jwk) })
     }
 
     /// The algorithms of the key set (`id_token_signing_alg_values_supported`), each once.
     pub fn algorithms(&self) -> Vec<&'static str> {
-        let from_files = self.from_files.load();
-        let all = self.verifiers.iter().chain(&from_files.verifiers).map(Verifier::algorithm);
-        all.collect::<BTreeSet<_>>().into_iter().collect()
+        self.shown(Verifier::algorithm).into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Something of each key by which others may verify tokens.
+    fn shown<T>(&self, of: impl Fn(&Verifier) -> T) -> Vec<T> {
+        if let Some(external) = &*self.external.load() {
+            return external.iter().filter(|key| !key.hidden).map(|key| of(&key.verifier)).collect();
+        }
+        self.verifiers.iter().chain(&self.from_files.load().verifiers).map(of).collect()
     }
 }
 

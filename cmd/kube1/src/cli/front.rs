@@ -94,6 +94,10 @@ pub struct KeyArgs {
     #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_SIGNING_KEY_FILE", value_name = "FILE")]
     pub service_account_signing_key_file: Option<PathBuf>,
     /// Issuer of service-account tokens; may be repeated: the first is put into new tokens, all are accepted [default: https://kubernetes.default.svc.DOMAIN]
+    /// Socket of a service that signs service-account tokens and tells their keys, instead of keys here: a path, or @NAME in
+    /// the abstract namespace
+    #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_SIGNING_ENDPOINT", value_name = "SOCKET", value_parser = socket, conflicts_with_all = ["service_account_key_file", "service_account_signing_key_file"])]
+    pub service_account_signing_endpoint: Option<PathBuf>,
     #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_ISSUER", value_delimiter = ',', value_name = "URL")]
     pub service_account_issuer: Vec<String>,
     /// Where others find the keys of tokens [default: below the issuer]
@@ -135,6 +139,12 @@ fn named_certificate(text: &str) -> Result<CertificateFiles, String> {
     let names = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     Ok(CertificateFiles { certificate: certificate.into(), key: key.into(), names })
 }
+fn socket(text: &str) -> Result<PathBuf, String> {
+    let fine = text.starts_with('/') || text.strip_prefix('@').is_some_and(|name| !name.is_empty());
+    let why = "should be a valid location on the filesystem or must be prefixed with @ to name UDS in abstract namespace";
+    if fine { Ok(text.into()) } else { Err(why.to_owned()) }
+}
+
 
 impl KeyArgs {
     fn trust(&self) -> TrustOptions {
@@ -181,6 +191,7 @@ impl AccessArgs {
         }
     }
 
+            signing_endpoint: self.service_account_signing_endpoint.clone(),
     fn authentication(&self, keys: &KeyArgs) -> AuthenticationOptions {
         AuthenticationOptions {
             config_file: self.authentication_config.clone(),

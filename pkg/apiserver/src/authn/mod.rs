@@ -10,6 +10,7 @@ mod jwt;
 mod outside;
 mod request_header;
 mod service_account;
+mod signer;
 mod token_file;
 mod token_secret;
 mod token_webhook;
@@ -32,6 +33,7 @@ pub use impersonation::{Impersonated, impersonate};
 pub use jwt::{AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator, JwtConfig};
 pub use outside::{AuthenticationOptions, Outside};
 pub use service_account::{ServiceAccountOptions, ServiceAccountTokens, groups as service_account_groups};
+pub use signer::{ExternalSigner, SignerError};
 pub use token_secret::TokenSecrets;
 pub use token_webhook::TokenWebhookOptions;
 pub use trust::{ProxyHeaders, Trust, TrustOptions};
@@ -84,6 +86,8 @@ pub struct TokenUser {
 pub struct Config {
     pub trust: Trust,
     pub service_account_keys: Arc<ServiceAccountKeys>,
+    /// Signs new tokens instead of those keys.
+    pub signer: Option<Arc<ExternalSigner>>,
     /// The first is put into new tokens, all are accepted.
     pub issuers: Vec<String>,
     /// What tokens for this server are for; the issuers when empty.
@@ -174,7 +178,14 @@ impl Authenticator {
         if let Some(found) = self.cache.get(token, audiences) {
             return Ok(found);
         }
-        let found = self.service_accounts.authenticate(token, audiences).unwrap_or_else(|error| {
+        let mut known = self.service_accounts.authenticate(token, audiences);
+        if let (Err(TokenError::Signature(JwtError::UnknownKey)), Some(signer)) = (&known, &self.config.signer) {
+            match Box::pin(signer.fetch()).await {
+                Ok(()) => known = self.service_accounts.authenticate(token, audiences),
+                Err(error) => tracing::warn!(%error, "the keys of the service that signs tokens cannot be had"),
+            }
+        }
+        let found = known.unwrap_or_else(|error| {
             refused = Some(error);
             None
         });
@@ -269,6 +280,7 @@ mod tests {
             trust: Trust::open(ca.certificate_pem(), Some(proxy_ca.certificate_pem()), TrustOptions::default())
                 .unwrap(),
             service_account_keys: Arc::new(ServiceAccountKeys::new(PrivateKey::generate().unwrap())),
+            signer: None,
             issuers: vec!["https://k".into()],
             api_audiences: vec![],
             outside: Outside::none(),

@@ -1,5 +1,6 @@
 //! Service-account tokens.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const USER_PREFIX: &str = "system:serviceaccount:";
 pub struct ServiceAccountOptions {
     /// Keys beside the cluster's own; followed while the server runs.
     pub key_files: ServiceAccountKeyFiles,
+    /// The socket of a service that signs tokens, instead of any key here.
+    pub signing_endpoint: Option<PathBuf>,
     /// The first is put into new tokens, all are accepted; without any the name of the API in the cluster.
     pub issuers: Vec<String>,
     /// What tokens for this server are for; the issuers when empty.
@@ -41,6 +44,7 @@ impl Default for ServiceAccountOptions {
     fn default() -> Self {
         Self {
             key_files: ServiceAccountKeyFiles::default(),
+            signing_endpoint: None,
             issuers: Vec::new(),
             api_audiences: Vec::new(),
             jwks_uri: None,

@@ -18,7 +18,7 @@ pub use identity::{openid_configuration, self_subject_review, token_review};
 pub use rules::self_subject_rules_review;
 pub use token_request::token_request;
 
-use crate::authn::{Authenticator, ServiceAccountOptions};
+use crate::authn::{Authenticator, ExternalSigner, ServiceAccountOptions};
 use crate::authz::Authorizer;
 use crate::reader::Reader;
 use crate::user::UserInfo;
@@ -29,6 +29,8 @@ pub struct Context {
     pub authorizer: Arc<dyn Authorizer>,
     pub reader: Arc<dyn Reader>,
     pub service_account_keys: Arc<ServiceAccountKeys>,
+    /// Signs new tokens instead of those keys.
+    pub signer: Option<Arc<ExternalSigner>>,
     /// Issuer of new tokens.
     pub issuer: String,
     pub tokens: ServiceAccountOptions,
@@ -106,6 +108,7 @@ mod testing {
         let authenticator = Authenticator::new(Config {
             trust: Trust::open(ca.certificate_pem(), None, TrustOptions::default()).unwrap(),
             service_account_keys: keys.clone(),
+            signer: None,
             issuers: vec!["https://k".into()],
             api_audiences: vec![],
             outside: crate::authn::Outside::none(),
@@ -116,6 +119,7 @@ mod testing {
             authorizer: Arc::new(Alice),
             reader: objects,
             service_account_keys: keys,
+            signer: None,
             issuer: "https://k".into(),
             tokens: ServiceAccountOptions::default(),
         }

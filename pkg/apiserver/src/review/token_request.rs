@@ -7,6 +7,7 @@ use kube1_pki::clock;
 use serde_json::{Value, json};
 
 use super::{Context, answer, now, strings};
+use crate::call::Warnings;
 use crate::user::UserInfo;
 
 const EXPIRATION_DEFAULT: i64 = 3600;
@@ -43,6 +44,7 @@ pub async fn token_request(
     namespace: &str,
     name: &str,
     body: &Value,
+    warnings: &Warnings,
 ) -> Result<Value, Status> {
     let account = ctx
         .reader
@@ -68,6 +70,9 @@ pub async fn token_request(
     }
     let bound = bind(ctx, namespace, name, &body["spec"]["boundObjectRef"])?;
     let longest = ctx.tokens.max_expiration.map_or(i64::MAX, |most| i64::try_from(most.as_secs()).unwrap_or(i64::MAX));
+    if seconds > longest {
+        warnings.add(format!("requested expiration of {seconds} seconds shortened to {longest} seconds"));
+    }
     let seconds = seconds.min(longest);
     let extended = ctx.tokens.extend_expiration
         && bound.pod.is_some()
@@ -82,7 +87,11 @@ pub async fn token_request(
     let claims = json!({"iss": ctx.issuer, "aud": audiences, "sub": format!("system:serviceaccount:{namespace}:{name}"),
         "iat": issued, "nbf": issued, "exp": issued + lifetime, "jti": uuid::Uuid::new_v4().to_string(),
         "kubernetes.io": private});
-    let token = ctx.service_account_keys.sign(&claims).map_err(Status::internal)?;
+    let token = match &ctx.signer {
+        Some(signer) => signer.sign(&claims).await.map_err(|e| e.to_string()),
+        None => ctx.service_account_keys.sign(&claims).map_err(|e| e.to_string()),
+    };
+    let token = token.map_err(|why| Status::internal(format!("failed to generate token: {why}")))?;
     let mut out = answer(body);
     out["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": now()});
     out["spec"]["audiences"] = audiences.into();
@@ -175,7 +184,7 @@ mod tests {
         let ctx = context(objects.clone());
         let me = UserInfo::authenticated("system:node:n", &[]);
         let body = json!({"spec": {"expirationSeconds": 3607, "boundObjectRef": pod("p", "p1")}});
-        let answer = token_request(&ctx, &me, "a", "default", &body).await.unwrap();
+        let answer = token_request(&ctx, &me, "a", "default", &body, &Warnings::default()).await.unwrap();
         let token = answer["status"]["token"].as_str().unwrap();
         let claims = ctx.service_account_keys.verify(token).unwrap().claims;
         let (issued, end) = (claims["iat"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
@@ -204,13 +213,13 @@ mod tests {
             ("default", json!({"boundObjectRef": pod("q", "")}), 400),
             ("default", json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Service", "name": "p"}}), 400),
         ] {
-            let status = token_request(&ctx, &me, "a", name, &json!({"spec": spec.clone()})).await.unwrap_err();
+            let status = token_request(&ctx, &me, "a", name, &json!({"spec": spec.clone()}), &Warnings::default()).await.unwrap_err();
             assert_eq!(status.code(), code, "{spec}");
         }
         let other = json!({"metadata": {"uid": "s0"}, "spec": {}});
-        assert_eq!(token_request(&ctx, &me, "a", "default", &other).await.unwrap_err().code(), 409);
+        assert_eq!(token_request(&ctx, &me, "a", "default", &other, &Warnings::default()).await.unwrap_err().code(), 409);
         let body = json!({"metadata": {"uid": "s1"}, "spec": {"audiences": ["vault"]}});
-        let answer = token_request(&ctx, &me, "a", "default", &body).await.unwrap();
+        let answer = token_request(&ctx, &me, "a", "default", &body, &Warnings::default()).await.unwrap();
         assert_eq!(answer["spec"], json!({"audiences": ["vault"], "expirationSeconds": 3600}));
     }
 }

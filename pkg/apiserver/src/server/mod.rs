@@ -35,7 +35,9 @@ use crate::aggregate::RemoteOpenApi;
 use crate::aggregate::discovery::RemoteDiscovery;
 use crate::allocator::{AllocatorConfig, ServiceAllocator};
 use crate::audit::{Audit, AuditError, AuditWriter};
-use crate::authn::{self, AuthenticationConfigError, Authenticator, AuthoritiesError, Trust};
+use crate::authn::{
+    self, AuthenticationConfigError, Authenticator, AuthoritiesError, ExternalSigner, SignerError, Trust,
+};
 use crate::authz::{AuthorizationError, Authorizer, AuthorizerMetrics, ConfiguredAuthorizer, NodeAuthorizer, Rbac};
 use crate::bootstrap;
 use crate::component_status::Components;
@@ -85,6 +87,8 @@ pub enum ServerError {
     Keys(#[from] PkiError),
     #[error(transparent)]
     Authentication(#[from] AuthenticationConfigError),
+    #[error("cannot use the service that signs service-account tokens")]
+    Signer(#[from] SignerError),
     #[error(transparent)]
     Encryption(#[from] EncryptionError),
     #[error(transparent)]
@@ -157,6 +161,7 @@ impl ApiServer {
         let api = Self { server, background: Arc::default() };
         api.start(writers).await?;
         Ok(api)
+        let signer = connect_signer(&mut config).await?;
     }
 
     /// A service that answers requests as `user`, without a connection.
@@ -226,6 +231,7 @@ impl ApiServer {
         let keys = pki.service_account_keys.clone();
         let tokens = authn::TokenSecrets::new(&storage, &table, keys, pki.ca.certificate_pem());
         tasks.spawn(parts.token_secrets.run({
+        sync::keep_token_keys(server, &mut tasks);
             let cancel = cancel.clone();
             async move { tokens.run(cancel).await }
         }));
@@ -306,6 +312,7 @@ impl Server {
             authenticator: authenticator.clone(),
             authorizer: authorizer.clone(),
             reader: reader.clone(),
+            signer: signer.clone(),
             service_account_keys: config.pki.service_account_keys.clone(),
             issuer,
             tokens,
@@ -341,6 +348,7 @@ impl Server {
             authorizer,
             authorization,
             encryption,
+            signer,
             reviews,
             audit,
             health,

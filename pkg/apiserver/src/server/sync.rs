@@ -199,6 +199,13 @@ pub fn follow_files(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
     }
 }
 
+/// Keeps the keys of the service that signs tokens new, where there is one.
+pub(super) fn keep_token_keys(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
+    let Some(signer) = server.reviews.signer.clone() else { return };
+    let server = server.clone();
+    tasks.spawn(async move { signer.run(&server.shutdown, || server.authenticator.forget()).await });
+}
+
 /// Certificate authorities, certificates and keys in files.
 fn follow_keys(server: &Arc<Server>, tasks: &mut JoinSet<()>) {
     let (owner, metrics, stop) = (server.clone(), &server.reloads, || server.shutdown.clone());

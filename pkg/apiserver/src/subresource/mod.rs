@@ -61,7 +61,7 @@ async fn token(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> {
     let request = body::decode(call, &endpoint.row, "authentication.k8s.io/v1", "TokenRequest").await?;
     let request = admitted(endpoint, call, request, &options).await?;
     let (context, namespace, name) = (&endpoint.server.reviews, &endpoint.namespace, &endpoint.name);
-    let answer = review::token_request(context, &call.user, namespace, name, &request).await?;
+    let answer = review::token_request(context, &call.user, namespace, name, &request, &call.warnings).await?;
     encode::reply(call, StatusCode::CREATED, &answer, true)
 }
 
