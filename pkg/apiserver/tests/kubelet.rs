@@ -76,7 +76,7 @@ async fn logs_and_commands_reach_the_kubelet() {
     let node = server.pki.node("node-1", &[Ipv4Addr::LOCALHOST.into()]).unwrap();
     let certificate = Arc::new(ReloadingCertificate::new(&node.serving).unwrap());
     let verifier = server.api.server().authenticator.certificate_verifier();
-    let tls = kube1_apiserver::http::serve::tls_config(certificate, verifier).unwrap();
+    let tls = kube1_apiserver::http::tls::tls_config(certificate, verifier, &Default::default()).unwrap();
     let kubelet = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = kubelet.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube1_apiserver::authn::{AuthenticationOptions, ServiceAccountOptions, TrustOptions};
+use kube1_apiserver::http::tls::{CipherSuite, TlsOptions, TlsVersion};
 use kube1_apiserver::server::{Front, ServingOptions};
 use kube1_pki::{
     AltName, Authority, CertificateFiles, Leaf, LeafProfile, PrivateKey, ServiceAccountKeyFiles, ServiceAccountKeys,
@@ -245,7 +246,7 @@ async fn named_certificates_are_exchanged_for_the_next_connection() {
     let (server, files) = start(&[("tls.crt", &first.certificate_pem), ("tls.key", &first.key_pem)], |files| {
         let [certificate, key] = [0, 1].map(|at| files[at].clone());
         let named = vec![CertificateFiles { certificate, key, names: vec![] }];
-        Front { serving: ServingOptions { named }, ..Front::default() }
+        Front { serving: ServingOptions { named, ..ServingOptions::default() }, ..Front::default() }
     })
     .await;
     let fine = async |ca: &Authority, name: &str| Line::open(&server, ca.certificate_pem(), name, None).await.is_ok();
@@ -263,4 +264,61 @@ async fn named_certificates_are_exchanged_for_the_next_connection() {
     }
     assert!(fine(&server.pki.ca, "127.0.0.1").await);
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_takes_the_place_of_the_servers_own_and_is_exchanged() {
+    let [one, two] = ["one", "two"].map(|name| Authority::create(name).unwrap());
+    let [first, second] =
+        [&one, &two].map(|ca| leaf(ca, "api", Usage::ServerAuth, &["127.0.0.1", "kubernetes.default.svc"]));
+    let (server, files) = start(&[("tls.crt", &first.certificate_pem), ("tls.key", &first.key_pem)], |files| {
+        let [certificate, key] = [0, 1].map(|at| files[at].clone());
+        let default = Some(CertificateFiles { certificate, key, names: vec![] });
+        let tls = TlsOptions { min_version: TlsVersion::Tls13, suites: vec![] };
+        Front { serving: ServingOptions { default, tls, ..ServingOptions::default() }, ..Front::default() }
+    })
+    .await;
+    let fine = async |ca: &Authority, name: &str| Line::open(&server, ca.certificate_pem(), name, None).await.is_ok();
+    for name in ["kubernetes.default.svc", "127.0.0.1"] {
+        assert!(fine(&one, name).await && !fine(&server.pki.ca, name).await, "{name}");
+    }
+    put(&files[1], &second.key_pem);
+    put(&files[0], &second.certificate_pem);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !fine(&two, "127.0.0.1").await {
+        assert!(Instant::now() < deadline, "the new certificate is not shown");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_and_suites_of_tls_are_those_of_the_flags() {
+    let suite = |name: &str| name.parse::<CipherSuite>().unwrap();
+    let chacha = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
+    let (tls12, tls13): ([_; 1], [_; 1]) = ([&rustls::version::TLS12], [&rustls::version::TLS13]);
+    for (min_version, suites, versions, fine) in [
+        (TlsVersion::Tls12, vec![], &tls12, true),
+        (TlsVersion::Tls13, vec![], &tls12, false),
+        (TlsVersion::Tls13, vec![], &tls13, true),
+        (TlsVersion::Tls12, vec![suite(chacha)], &tls12, true),
+        (TlsVersion::Tls12, vec![suite("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")], &tls12, false),
+        (TlsVersion::Tls12, vec![suite(chacha)], &tls13, true),
+        (TlsVersion::Tls12, vec![suite("TLS_AES_128_GCM_SHA256")], &tls12, false),
+    ] {
+        let shown = format!("{min_version:?} {suites:?} {versions:?}");
+        let tls = TlsOptions { min_version, suites };
+        let serving = ServingOptions { tls, ..ServingOptions::default() };
+        let server = TestServer::start_with(|_| Front { serving, ..Front::default() }).await;
+        let mut roots = RootCertStore::empty();
+        let ca = server.pki.ca.certificate_pem().as_bytes();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(ca).map(Result::unwrap));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        assert_eq!(TlsConnector::from(Arc::new(config)).connect(name, stream).await.is_ok(), fine, "{shown}");
+        server.stop().await;
+    }
 }

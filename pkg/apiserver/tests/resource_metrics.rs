@@ -22,7 +22,7 @@ async fn kubelet(server: &TestServer) -> (u16, JoinHandle<()>) {
     let node = server.pki.node("node-1", &[Ipv4Addr::LOCALHOST.into()]).unwrap();
     let certificate = Arc::new(ReloadingCertificate::new(&node.serving).unwrap());
     let verifier = server.api.server().authenticator.certificate_verifier();
-    let tls = kube1_apiserver::http::serve::tls_config(certificate, verifier).unwrap();
+    let tls = kube1_apiserver::http::tls::tls_config(certificate, verifier, &Default::default()).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let start = std::time::Instant::now();

@@ -36,15 +36,23 @@ impl ReloadingCertificate {
     }
 }
 
-/// What a server shows: to clients that name one of a few names a certificate of a file, to all others its own.
+/// What a server shows: to clients that name one of a few names a certificate of a file, to all others one of a file or
+/// its own.
 #[derive(Debug)]
 pub struct ServingCertificates {
     own: Arc<ReloadingCertificate>,
+    default: Option<CertificateFiles>,
     files: Vec<CertificateFiles>,
-    named: ArcSwap<Vec<Named>>,
+    read: ArcSwap<FromFiles>,
 }
 
-/// A certificate in files (`--tls-sni-cert-key`).
+#[derive(Debug, Default)]
+struct FromFiles {
+    default: Option<Arc<CertifiedKey>>,
+    named: Vec<Named>,
+}
+
+/// A certificate in files (`--tls-cert-file`, `--tls-sni-cert-key`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     pub certificate: PathBuf,
@@ -60,28 +68,37 @@ struct Named {
 }
 
 impl ServingCertificates {
-    pub fn open(own: Arc<ReloadingCertificate>, files: Vec<CertificateFiles>) -> Result<Self, PkiError> {
-        let named = ArcSwap::from_pointee(read_named(&files)?);
-        Ok(Self { own, files, named })
+    /// `default` is shown instead of `own`, where it is given.
+    pub fn open(
+        own: Arc<ReloadingCertificate>,
+        default: Option<CertificateFiles>,
+        files: Vec<CertificateFiles>,
+    ) -> Result<Self, PkiError> {
+        let serving = Self { own, default, files, read: ArcSwap::default() };
+        serving.reload()?;
+        Ok(serving)
     }
 
     /// The files that [`ServingCertificates::reload`] reads.
     pub fn files(&self) -> Vec<PathBuf> {
-        self.files.iter().flat_map(|files| [files.certificate.clone(), files.key.clone()]).collect()
+        let all = self.default.iter().chain(&self.files);
+        all.flat_map(|files| [files.certificate.clone(), files.key.clone()]).collect()
     }
 
     /// Takes the files over again; on error nothing changes.
     pub fn reload(&self) -> Result<(), PkiError> {
-        self.named.store(Arc::new(read_named(&self.files)?));
+        let default = self.default.as_ref().map(read_key).transpose()?.map(Arc::new);
+        self.read.store(Arc::new(FromFiles { default, named: read_named(&self.files)? }));
         Ok(())
     }
 }
 
 impl ResolvesServerCert for ServingCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = self.named.load();
+        let FromFiles { default, named } = &**self.read.load();
         let asked = hello.server_name().and_then(|name| named.iter().find(|n| n.names.iter().any(|n| covers(n, name))));
-        asked.map(|named| named.key.clone()).or_else(|| ResolvesServerCert::resolve(&*self.own, hello))
+        let given = asked.map(|named| &named.key).or(default.as_ref()).cloned();
+        given.or_else(|| ResolvesServerCert::resolve(&*self.own, hello))
     }
 }
 
@@ -95,17 +112,20 @@ fn covers(pattern: &str, name: &str) -> bool {
 }
 
 fn read_named(files: &[CertificateFiles]) -> Result<Vec<Named>, PkiError> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|source| PkiError::Io { action: "read", path: path.clone(), source })
-    };
     let named = files.iter().map(|files| {
-        let leaf = Leaf { certificate_pem: read(&files.certificate)?, key_pem: read(&files.key)? };
-        let key = certified_key(&leaf)
-            .map_err(|error| PkiError::InFile { path: files.certificate.clone(), source: Box::new(error) })?;
+        let key = read_key(files)?;
         let names = if files.names.is_empty() { names_of(&key) } else { files.names.clone() };
         Ok(Named { names, key: Arc::new(key) })
     });
     named.collect()
+}
+
+fn read_key(files: &CertificateFiles) -> Result<CertifiedKey, PkiError> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|source| PkiError::Io { action: "read", path: path.clone(), source })
+    };
+    let leaf = Leaf { certificate_pem: read(&files.certificate)?, key_pem: read(&files.key)? };
+    certified_key(&leaf).map_err(|error| PkiError::InFile { path: files.certificate.clone(), source: Box::new(error) })
 }
 
 /// The names of a certificate: its alternative names, or without any its common name.

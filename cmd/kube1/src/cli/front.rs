@@ -10,6 +10,7 @@ use kube1_apiserver::authn::{
 };
 use kube1_apiserver::authz::{AuthorizationOptions, WebhookFlags};
 use kube1_apiserver::http::requests::{RequestOptions, parse_duration};
+use kube1_apiserver::http::tls::{CipherSuite, TlsOptions, TlsVersion};
 use kube1_apiserver::server::{EncryptionOptions, Front, ServingOptions};
 use kube1_pki::{CertificateFiles, ServiceAccountKeyFiles};
 
@@ -93,11 +94,11 @@ pub struct KeyArgs {
     /// Key that signs service-account tokens instead of the cluster's own (PEM). Followed while the server runs
     #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_SIGNING_KEY_FILE", value_name = "FILE")]
     pub service_account_signing_key_file: Option<PathBuf>,
-    /// Issuer of service-account tokens; may be repeated: the first is put into new tokens, all are accepted [default: https://kubernetes.default.svc.DOMAIN]
     /// Socket of a service that signs service-account tokens and tells their keys, instead of keys here: a path, or @NAME in
     /// the abstract namespace
     #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_SIGNING_ENDPOINT", value_name = "SOCKET", value_parser = socket, conflicts_with_all = ["service_account_key_file", "service_account_signing_key_file"])]
     pub service_account_signing_endpoint: Option<PathBuf>,
+    /// Issuer of service-account tokens; may be repeated: the first is put into new tokens, all are accepted [default: https://kubernetes.default.svc.DOMAIN]
     #[arg(long, env = "KUBE1_SERVICE_ACCOUNT_ISSUER", value_delimiter = ',', value_name = "URL")]
     pub service_account_issuer: Vec<String>,
     /// Where others find the keys of tokens [default: below the issuer]
@@ -112,6 +113,20 @@ pub struct KeyArgs {
     /// What tokens for this server are for; may be repeated [default: the issuers]
     #[arg(long, env = "KUBE1_API_AUDIENCES", value_delimiter = ',', value_name = "AUDIENCE")]
     pub api_audiences: Vec<String>,
+    /// Certificate shown to clients instead of the cluster's own (PEM, with those between it and its authority). Agents and
+    /// pods find the server by its address and trust the cluster's authority: for others' certificates see --tls-sni-cert-key.
+    /// Followed while the server runs
+    #[arg(long, env = "KUBE1_TLS_CERT_FILE", value_name = "FILE", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Key of that certificate (PEM). Followed while the server runs
+    #[arg(long, env = "KUBE1_TLS_PRIVATE_KEY_FILE", value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Least version of TLS: VersionTLS12 or VersionTLS13
+    #[arg(long, env = "KUBE1_TLS_MIN_VERSION", default_value = "VersionTLS12", value_name = "VERSION")]
+    pub tls_min_version: TlsVersion,
+    /// Cipher suites of TLS 1.2, by their names in Go [default: all that are strong]
+    #[arg(long, env = "KUBE1_TLS_CIPHER_SUITES", value_delimiter = ',', value_name = "SUITE")]
+    pub tls_cipher_suites: Vec<CipherSuite>,
     /// Certificate and key shown to clients that ask for its names, or for those given; may be repeated. Followed while the
     /// server runs
     #[arg(long, env = "KUBE1_TLS_SNI_CERT_KEY", value_delimiter = ';', value_parser = named_certificate, value_name = "CERT,KEY[:NAME,…]")]
@@ -147,6 +162,15 @@ fn socket(text: &str) -> Result<PathBuf, String> {
 
 
 impl KeyArgs {
+    fn serving(&self) -> ServingOptions {
+        let pair = self.tls_cert_file.clone().zip(self.tls_private_key_file.clone());
+        ServingOptions {
+            default: pair.map(|(certificate, key)| CertificateFiles { certificate, key, names: Vec::new() }),
+            named: self.tls_sni_cert_key.clone(),
+            tls: TlsOptions { min_version: self.tls_min_version, suites: self.tls_cipher_suites.clone() },
+        }
+    }
+
     fn trust(&self) -> TrustOptions {
         TrustOptions {
             client_ca_file: self.client_ca_file.clone(),

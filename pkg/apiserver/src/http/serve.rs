@@ -15,8 +15,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
-use rustls::server::ResolvesServerCert;
-use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -62,19 +60,6 @@ pub trait Handler: Send + Sync + 'static {
         request: Request<RequestBody>,
         client: Arc<Self::Client>,
     ) -> impl Future<Output = Reply> + Send;
-}
-
-/// The server's side of TLS: its certificate, and what is asked of clients.
-pub fn tls_config(
-    certificate: Arc<dyn ResolvesServerCert>,
-    clients: Arc<dyn ClientCertVerifier>,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(clients)
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 /// Serves connections until `shutdown`; each by what `tls` gives for it. Then no more are taken, and those that are open may finish the requests they

@@ -7,6 +7,7 @@ use crate::audit::AuditOptions;
 use crate::authn::AuthenticationOptions;
 use crate::authz::AuthorizationOptions;
 use crate::http::requests::RequestOptions;
+use crate::http::tls::TlsOptions;
 
 /// Options of the front, each with upstream's defaults.
 #[derive(Clone, Debug, Default)]
@@ -27,8 +28,11 @@ pub struct Front {
 pub struct ServingOptions {
     /// Shown to clients that ask for their names; followed while the server runs.
     pub named: Vec<CertificateFiles>,
+    /// Shown instead of the cluster's own certificate; followed while the server runs.
+    pub default: Option<CertificateFiles>,
 }
 
+    pub tls: TlsOptions,
 /// The flags of encryption at rest.
 #[derive(Clone, Debug, Default)]
 pub struct EncryptionOptions {

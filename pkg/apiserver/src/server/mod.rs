@@ -50,6 +50,7 @@ use crate::http::pipeline::{Client, Origin};
 use crate::http::respond::Reply;
 use crate::http::serve::{self, Handler};
 use crate::http::zpages::Pages;
+use crate::http::tls::tls_config;
 use crate::metrics::{AdmissionMetrics, Metrics, Registrar};
 use crate::reader::{Reader, StorageReader};
 use crate::reload::Reloads;
@@ -85,12 +86,12 @@ pub enum ServerError {
     Authorities(#[from] AuthoritiesError),
     #[error("cannot use the keys and certificates that flags name")]
     Keys(#[from] PkiError),
-    #[error(transparent)]
-    Authentication(#[from] AuthenticationConfigError),
     #[error("cannot use the service that signs service-account tokens")]
     Signer(#[from] SignerError),
     #[error(transparent)]
     Encryption(#[from] EncryptionError),
+    Authentication(#[from] AuthenticationConfigError),
+    #[error(transparent)]
     #[error(transparent)]
     Authorization(#[from] AuthorizationError),
     #[error(transparent)]
@@ -167,6 +168,9 @@ impl ApiServer {
     /// A service that answers requests as `user`, without a connection.
     pub fn in_process(&self, user: UserInfo) -> InProcess {
         InProcess::new(self.server.clone(), user)
+        if let Some(exporter) = exporter {
+            api.background.lock().await.spawn(exporter.run(api.server.drained.clone()));
+        }
     }
 
     /// Serves HTTPS until `shutdown`, then lets requests finish for a few seconds and ends watches.
@@ -285,9 +289,11 @@ impl Server {
             outside,
             reader: reader.clone(),
         }));
-        let serving = ServingCertificates::open(pki.serving.clone(), config.front.serving.named.clone())?;
+        let options = &config.front.serving;
+        let serving = ServingCertificates::open(pki.serving.clone(), options.default.clone(), options.named.clone())?;
         let serving = Arc::new(serving);
-        let tls = ArcSwap::new(serve::tls_config(serving.clone(), authenticator.certificate_verifier())?);
+        let verifier = authenticator.certificate_verifier();
+        let tls = ArcSwap::new(tls_config(serving.clone(), verifier, &options.tls)?);
         let rbac = Arc::new(Rbac::of_storage(&storage, &table.load()));
         let node = Arc::new(NodeAuthorizer::new(objects.clone()));
         let authorization = Arc::new(ConfiguredAuthorizer::open(
@@ -362,7 +368,8 @@ impl Server {
     fn reload_trust(&self) -> Result<(), ServerError> {
         self.authenticator.trust().reload()?;
         // Clients with several certificates are told anew which to choose.
-        self.tls.store(serve::tls_config(self.serving.clone(), self.authenticator.certificate_verifier())?);
+        let (verifier, options) = (self.authenticator.certificate_verifier(), &self.config.front.serving.tls);
+        self.tls.store(tls_config(self.serving.clone(), verifier, options)?);
         self.republish.notify_one();
         Ok(())
     }

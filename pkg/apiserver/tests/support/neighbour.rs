@@ -17,7 +17,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::TestServer;
 
-/// Serves `answer` over HTTPS under `name` with a certificate of the cluster's CA.
+/// Serves `answer` over HTTPS under `name` with a certificate of the cluster's CA. It is given the user that a front proxy
+/// names, or else what the request is a part of.
 pub async fn serve(server: &TestServer, name: &str, answer: fn(&Method, &str, &str, Value) -> Value) -> SocketAddr {
     let profile = LeafProfile {
         subject: Subject::new(name, &[]),
@@ -26,7 +27,7 @@ pub async fn serve(server: &TestServer, name: &str, answer: fn(&Method, &str, &s
     };
     let certificate = Arc::new(ReloadingCertificate::new(&server.pki.ca.issue(&profile).unwrap()).unwrap());
     let verifier = server.api.server().authenticator.certificate_verifier();
-    let tls = kube1_apiserver::http::serve::tls_config(certificate, verifier).unwrap();
+    let tls = kube1_apiserver::http::tls::tls_config(certificate, verifier, &Default::default()).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
     tokio::spawn(async move {
