@@ -139,6 +139,12 @@ fn header(text: &str) -> Result<String, String> {
     if fine { Ok(name) } else { Err(format!("{text:?} is no name of a header")) }
 }
 
+fn socket(text: &str) -> Result<PathBuf, String> {
+    let fine = text.starts_with('/') || text.strip_prefix('@').is_some_and(|name| !name.is_empty());
+    let why = "should be a valid location on the filesystem or must be prefixed with @ to name UDS in abstract namespace";
+    if fine { Ok(text.into()) } else { Err(why.to_owned()) }
+}
+
 fn token_life(text: &str) -> Result<Duration, String> {
     let life = duration(text)?;
     let fine = (3600..=1 << 32).contains(&life.as_secs());
@@ -154,12 +160,6 @@ fn named_certificate(text: &str) -> Result<CertificateFiles, String> {
     let names = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     Ok(CertificateFiles { certificate: certificate.into(), key: key.into(), names })
 }
-fn socket(text: &str) -> Result<PathBuf, String> {
-    let fine = text.starts_with('/') || text.strip_prefix('@').is_some_and(|name| !name.is_empty());
-    let why = "should be a valid location on the filesystem or must be prefixed with @ to name UDS in abstract namespace";
-    if fine { Ok(text.into()) } else { Err(why.to_owned()) }
-}
-
 
 impl KeyArgs {
     fn serving(&self) -> ServingOptions {
@@ -191,6 +191,7 @@ impl KeyArgs {
                 signing: self.service_account_signing_key_file.clone(),
                 accepted: self.service_account_key_file.clone(),
             },
+            signing_endpoint: self.service_account_signing_endpoint.clone(),
             issuers: self.service_account_issuer.clone(),
             api_audiences: self.api_audiences.clone(),
             jwks_uri: self.service_account_jwks_uri.clone(),
@@ -215,7 +216,6 @@ impl AccessArgs {
         }
     }
 
-            signing_endpoint: self.service_account_signing_endpoint.clone(),
     fn authentication(&self, keys: &KeyArgs) -> AuthenticationOptions {
         AuthenticationOptions {
             config_file: self.authentication_config.clone(),
@@ -253,6 +253,9 @@ pub struct RequestArgs {
     /// How long requests are still taken after shutdown began, while /readyz already fails
     #[arg(long, env = "KUBE1_SHUTDOWN_DELAY_DURATION", value_parser = duration, default_value = "0s", value_name = "TIME")]
     pub shutdown_delay_duration: Duration,
+    /// TracingConfiguration: the collector that gets spans of requests over OTLP, and how many requests of a million
+    #[arg(long, env = "KUBE1_TRACING_CONFIG_FILE", value_name = "FILE")]
+    pub tracing_config_file: Option<PathBuf>,
     /// Requests of one HTTP/2 connection at a time
     #[arg(long, env = "KUBE1_HTTP2_MAX_STREAMS_PER_CONNECTION", default_value_t = 1000, value_name = "COUNT")]
     pub http2_max_streams_per_connection: u32,
@@ -336,7 +339,8 @@ impl FrontArgs {
                 config_file: self.encryption.encryption_provider_config.clone(),
                 automatic_reload: self.encryption.encryption_provider_config_automatic_reload,
             },
-            serving: ServingOptions { named: self.keys.tls_sni_cert_key.clone() },
+            serving: self.keys.serving(),
+            tracing_config_file: self.requests.tracing_config_file.clone(),
             flags: Vec::new(),
         }
     }

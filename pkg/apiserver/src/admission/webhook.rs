@@ -126,8 +126,13 @@ impl Configured {
             operation: attributes.operation.as_str(),
         };
         let (started, body) = (Instant::now(), review.to_json().to_string());
-        let answer = match self
-            .post(hook, patience(hook.timeout, attributes.deadline), body)
+        let posted = self.post(hook, patience(hook.timeout, attributes.deadline), body);
+        let posted = kube1_trace::within(
+            if mutating { "Call mutating webhook" } else { "Call validating webhook" },
+            || vec![("configuration", hook.configuration.as_str().into()), ("webhook", hook.name.as_str().into())],
+            posted,
+        );
+        let answer = match posted
             .await
             .and_then(|body| review.answer(&body, mutating))
         {

@@ -158,6 +158,7 @@ async fn exchange(
             .body(Full::new(body.clone()));
         request.map(|mut request| {
             request.headers_mut().extend(headers.clone());
+            kube1_trace::inject(request.headers_mut());
             request
         })
     };

@@ -13,5 +13,7 @@ pub mod requests;
 pub mod respond;
 pub mod serve;
 mod timer;
+pub mod tls;
+mod trace;
 pub mod websocket;
 pub mod zpages;

@@ -16,11 +16,13 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use kube1_api::status::Status;
+use kube1_trace::Tracer;
 use parking_lot::Mutex;
 
 use super::body::{RequestBody, ResponseBody};
 use super::compress;
 use super::respond::Reply;
+use super::trace;
 use crate::audit::Trail;
 use crate::authn::{self, Peer};
 use crate::authz::{Authorizer, Decision, forbidden};
@@ -88,7 +90,7 @@ impl Server {
             waited: Duration::ZERO,
         };
         let server = self.clone();
-        let processed = AssertUnwindSafe(server.process(&mut call, origin)).catch_unwind().await;
+        let processed = AssertUnwindSafe(server.process(&mut call, origin, started)).catch_unwind().await;
         let mut reply = match processed {
             Ok(Ok(reply)) => reply,
             Ok(Err(status)) => {
@@ -142,8 +144,8 @@ impl Server {
         reply
     }
 
-    async fn process(self: Arc<Self>, call: &mut Call, origin: Origin) -> Result<Reply, Status> {
-        let result = self.judged(call, origin).await;
+    async fn process(self: Arc<Self>, call: &mut Call, origin: Origin, started: Instant) -> Result<Reply, Status> {
+        let result = self.judged(call, origin, started).await;
         if let Some(unread) = call.take_body().filter(|body| !body.is_end_stream()) {
             // A stream that is answered before its body was read is reset, which some clients take for a failure.
             let _ = Box::pin(tokio::time::timeout(DRAIN, super::body::read(unread))).await;
@@ -151,7 +153,7 @@ impl Server {
         result
     }
 
-    async fn judged(self: Arc<Self>, call: &mut Call, origin: Origin) -> Result<Reply, Status> {
+    async fn judged(self: Arc<Self>, call: &mut Call, origin: Origin, started: Instant) -> Result<Reply, Status> {
         if let Some(broken) = broken_escape(call.parts.uri.path()) {
             return Err(Status::bad_request(format!("invalid URL escape {broken:?}")));
         }
@@ -162,6 +164,29 @@ impl Server {
             Origin::User(user) => user,
             Origin::Peer(peer) => self.authenticated(call, &peer).await?,
         };
+        match self.tracer.clone() {
+            None => self.known(call).await,
+            Some(tracer) => Box::pin(self.traced(&tracer, call, started)).await,
+        }
+    }
+
+    /// The same as a span.
+    async fn traced(self: Arc<Self>, tracer: &Tracer, call: &mut Call, started: Instant) -> Result<Reply, Status> {
+        let span = trace::request(tracer, call, started);
+        if call.info.is_long_running() {
+            call.lasting.add(span.clone());
+        }
+        let result = span.clone().scope(self.known(call)).await;
+        let code = result.as_ref().map_or_else(|status| status.code(), |reply| reply.status().as_u16());
+        span.add("http.response.status_code", i64::from(code));
+        if code >= 500 {
+            span.fail();
+        }
+        result
+    }
+
+    /// Answers a request whose user is known.
+    async fn known(self: Arc<Self>, call: &mut Call) -> Result<Reply, Status> {
         call.trail = self.audit.trail(call, Some(&call.user));
         if call.trail.is_enabled() && !Box::pin(call.trail.begin()).await {
             return Err(Status::internal("failed to store audit event"));
@@ -236,7 +261,10 @@ impl Server {
         if let Some(reply) = router::read(&self, call) {
             return reply;
         }
-        let reply = router::route(&self, call).await?;
+        let reply = match trace::handler(&call.info).filter(|_| kube1_trace::is_traced()) {
+            None => router::route(&self, call).await?,
+            Some(name) => kube1_trace::within(name, Vec::new, Box::pin(router::route(&self, call))).await?,
+        };
         if matches!(reply.body(), ResponseBody::Stream(_)) && call.info.verb == "list" {
             // A list is work until it is sent.
             call.lasting.add(seat);

@@ -19,6 +19,8 @@ pub struct Front {
     pub audit: AuditOptions,
     pub encryption: EncryptionOptions,
     pub serving: ServingOptions,
+    /// A TracingConfiguration; without it nothing is traced.
+    pub tracing_config_file: Option<std::path::PathBuf>,
     /// The flags in effect, for `/flagz`.
     pub flags: Vec<(String, String)>,
 }
@@ -26,13 +28,13 @@ pub struct Front {
 /// The flags of the listener's certificates.
 #[derive(Clone, Debug, Default)]
 pub struct ServingOptions {
-    /// Shown to clients that ask for their names; followed while the server runs.
-    pub named: Vec<CertificateFiles>,
     /// Shown instead of the cluster's own certificate; followed while the server runs.
     pub default: Option<CertificateFiles>,
+    /// Shown to clients that ask for their names; followed while the server runs.
+    pub named: Vec<CertificateFiles>,
+    pub tls: TlsOptions,
 }
 
-    pub tls: TlsOptions,
 /// The flags of encryption at rest.
 #[derive(Clone, Debug, Default)]
 pub struct EncryptionOptions {

@@ -102,6 +102,11 @@ fn is_expired(lease: &Value, now: jiff::Timestamp) -> bool {
     }
 }
 
+/// How this server calls itself in its Lease.
+pub(super) fn instance() -> String {
+    name(&host())
+}
+
 fn host() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     host.trim().to_owned()

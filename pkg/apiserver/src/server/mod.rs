@@ -18,6 +18,7 @@ use kube1_api::resource::ResourceTable;
 use kube1_api::status::Status;
 use kube1_pki::{PkiError, ServerPki, ServingCertificates};
 use kube1_store::Store;
+use kube1_trace::{Exporter, Tracer, TracingConfigError};
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -49,8 +50,8 @@ use crate::http::health::Health;
 use crate::http::pipeline::{Client, Origin};
 use crate::http::respond::Reply;
 use crate::http::serve::{self, Handler};
-use crate::http::zpages::Pages;
 use crate::http::tls::tls_config;
+use crate::http::zpages::Pages;
 use crate::metrics::{AdmissionMetrics, Metrics, Registrar};
 use crate::reader::{Reader, StorageReader};
 use crate::reload::Reloads;
@@ -89,15 +90,17 @@ pub enum ServerError {
     #[error("cannot use the service that signs service-account tokens")]
     Signer(#[from] SignerError),
     #[error(transparent)]
-    Encryption(#[from] EncryptionError),
     Authentication(#[from] AuthenticationConfigError),
     #[error(transparent)]
+    Encryption(#[from] EncryptionError),
     #[error(transparent)]
     Authorization(#[from] AuthorizationError),
     #[error(transparent)]
     Admission(#[from] AdmissionConfigError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Tracing(#[from] TracingConfigError),
     #[error("cannot bring the cluster's start objects up to date: {0}")]
     Bootstrap(Status),
     #[error("cannot build the TLS configuration of the apiserver")]
@@ -120,6 +123,8 @@ pub struct Server {
     pub remote_discovery: RemoteDiscovery,
     pub remote_openapi: RemoteOpenApi,
     pub audit: Audit,
+    /// Nothing where requests are not traced.
+    pub tracer: Option<Tracer>,
     pub health: Health,
     /// The other parts of the control plane, as ComponentStatus shows them.
     pub components: Components,
@@ -156,21 +161,23 @@ impl ApiServer {
         let secret_key = config.secret_key.take();
         let encryption = Arc::new(Encryption::open(secret_key, config.front.encryption.config_file.clone())?);
         let storage = Storage::open(config.store.clone(), &table.load(), Some(encryption.clone())).await?;
+        let signer = connect_signer(&mut config).await?;
         let mut metrics = Registrar::default();
         let (audit, writers) = Audit::open(&config.front.audit, &mut metrics)?;
-        let server = Arc::new(Server::assemble(config, table, storage, encryption, audit, metrics)?);
+        let (tracer, exporter) = open_tracer(&config.front)?.unzip();
+        let parts = Opened { table, storage, encryption, signer, audit, tracer, metrics };
+        let server = Arc::new(Server::assemble(config, parts)?);
         let api = Self { server, background: Arc::default() };
+        if let Some(exporter) = exporter {
+            api.background.lock().await.spawn(exporter.run(api.server.drained.clone()));
+        }
         api.start(writers).await?;
         Ok(api)
-        let signer = connect_signer(&mut config).await?;
     }
 
     /// A service that answers requests as `user`, without a connection.
     pub fn in_process(&self, user: UserInfo) -> InProcess {
         InProcess::new(self.server.clone(), user)
-        if let Some(exporter) = exporter {
-            api.background.lock().await.spawn(exporter.run(api.server.drained.clone()));
-        }
     }
 
     /// Serves HTTPS until `shutdown`, then lets requests finish for a few seconds and ends watches.
@@ -224,6 +231,7 @@ impl ApiServer {
         sync::keep_published(server, &parts, &mut tasks);
         identity::keep(server, &parts, &mut tasks);
         sync::follow_files(server, &mut tasks);
+        sync::keep_token_keys(server, &mut tasks);
         let identity = server.config.pki.proxy_client.clone();
         if let Some(availability) = AvailabilityController::new(&server.storage, &table, identity) {
             let cancel = server.shutdown.clone();
@@ -235,7 +243,6 @@ impl ApiServer {
         let keys = pki.service_account_keys.clone();
         let tokens = authn::TokenSecrets::new(&storage, &table, keys, pki.ca.certificate_pem());
         tasks.spawn(parts.token_secrets.run({
-        sync::keep_token_keys(server, &mut tasks);
             let cancel = cancel.clone();
             async move { tokens.run(cancel).await }
         }));
@@ -262,15 +269,36 @@ impl ApiServer {
     }
 }
 
+/// The service that signs tokens, where there is one. Its longest life of tokens counts.
+async fn connect_signer(config: &mut Config) -> Result<Option<Arc<ExternalSigner>>, SignerError> {
+    let tokens = &mut config.front.authentication.service_accounts;
+    let Some(socket) = tokens.signing_endpoint.clone() else { return Ok(None) };
+    let signer = ExternalSigner::connect(socket, config.pki.service_account_keys.clone(), tokens.max_expiration).await?;
+    tokens.max_expiration.get_or_insert(signer.longest());
+    Ok(Some(Arc::new(signer)))
+}
+
+/// Spans of requests, and who sends them, where the flags say so.
+fn open_tracer(front: &Front) -> Result<Option<(Tracer, Exporter)>, TracingConfigError> {
+    let Some(file) = &front.tracing_config_file else { return Ok(None) };
+    let settings = kube1_trace::Settings::read(file)?;
+    Ok(Some(Tracer::new(&settings, "apiserver", &identity::instance())))
+}
+
+/// What a server is assembled of, beside its configuration.
+struct Opened {
+    table: Arc<ArcSwap<ResourceTable>>,
+    storage: Storage,
+    encryption: Arc<Encryption>,
+    signer: Option<Arc<ExternalSigner>>,
+    audit: Audit,
+    tracer: Option<Tracer>,
+    metrics: Registrar,
+}
+
 impl Server {
-    fn assemble(
-        config: Config,
-        table: Arc<ArcSwap<ResourceTable>>,
-        storage: Storage,
-        encryption: Arc<Encryption>,
-        audit: Audit,
-        mut metrics: Registrar,
-    ) -> Result<Self, ServerError> {
+    fn assemble(config: Config, parts: Opened) -> Result<Self, ServerError> {
+        let Opened { table, storage, encryption, signer, audit, tracer, mut metrics } = parts;
         let objects = Arc::new(StorageReader::new(&storage, &table.load()));
         let reader: Arc<dyn Reader> = objects.clone();
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
@@ -284,6 +312,7 @@ impl Server {
         let authenticator = Arc::new(Authenticator::new(authn::Config {
             trust: Trust::open(pki.ca.certificate_pem(), Some(proxies), authentication.trust.clone())?,
             service_account_keys: pki.service_account_keys.clone(),
+            signer: signer.clone(),
             issuers,
             api_audiences: tokens.api_audiences.clone(),
             outside,
@@ -318,8 +347,8 @@ impl Server {
             authenticator: authenticator.clone(),
             authorizer: authorizer.clone(),
             reader: reader.clone(),
-            signer: signer.clone(),
             service_account_keys: config.pki.service_account_keys.clone(),
+            signer,
             issuer,
             tokens,
         };
@@ -354,9 +383,9 @@ impl Server {
             authorizer,
             authorization,
             encryption,
-            signer,
             reviews,
             audit,
+            tracer,
             health,
             components: Components::default(),
         })

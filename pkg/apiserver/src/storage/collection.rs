@@ -271,7 +271,14 @@ impl Collection {
 
     async fn commit(&self, operation: &str, txn: Txn, write: &Arc<Write>) -> Result<Arc<Object>, StorageError> {
         let started = Instant::now();
-        let done = self.store.txn(txn.origin(origin(write))).await;
+        let done = self.store.txn(txn.origin(origin(write)));
+        let done = match kube1_trace::is_traced() {
+            false => done.await,
+            true => {
+                let (name, key) = (span_name(operation), || vec![("type", self.identity.kind.as_str().into())]);
+                kube1_trace::within(name, key, done).await
+            }
+        };
         let failed = done.as_ref().is_err_and(|error| !matches!(error, StoreError::Compare { .. }));
         self.meters.requested(operation, failed, started.elapsed());
         done?;
@@ -416,6 +423,15 @@ impl State {
     pub fn since(&self, revision: u64) -> impl DoubleEndedIterator<Item = &Arc<Change>> {
         let start = self.changes.partition_point(|c| c.revision() <= revision);
         self.changes.range(start..)
+    }
+}
+
+/// Upstream's name of a write's span.
+fn span_name(operation: &str) -> &'static str {
+    match operation {
+        "create" => "Create etcd3",
+        "update" => "GuaranteedUpdate etcd3",
+        _ => "Delete etcd3",
     }
 }
 

@@ -40,7 +40,8 @@ pub async fn serve(server: &TestServer, name: &str, answer: fn(&Method, &str, &s
                     let (parts, body) = request.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
                     let body = serde_json::from_slice(&body).unwrap_or_default();
-                    let user = parts.headers.get("x-remote-user").map_or("", |v| v.to_str().unwrap()).to_owned();
+                    let told = ["x-remote-user", "traceparent"].iter().find_map(|name| parts.headers.get(*name));
+                    let user = told.map_or("", |v| v.to_str().unwrap()).to_owned();
                     let text = answer(&parts.method, parts.uri.path(), &user, body).to_string();
                     let reply = Response::builder().header("content-type", "application/json");
                     Ok::<_, Infallible>(reply.body(Full::new(Bytes::from(text))).unwrap())
