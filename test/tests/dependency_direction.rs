@@ -20,7 +20,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kube1-client", &["kube1-telemetry"]),
     (
         "kube1-apiserver",
-        &["kube1-api", "kube1-grpc", "kube1-store", "kube1-pki", "kube1-streaming", "kube1-supervisor", "kube1-telemetry", "kube1-trace"],
+        &[
+            "kube1-api",
+            "kube1-grpc",
+            "kube1-store",
+            "kube1-pki",
+            "kube1-streaming",
+            "kube1-supervisor",
+            "kube1-telemetry",
+            "kube1-trace",
+        ],
     ),
     ("kube1-controllers", &["kube1-api", "kube1-client", "kube1-pki", "kube1-supervisor", "kube1-telemetry"]),
     ("kube1-scheduler", &["kube1-api", "kube1-client", "kube1-supervisor", "kube1-telemetry"]),

@@ -60,6 +60,9 @@ pub fn read(server: &Arc<Server>, call: &Call) -> Option<Result<Reply, Status>> 
         return None;
     }
     let collection = server.storage.collection(&row);
+    if collection.is_locked() {
+        return None;
+    }
     let (namespace, name) = (info.namespace.clone(), info.name.clone());
     Some(Endpoint { server: server.clone(), collection, row, namespace, name }.read(call))
 }

@@ -243,7 +243,8 @@ impl Receiver {
         socket.bind(self.address).unwrap();
         let listener = socket.listen(64).unwrap();
         let clients = rustls::server::WebPkiClientVerifier::no_client_auth();
-        let tls = kube1_apiserver::http::tls::tls_config(self.pki.serving.clone(), clients, &Default::default()).unwrap();
+        let tls =
+            kube1_apiserver::http::tls::tls_config(self.pki.serving.clone(), clients, &Default::default()).unwrap();
         let (acceptor, kept) = (tokio_rustls::TlsAcceptor::from(tls), self.lists.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {

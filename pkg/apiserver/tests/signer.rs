@@ -181,7 +181,10 @@ async fn tokens_are_signed_and_verified_by_the_keys_of_the_service() {
         "apiserver_externaljwt_sign_request_total{code=\"unknown-non-grpc\"} 3",
         "apiserver_externaljwt_fetch_keys_data_timestamp 1.7e+09",
     ] {
-        assert!(metrics.contains(line) || metrics.contains(&line.replace("1.7e+09", "1700000000")), "{line}\n{metrics}");
+        assert!(
+            metrics.contains(line) || metrics.contains(&line.replace("1.7e+09", "1700000000")),
+            "{line}\n{metrics}"
+        );
     }
     server.stop().await;
 }

@@ -79,14 +79,20 @@ impl Settings {
 /// A target as gRPC names it: `host:port`, `dns://resolver/host:port`, `unix:path`, `unix-abstract:name`.
 fn address(endpoint: &str) -> Result<Address, String> {
     let (scheme, rest) = match endpoint.split_once("://") {
-        Some((scheme, rest)) => (scheme, rest.split_once('/').map_or(rest, |(authority, path)| if scheme == "dns" || authority.is_empty() { path } else { rest })),
+        Some((scheme, rest)) => (
+            scheme,
+            rest.split_once('/')
+                .map_or(rest, |(authority, path)| if scheme == "dns" || authority.is_empty() { path } else { rest }),
+        ),
         None => match endpoint.split_once(':') {
             Some((scheme @ ("dns" | "unix" | "unix-abstract"), rest)) => (scheme, rest),
             _ => ("dns", endpoint),
         },
     };
     match scheme {
-        "unix" if endpoint.starts_with("unix://") => Ok(Address::Unix(format!("/{}", rest.trim_start_matches('/')).into())),
+        "unix" if endpoint.starts_with("unix://") => {
+            Ok(Address::Unix(format!("/{}", rest.trim_start_matches('/')).into()))
+        }
         "unix" => Ok(Address::Unix(rest.into())),
         "unix-abstract" => Ok(Address::Unix(format!("@{rest}").into())),
         "dns" if rest.is_empty() => Err("must name a host".to_owned()),

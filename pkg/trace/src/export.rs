@@ -85,7 +85,8 @@ impl Exporter {
             let answer: Result<ExportResponse, CallError> = self.service.call(wire::EXPORT, &request, CALL).await;
             match answer {
                 Ok(ExportResponse { partial_success }) => {
-                    let refused = partial_success.map_or(0, |partial| usize::try_from(partial.rejected_spans).unwrap_or(0));
+                    let refused =
+                        partial_success.map_or(0, |partial| usize::try_from(partial.rejected_spans).unwrap_or(0));
                     self::count("refused", refused.min(count));
                     return self::count("sent", count.saturating_sub(refused));
                 }

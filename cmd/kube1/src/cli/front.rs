@@ -141,7 +141,8 @@ fn header(text: &str) -> Result<String, String> {
 
 fn socket(text: &str) -> Result<PathBuf, String> {
     let fine = text.starts_with('/') || text.strip_prefix('@').is_some_and(|name| !name.is_empty());
-    let why = "should be a valid location on the filesystem or must be prefixed with @ to name UDS in abstract namespace";
+    let why =
+        "should be a valid location on the filesystem or must be prefixed with @ to name UDS in abstract namespace";
     if fine { Ok(text.into()) } else { Err(why.to_owned()) }
 }
 

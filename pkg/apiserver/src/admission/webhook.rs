@@ -132,10 +132,7 @@ impl Configured {
             || vec![("configuration", hook.configuration.as_str().into()), ("webhook", hook.name.as_str().into())],
             posted,
         );
-        let answer = match posted
-            .await
-            .and_then(|body| review.answer(&body, mutating))
-        {
+        let answer = match posted.await.and_then(|body| review.answer(&body, mutating)) {
             Ok(answer) => answer,
             Err(error) => {
                 let outcome = failed(hook, &error);

@@ -114,7 +114,8 @@ struct Metrics {
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let name = |rest: &str| format!("apiserver_externaljwt_{rest}");
-    shared(|r| Metrics {
+    shared(|r| {
+        Metrics {
         fetches: r.counters(&name("fetch_keys_request"), "Total attempts at syncing supported JWKs", &["code"]),
         signatures: r.counters(&name("sign_request"), "Total attempts at signing JWT", &["code"]),
         fetched: r.gauges(
@@ -133,6 +134,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             &["method", "code"],
             CALLS,
         ),
+    }
     })
 });
 
@@ -175,7 +177,8 @@ impl ExternalSigner {
         let metadata: MetadataResponse =
             signer.call("/v1.ExternalJWTSigner/Metadata", "while asking for metadata", &Empty {}, METADATA).await?;
         let seconds = metadata.max_token_expiration_seconds;
-        let supported = u64::try_from(seconds).ok().filter(|_| seconds >= LIFE_MIN).ok_or(SignerError::Life(seconds))?;
+        let supported =
+            u64::try_from(seconds).ok().filter(|_| seconds >= LIFE_MIN).ok_or(SignerError::Life(seconds))?;
         signer.longest = Duration::from_secs(supported);
         match asked {
             Some(asked) if asked > signer.longest => Err(SignerError::Longer { asked, supported: signer.longest }),
@@ -228,8 +231,7 @@ impl ExternalSigner {
 
     async fn fetch_now(&self) -> Result<(), SignerError> {
         const WHAT: &str = "while getting externally supported jwt signing keys";
-        let answer: FetchKeysResponse =
-            self.call("/v1.ExternalJWTSigner/FetchKeys", WHAT, &Empty {}, FETCH).await?;
+        let answer: FetchKeysResponse = self.call("/v1.ExternalJWTSigner/FetchKeys", WHAT, &Empty {}, FETCH).await?;
         let wrong = |why: String| Err(SignerError::Answer(why));
         let hint = match u64::try_from(answer.refresh_hint_seconds) {
             Ok(seconds) if seconds > 0 => Duration::from_secs(seconds.min(365 * 24 * 3600)),
@@ -238,11 +240,13 @@ impl ExternalSigner {
         if answer.keys.is_empty() {
             return wrong("found no keys".to_owned());
         }
-        let Some(Timestamp { seconds, nanos }) = answer.data_timestamp.filter(|t| (0..1_000_000_000).contains(&t.nanos))
+        let Some(Timestamp { seconds, nanos }) =
+            answer.data_timestamp.filter(|t| (0..1_000_000_000).contains(&t.nanos))
         else {
             return wrong("invalid data timestamp".to_owned());
         };
-        let keys = answer.keys.iter().map(|key| ExternalKey::new(&key.key_id, &key.key, key.exclude_from_oidc_discovery));
+        let keys =
+            answer.keys.iter().map(|key| ExternalKey::new(&key.key_id, &key.key, key.exclude_from_oidc_discovery));
         let keys: Result<Vec<_>, _> = keys.collect();
         let keys = keys.map_err(|e| SignerError::Answer(format!("while parsing external public keys: {e}")))?;
         self.keys.use_external(keys);
@@ -260,10 +264,10 @@ impl ExternalSigner {
 
     async fn sign_now(&self, claims: &Value) -> Result<String, SignerError> {
         let request = SignRequest { claims: URL_SAFE_NO_PAD.encode(claims.to_string()) };
-        let answer: SignResponse =
-            self.call("/v1.ExternalJWTSigner/Sign", "while signing jwt", &request, SIGN).await?;
+        let answer: SignResponse = self.call("/v1.ExternalJWTSigner/Sign", "while signing jwt", &request, SIGN).await?;
         let wrong = |why: String| SignerError::Answer(format!("while validating header: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(&answer.header).map_err(|e| wrong(format!("while unwrapping header: {e}")))?;
+        let bytes =
+            URL_SAFE_NO_PAD.decode(&answer.header).map_err(|e| wrong(format!("while unwrapping header: {e}")))?;
         let header: Header =
             serde_json::from_slice(&bytes).map_err(|e| wrong(format!("while parsing header JSON: {e}")))?;
         self.check(&header).await.map_err(wrong)?;

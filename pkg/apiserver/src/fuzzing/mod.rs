@@ -121,7 +121,8 @@ fn body(data: &[u8]) {
     let _ = encode::decode_delete_options(data);
 }
 
-/// Files that operators write: kubeconfigs, and what configures audit, authentication, authorization and encryption.
+/// Files that operators write: kubeconfigs, and what configures audit, authentication, authorization, encryption and
+/// tracing.
 fn files(data: &[u8]) {
     let name = format!("kube1-fuzzing-{}-{:?}", std::process::id(), std::thread::current().id());
     let path = std::env::temp_dir().join(name);
@@ -130,6 +131,7 @@ fn files(data: &[u8]) {
     let _ = AuthorizationConfiguration::read(&path);
     let _ = AuthenticationConfiguration::read(&path, &["https://own.example".to_owned()]);
     let _ = storage::Encryption::open(None, Some(path.clone()));
+    let _ = kube1_trace::Settings::read(&path);
     let _ = Remote::from_kubeconfig(&path);
     let _ = std::fs::remove_file(&path);
 }

@@ -60,7 +60,9 @@ impl std::str::FromStr for CipherSuite {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let whole = match name {
-            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305" => format!("{name}_SHA256"),
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305" => {
+                format!("{name}_SHA256")
+            }
             name => name.to_owned(),
         };
         if let Some(suite) = ring::ALL_CIPHER_SUITES.iter().find(|suite| self::name(suite) == whole) {

@@ -213,11 +213,16 @@ mod tests {
             ("default", json!({"boundObjectRef": pod("q", "")}), 400),
             ("default", json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Service", "name": "p"}}), 400),
         ] {
-            let status = token_request(&ctx, &me, "a", name, &json!({"spec": spec.clone()}), &Warnings::default()).await.unwrap_err();
+            let status = token_request(&ctx, &me, "a", name, &json!({"spec": spec.clone()}), &Warnings::default())
+                .await
+                .unwrap_err();
             assert_eq!(status.code(), code, "{spec}");
         }
         let other = json!({"metadata": {"uid": "s0"}, "spec": {}});
-        assert_eq!(token_request(&ctx, &me, "a", "default", &other, &Warnings::default()).await.unwrap_err().code(), 409);
+        assert_eq!(
+            token_request(&ctx, &me, "a", "default", &other, &Warnings::default()).await.unwrap_err().code(),
+            409
+        );
         let body = json!({"metadata": {"uid": "s1"}, "spec": {"audiences": ["vault"]}});
         let answer = token_request(&ctx, &me, "a", "default", &body, &Warnings::default()).await.unwrap();
         assert_eq!(answer["spec"], json!({"audiences": ["vault"], "expirationSeconds": 3600}));

@@ -273,7 +273,8 @@ impl ApiServer {
 async fn connect_signer(config: &mut Config) -> Result<Option<Arc<ExternalSigner>>, SignerError> {
     let tokens = &mut config.front.authentication.service_accounts;
     let Some(socket) = tokens.signing_endpoint.clone() else { return Ok(None) };
-    let signer = ExternalSigner::connect(socket, config.pki.service_account_keys.clone(), tokens.max_expiration).await?;
+    let signer =
+        ExternalSigner::connect(socket, config.pki.service_account_keys.clone(), tokens.max_expiration).await?;
     tokens.max_expiration.get_or_insert(signer.longest());
     Ok(Some(Arc::new(signer)))
 }

@@ -90,7 +90,8 @@ pub(super) struct State {
     pub locked: BTreeMap<Bytes, KeyValue>,
     /// What was locked and is shown with the next change.
     pub unlocked: BTreeMap<Bytes, (KeyValue, Arc<Object>)>,
-    /// Why something is locked.
+    /// Since when something is locked, and why.
+    pub locked_since: Option<Instant>,
     pub lock_reason: Option<String>,
 }
 
@@ -317,18 +318,22 @@ impl Collection {
 
     /// Reads a stored value; `None` when a key management service must decrypt its key first, for which it is put aside.
     pub(super) fn decode(&self, item: &KeyValue) -> Result<Option<Draft>, OpenError> {
+        let read = self.read(item)?;
+        if let (None, Some(sealing)) = (&read, &self.sealing) {
+            self.lock(item);
+            sealing.encryption.locked.notify_one();
+        }
+        Ok(read)
+    }
+
+    /// The same without putting it aside.
+    pub(super) fn read(&self, item: &KeyValue) -> Result<Option<Draft>, OpenError> {
         let name = || String::from_utf8_lossy(&item.key).into_owned();
-        let json = match &self.sealing {
+        let json = match self.sealing.as_ref().map(|sealing| sealing.open(item)) {
             None => item.value.clone(),
-            Some(sealing) => match sealing.open(item) {
-                Ok(json) => json,
-                Err(Unreadable::Broken(reason)) => return Err(OpenError::Encrypted { key: name(), reason }),
-                Err(Unreadable::Locked) => {
-                    self.lock(item);
-                    sealing.encryption.locked.notify_one();
-                    return Ok(None);
-                }
-            },
+            Some(Ok(json)) => json,
+            Some(Err(Unreadable::Locked)) => return Ok(None),
+            Some(Err(Unreadable::Broken(reason))) => return Err(OpenError::Encrypted { key: name(), reason }),
         };
         Draft::read(&self.layout, json).map(Some).ok_or_else(|| OpenError::Malformed(name()))
     }

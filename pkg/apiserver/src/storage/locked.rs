@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kube1_api::status::Status;
@@ -21,15 +21,18 @@ const LOOK: Duration = Duration::from_millis(20);
 impl Collection {
     /// Waits until all objects can be read; 500 with the reason when that takes too long.
     pub async fn readable(&self) -> Result<(), Status> {
-        if !self.is_locked.load(Ordering::Acquire) {
+        if !self.is_locked() {
             return Ok(());
         }
         let unlocked = async {
-            while self.is_locked.load(Ordering::Acquire) {
+            while self.is_locked() {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, unlocked).await.is_ok() {
+        // What is locked for longer is not worth a wait of everybody.
+        let since = self.state.read().locked_since;
+        let patience = PATIENCE.saturating_sub(since.map_or(Duration::ZERO, |since| since.elapsed()));
+        if tokio::time::timeout(patience, unlocked).await.is_ok() {
             return Ok(());
         }
         let state = self.state.read();
@@ -41,11 +44,14 @@ impl Collection {
 
     /// Puts a value aside whose key is not known.
     pub(super) fn lock(&self, item: &KeyValue) {
-        self.state.write().locked.insert(item.key.clone(), item.clone());
+        let mut state = self.state.write();
+        state.locked.insert(item.key.clone(), item.clone());
+        state.locked_since.get_or_insert_with(Instant::now);
         self.is_locked.store(true, Ordering::Release);
     }
 
-    fn is_waiting(&self) -> bool {
+    /// Whether some objects cannot be read yet.
+    pub fn is_locked(&self) -> bool {
         self.is_locked.load(Ordering::Acquire)
     }
 
@@ -54,7 +60,7 @@ impl Collection {
         let locked: Vec<KeyValue> = self.state.read().locked.values().cloned().collect();
         let mut readable = Vec::new();
         for item in locked {
-            match self.decode(&item) {
+            match self.read(&item) {
                 Ok(Some(draft)) => readable.push((item.clone(), Arc::new(draft.commit(item.mod_revision)))),
                 Ok(None) => {}
                 Err(error) => self.state.write().lock_reason = Some(error.to_string()),
@@ -70,6 +76,7 @@ impl Collection {
         }
         let all = state.locked.is_empty();
         if all && state.unlocked.is_empty() {
+            state.locked_since = None;
             self.is_locked.store(false, Ordering::Release);
         }
         state.unlocked.values().next().filter(|_| all).map(|(item, _)| item.clone())
@@ -92,7 +99,7 @@ impl Collection {
         }
         state.forget(revision);
         state.watchers.end();
-        state.lock_reason = None;
+        (state.locked_since, state.lock_reason) = (None, None);
         self.is_locked.store(false, Ordering::Release);
     }
 }
@@ -102,12 +109,14 @@ impl Hub {
     pub async fn unlock(&self) {
         self.encryption().locked.notified().await;
         loop {
-            let waiting: Vec<Arc<Collection>> = self.all().into_iter().filter(|c| c.is_waiting()).collect();
+            let waiting: Vec<Arc<Collection>> = self.all().into_iter().filter(|c| c.is_locked()).collect();
             if waiting.is_empty() {
                 return;
             }
-            let values: Vec<Bytes> =
-                waiting.iter().flat_map(|c| c.state.read().locked.values().map(|i| i.value.clone()).collect::<Vec<_>>()).collect();
+            let values: Vec<Bytes> = waiting
+                .iter()
+                .flat_map(|c| c.state.read().locked.values().map(|i| i.value.clone()).collect::<Vec<_>>())
+                .collect();
             let failure = self.encryption().unlock(values.iter()).await.err();
             for collection in waiting {
                 collection.state.write().lock_reason.clone_from(&failure);

@@ -146,14 +146,17 @@ impl Reader<'_> {
     /// The earlier rule of a whole group, or of everything, that leaves nothing for one of `resource`.
     fn mask(&self, resource: &str) -> Option<String> {
         let wide = |pattern: &&String| pattern.starts_with("*.") && *pattern != resource;
-        let sample = resource.strip_prefix("*.").map(|group| if group.is_empty() { "x".to_owned() } else { format!("x.{group}") });
+        let sample = resource
+            .strip_prefix("*.")
+            .map(|group| if group.is_empty() { "x".to_owned() } else { format!("x.{group}") });
         let sample = sample.as_deref().unwrap_or(resource);
         let earlier = self.rules.rules.iter().flat_map(|rule| &rule.resources);
         earlier.filter(wide).find(|pattern| covers(pattern, sample)).cloned()
     }
 
     fn overlaps(&mut self, path: &FieldPath, resources: &[String]) {
-        let pairs = || (0..resources.len()).flat_map(|a| (0..resources.len()).filter(move |b| a != *b).map(move |b| (a, b)));
+        let pairs =
+            || (0..resources.len()).flat_map(|a| (0..resources.len()).filter(move |b| a != *b).map(move |b| (a, b)));
         let group = |at: usize| resources[at].split_once('.').map_or("", |(_, group)| group);
         let wide = |at: usize| resources[at].starts_with("*.");
         let shown = serde_json::json!(resources);
@@ -221,7 +224,9 @@ impl Reader<'_> {
                 None => {
                     let sizes = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
                     let got = secret.len();
-                    self.refuse(refuse(format!("secret is not of the expected length, got {got}, expected one of [{sizes}]")));
+                    self.refuse(refuse(format!(
+                        "secret is not of the expected length, got {got}, expected one of [{sizes}]"
+                    )));
                 }
             }
         }

@@ -13,7 +13,8 @@ struct Metrics {
 const TIMES: &[f64] = &exponential::<25>(5e-6, 2.0);
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
-    shared(|r| Metrics {
+    shared(|r| {
+        Metrics {
         operations: r.counters(
             "apiserver_storage_transformation_operations",
             "Total number of transformations. Successful transformation will have a status 'OK' and a varied status string when the transformation fails.",
@@ -25,6 +26,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             &["transformation_type", "transformer_prefix"],
             TIMES,
         ),
+    }
     })
 });
 

@@ -277,7 +277,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (providers, expected) in [
             ("[]", "resources[0].providers: Required value: at least one resources[0].providers is required"),
-            ("[{}]", "provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity"),
+            (
+                "[{}]",
+                "provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity",
+            ),
             ("[{identity: {}, aesgcm: {keys: []}}]", "more than one provider specified in a single element"),
             (
                 "[{kms: {name: k, endpoint: 'unix:///a'}}]",
@@ -287,7 +290,10 @@ mod tests {
                 "[{kms: {apiVersion: v3, name: k, endpoint: 'unix:///a'}}]",
                 "unsupported apiVersion apiVersion for KMS provider, only v1 and v2 are supported",
             ),
-            ("[{kms: {apiVersion: v2, endpoint: 'unix:///a'}}]", "kms.name: Required value: name is a mandatory field for a provider"),
+            (
+                "[{kms: {apiVersion: v2, endpoint: 'unix:///a'}}]",
+                "kms.name: Required value: name is a mandatory field for a provider",
+            ),
             (
                 "[{kms: {apiVersion: v2, name: 'a:b', endpoint: 'unix:///a'}}]",
                 "invalid KMS provider name a:b, must not contain ':'",
@@ -315,13 +321,19 @@ mod tests {
                 "secret is not of the expected length, got 3, expected one of [32]",
             ),
             ("[{aescbc: {keys: [{name: a, secret: '?'}]}}]", "\"REDACTED\": secrets must be base64 encoded"),
-            ("[{aescbc: {keys: [{secret: AAAA}]}}]", "keys[0].name: Required value: name is a mandatory field for a key"),
+            (
+                "[{aescbc: {keys: [{secret: AAAA}]}}]",
+                "keys[0].name: Required value: name is a mandatory field for a key",
+            ),
         ] {
             let error = open(dir.path(), providers).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
         }
         for (resources, expected) in [
-            ("[Secrets]", "resources[0].resources[0]: Invalid value: \"Secrets\": resource name should not contain capital letters"),
+            (
+                "[Secrets]",
+                "resources[0].resources[0]: Invalid value: \"Secrets\": resource name should not contain capital letters",
+            ),
             ("['*']", "use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources"),
             ("[secrets, '*.']", "using overlapping resources such as 'secrets' and '*.'"),
             ("[secrets, secrets]", "the same resource cannot be specified multiple times"),
@@ -330,7 +342,8 @@ mod tests {
             ("[a.extensions]", "'extensions' group has been removed"),
             ("[apiserveripinfo]", "resources which do not have REST API/s cannot be encrypted"),
         ] {
-            let error = open_all(dir.path(), &format!("- {{resources: {resources}, providers: [{{identity: {{}}}}]}}\n"));
+            let error =
+                open_all(dir.path(), &format!("- {{resources: {resources}, providers: [{{identity: {{}}}}]}}\n"));
             let error = error.err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
         }

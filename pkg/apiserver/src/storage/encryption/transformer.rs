@@ -66,7 +66,9 @@ impl Transformer {
         match &self.cipher {
             Cipher::Identity => "identity",
             Cipher::Kms(_) => &self.prefix,
-            _ => self.prefix[..self.prefix.len() - 1].rsplit_once(':').map_or("", |(kind, _)| &self.prefix[..=kind.len()]),
+            _ => self.prefix[..self.prefix.len() - 1]
+                .rsplit_once(':')
+                .map_or("", |(kind, _)| &self.prefix[..=kind.len()]),
         }
     }
 

@@ -42,7 +42,8 @@ impl Opener {
         }
         let algorithm = if secret.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
         let key = UnboundKey::new(algorithm, secret);
-        key.map(|key| Self::Key(Box::new(LessSafeKey::new(key)))).map_err(|_| format!("invalid key size {}", secret.len()))
+        key.map(|key| Self::Key(Box::new(LessSafeKey::new(key))))
+            .map_err(|_| format!("invalid key size {}", secret.len()))
     }
 
     /// Bound to the storage key. Only seeds encrypt, by a key used once.

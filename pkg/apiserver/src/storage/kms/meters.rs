@@ -18,7 +18,8 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     const MADE: &[f64] = &exponential::<14>(5e-6, 2.0);
     const CALLS: &[f64] = &exponential::<20>(0.0001, 2.0);
     let name = |rest: &str| format!("apiserver_envelope_encryption_{rest}");
-    shared(|r| Metrics {
+    shared(|r| {
+        Metrics {
         calls: r.histograms(
             &name("kms_operations_latency_seconds"),
             "KMS operation duration with gRPC error code status total.",
@@ -64,6 +65,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         server: crate::reload::server_hash(),
         told_used: Mutex::default(),
         told_status: Mutex::default(),
+    }
     })
 });
 

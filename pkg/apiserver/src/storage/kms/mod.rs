@@ -120,7 +120,11 @@ impl Kms {
                     pause = match kms.check().await {
                         Ok(()) => POLL,
                         Err(error) => {
-                            tracing::warn!(provider = kms.settings.name, error, "the key management service is not well");
+                            tracing::warn!(
+                                provider = kms.settings.name,
+                                error,
+                                "the key management service is not well"
+                            );
                             POLL_ILL
                         }
                     };
