@@ -70,7 +70,7 @@ pub fn room_for(node: &Node, entry: &Arc<PodEntry>, pod: &Pod) -> Result<(), Ver
 /// The other pods that take their share of the node.
 fn others(node: &Node, entry: &Arc<PodEntry>) -> Vec<Arc<Pod>> {
     let all = node.pods.all();
-    all.iter().filter(|other| !Arc::ptr_eq(other, entry) && other.is_active()).map(|other| other.pod()).collect()
+    all.iter().filter(|other| !Arc::ptr_eq(other, entry) && other.is_active()).map(|other| other.holding()).collect()
 }
 
 /// How a resource is counted.

@@ -139,6 +139,8 @@ pub struct PodEntry {
     /// Nothing of it runs or will run.
     pub ended: AtomicBool,
     pub status: Mutex<Option<PodStatus>>,
+    /// What the pod holds of the node while a resize of it waits for room.
+    pub holds: Mutex<Option<Arc<Pod>>>,
     /// Id of the current sandbox.
     pub sandbox: Mutex<Option<String>>,
 }
@@ -152,12 +154,18 @@ impl PodEntry {
             admitted: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             status: Mutex::default(),
+            holds: Mutex::default(),
             sandbox: Mutex::default(),
         }
     }
 
     pub fn pod(&self) -> Arc<Pod> {
         Arc::clone(&self.update.borrow().pod)
+    }
+
+    /// The pod with the resources that it holds.
+    pub fn holding(&self) -> Arc<Pod> {
+        self.holds.lock().clone().unwrap_or_else(|| self.pod())
     }
 
     /// Whether the pod takes its share of the node.

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use kube1_client::EventType;
 use kube1_cri::CriError;
 use kube1_cri::v1::Image;
@@ -72,6 +72,10 @@ pub(super) struct PodWorker {
     /// Images that were looked up in this synchronisation, by the name they are asked for.
     images: HashMap<String, Image>,
     applied: resize::Applied,
+    /// What the pod as a whole runs with, if it says so itself.
+    applied_to_pod: Option<ResourceRequirements>,
+    /// Whether the pod ran before this node agent did.
+    adopted_running: bool,
     /// What the pod's cgroup is limited to, as far as this task knows.
     limits: Option<PodLimits>,
     resizing: Option<ResizeState>,
@@ -108,6 +112,8 @@ pub async fn run(node: Arc<Node>, entry: Arc<PodEntry>, shutdown: CancellationTo
         volumes: Volumes::default(),
         images: HashMap::new(),
         applied: resize::Applied::new(),
+        applied_to_pod: None,
+        adopted_running: false,
         limits: None,
         resizing: None,
         retry: None,
@@ -335,6 +341,7 @@ impl PodWorker {
             }
         }
         if !observed.sandboxes.is_empty() {
+            self.adopted_running = true;
             self.entry.admitted.store(true, Ordering::Relaxed);
         }
     }

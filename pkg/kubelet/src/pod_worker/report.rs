@@ -105,6 +105,7 @@ impl PodWorker {
             ended: self.ended,
             resize: self.resizing.as_ref(),
             resources: &resources,
+            pod_resources: self.applied_to_pod.as_ref(),
         });
         // Belongs to the scheduler and to claims, and is never taken away here.
         status.nominated_node_name =

@@ -1,8 +1,9 @@
 //! Changing the resources of containers while they run.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, ResourceRequirements};
 use kube1_client::EventType;
 
 use super::PodWorker;
@@ -36,7 +37,12 @@ impl PodWorker {
         }
         self.learn_applied(pod, observed);
         let changes = self.changes(pod, observed);
-        if changes.is_empty() {
+        let of_pod = pod.spec().resources.as_ref().filter(|wanted| {
+            let applied = self.applied_to_pod.as_ref();
+            applied.is_none_or(|applied| RESIZABLE.into_iter().any(|resource| differs(applied, wanted, resource)))
+        });
+        if changes.is_empty() && of_pod.is_none() {
+            *self.entry.holds.lock() = None;
             self.resizing = self.limit_pod(pod, resources::pod_limits(pod.spec())).err().map(ResizeState::failed);
             return Vec::new();
         }
@@ -45,12 +51,21 @@ impl PodWorker {
             let too_large = pod::total_request(pod.spec(), "cpu").millis() > capacity.cpu_millis
                 || pod::total_request(pod.spec(), "memory").units() > capacity.memory;
             let reason = if too_large { "Infeasible" } else { "Deferred" };
-            self.resizing = Some(ResizeState::pending(reason, refusal.message));
+            let message = refusal.message.trim_start_matches("Pod was rejected: ").to_owned();
+            let state = ResizeState::pending(reason, message);
+            if self.resizing.as_ref() != Some(&state) {
+                let event = if too_large { "ResizeInfeasible" } else { "ResizeDeferred" };
+                self.event(EventType::Warning, event, format!("Pod resize {reason}: {}", state.message));
+                *self.entry.holds.lock() =
+                    Some(Arc::new(Pod { spec: Some(self.applied_spec(pod, observed)), ..pod.clone() }));
+            }
+            self.resizing = Some(state);
             return Vec::new();
         }
+        *self.entry.holds.lock() = None;
         let (restarts, in_place): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.restart);
         self.resizing = self.apply(pod, observed, &in_place, restarts.is_empty()).await.err().map(ResizeState::failed);
-        if self.resizing.is_none() && !in_place.is_empty() {
+        if self.resizing.is_none() && !(in_place.is_empty() && of_pod.is_none()) {
             self.event(EventType::Normal, "ResizeCompleted", "Pod resize completed");
         }
         let kill = |change: &Change<'_>| Kill {
@@ -80,6 +95,10 @@ impl PodWorker {
             let spec = pod::containers(pod.spec()).into_iter().find(|(_, c)| c.name == running.name);
             let made_with = known.or_else(|| spec.and_then(|(_, c)| c.resources));
             self.applied.insert(running.id().to_owned(), made_with.unwrap_or_default());
+        }
+        if self.applied_to_pod.is_none() {
+            let known = pod.status().resources.clone().filter(|_| self.adopted_running);
+            self.applied_to_pod = known.or_else(|| pod.spec().resources.clone());
         }
         self.applied.retain(|id, _| observed.containers.iter().any(|c| c.id() == id));
     }
@@ -114,23 +133,33 @@ impl PodWorker {
         let wanted = resources::pod_limits(pod.spec());
         self.limit_pod(pod, wanted.loosest(self.running_limits(pod, observed)))?;
         for change in changes {
-            let new = resources::container_resources(pod.spec(), &change.container, self.node.machine.memory);
+            let new = resources::container_resources(pod.spec(), &change.container, &self.node.machine);
             let updated = self.node.runtime.update_container_resources(change.observed.id(), new).await;
             updated.map_err(|e| format!("container {}: {e}", change.container.name))?;
             let now = change.container.resources.clone().unwrap_or_default();
             self.applied.insert(change.observed.id().to_owned(), now);
         }
-        if last { self.limit_pod(pod, wanted) } else { Ok(()) }
+        if last {
+            self.limit_pod(pod, wanted)?;
+        }
+        self.applied_to_pod.clone_from(&pod.spec().resources);
+        Ok(())
     }
 
-    /// The pod's limits by what its containers run with.
+    /// The pod's limits by what it runs with.
     fn running_limits(&self, pod: &Pod, observed: &Observed) -> PodLimits {
+        resources::pod_limits(&self.applied_spec(pod, observed))
+    }
+
+    /// The specification with the resources that the pod and its containers run with.
+    fn applied_spec(&self, pod: &Pod, observed: &Observed) -> PodSpec {
         let mut spec = pod.spec().clone();
         for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
             let running = observed.latest(&container.name).and_then(|c| self.applied.get(c.id()));
             container.resources = running.cloned().or(container.resources.take());
         }
-        resources::pod_limits(&spec)
+        spec.resources = self.applied_to_pod.clone().filter(|_| spec.resources.is_some());
+        spec
     }
 
     fn limit_pod(&mut self, pod: &Pod, limits: PodLimits) -> Result<(), String> {

@@ -28,7 +28,7 @@ pub fn is_own_condition(kind: &str) -> bool {
 pub struct ResizeState {
     kind: &'static str,
     reason: &'static str,
-    message: String,
+    pub message: String,
 }
 
 impl ResizeState {
@@ -215,6 +215,7 @@ mod tests {
             ended: false,
             resize: None,
             resources: &|_| None,
+            pod_resources: None,
         };
         let all = conditions(&inputs, &serde_json::from_value(reported).expect("a status"));
         let found = all.into_iter().find(|c| c.type_ == kind).expect("the condition");

@@ -41,6 +41,8 @@ pub struct StatusInputs<'a> {
     pub resize: Option<&'a ResizeState>,
     /// What containers run with.
     pub resources: &'a dyn Fn(&str) -> Option<k8s_openapi::api::core::v1::ResourceRequirements>,
+    /// What the pod as a whole runs with, if it says so itself.
+    pub pod_resources: Option<&'a k8s_openapi::api::core::v1::ResourceRequirements>,
 }
 
 /// Why the node ended a pod by itself.
@@ -71,6 +73,7 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
     let regular = of_kind(&[ContainerKind::Regular]);
     let phase = phase(inputs, init.as_deref().unwrap_or_default(), regular.as_deref().unwrap_or_default());
     let pod_ips = pod_ips(inputs);
+    let resources = spec.resources.as_ref().map(|wanted| inputs.pod_resources.unwrap_or(wanted)).filter(|_| !rejected);
     let ips = |list: &[String]| list.iter().map(|ip| PodIP { ip: ip.clone() }).collect::<Vec<_>>();
     let host_ips = inputs.facts.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect();
     let mut status = PodStatus {
@@ -87,6 +90,8 @@ pub fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
         container_statuses: regular,
         ephemeral_container_statuses: of_kind(&[ContainerKind::Ephemeral]),
         phase: Some(phase.to_owned()),
+        allocated_resources: resources.and_then(|r| r.requests.clone()),
+        resources: resources.cloned(),
         ..PodStatus::default()
     };
     status.conditions = Some(condition::conditions(inputs, &status));
