@@ -7,7 +7,8 @@ use k8s_cri::v1::{
     PodSandboxConfig, PullImageRequest, RemoveImageRequest,
 };
 
-use crate::{CriError, Runtime};
+use crate::connection::incomplete;
+use crate::{CriError, Runtime, images};
 
 const READ: Duration = Duration::from_secs(60);
 /// A pull has no useful limit of its own: the runtime gives up on a registry that sends nothing.
@@ -22,6 +23,14 @@ impl Runtime {
     pub async fn image_status(&self, image: &str) -> Result<Option<Image>, CriError> {
         let request = ImageStatusRequest { image: spec(image), verbose: false };
         Ok(self.limited("ImageStatus", READ, self.image().image_status(request)).await?.image)
+    }
+
+    /// The name of an image's topmost layer, which containerd tells and other runtimes may not.
+    pub(crate) async fn chain_id(&self, image: &str) -> Result<String, CriError> {
+        let request = ImageStatusRequest { image: spec(image), verbose: true };
+        let answer = self.limited("ImageStatus", READ, self.image().image_status(request)).await?;
+        let missing = || incomplete("ImageStatus");
+        answer.info.get("info").and_then(|info| images::chain_id(info)).ok_or_else(missing)
     }
 
     pub async fn list_images(&self) -> Result<Vec<Image>, CriError> {

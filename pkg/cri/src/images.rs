@@ -6,6 +6,7 @@
 mod archive;
 mod content;
 mod unpack;
+mod view;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ use crate::{CriError, Runtime};
 use archive::Archive;
 #[cfg(any(test, fuzzing))]
 pub(crate) use archive::hostile;
+pub use view::ImageMount;
+pub(crate) use view::chain_id;
 
 /// The label by which CRI knows its images.
 const MANAGED_LABEL: (&str, &str) = ("io.cri-containerd.image", "managed");

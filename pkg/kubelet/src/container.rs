@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::KubeletConfig;
 use crate::expand::{expand, expand_strictly};
+use crate::machine::Machine;
 use crate::pod::PodExt;
 use crate::restart_round::Round;
 use crate::sandbox::{self, int64};
@@ -51,12 +52,24 @@ pub enum ConfigError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("volume {0} is a block device, which is named in volumeDevices and not in volumeMounts")]
     Mounted(String),
-    #[error("volume {0} is an image, of which this node mounts no part (subPath)")]
-    ImageSubPath(String),
     #[error("volume {0}: recursive read-only mount is not supported by the runtime of this node")]
     RecursiveReadOnly(String),
     #[error("volume {0} is a file system, which is named in volumeMounts and not in volumeDevices")]
     NotBlock(String),
+}
+
+/// An image that a volume shows.
+#[derive(Clone, Debug)]
+pub struct VolumeImage {
+    /// By which the runtime knows it.
+    pub name: String,
+    /// Where it is mounted, if the container sees a part of it.
+    pub dir: Option<PathBuf>,
+}
+
+/// Whether a container sees only a part of a volume.
+pub fn has_sub_path(mount: &VolumeMount) -> bool {
+    [&mount.sub_path, &mount.sub_path_expr].into_iter().flatten().any(|path| !path.is_empty())
 }
 
 /// Everything that a container's configuration is made from.
@@ -67,14 +80,14 @@ pub struct Inputs<'a> {
     pub env: Vec<(String, String)>,
     pub image: &'a Image,
     pub volumes: &'a Volumes,
-    /// Names of the images that volumes show, by volume.
-    pub volume_images: HashMap<String, String>,
+    /// The images that volumes show, by volume.
+    pub volume_images: HashMap<String, VolumeImage>,
     pub hosts_file: Option<PathBuf>,
     pub attempt: u32,
     pub round: Round,
     /// The container whose processes an ephemeral container sees.
     pub target_id: Option<String>,
-    pub machine_memory: i64,
+    pub machine: &'a Machine,
     /// The pod's own user ids.
     pub ids: Option<IdRange>,
     /// What the pod's runtime handler can do.
@@ -114,7 +127,7 @@ pub fn container_config(inputs: &Inputs<'_>) -> Result<ContainerConfig, ConfigEr
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(LinuxContainerConfig {
-            resources: Some(resources::container_resources(pod.spec(), container, inputs.machine_memory)),
+            resources: Some(resources::container_resources(pod.spec(), container, inputs.machine)),
             security_context: Some(security_context(inputs)),
         }),
         ..ContainerConfig::default()
@@ -233,14 +246,12 @@ fn volume_mount(
     if volume.block {
         return Err(ConfigError::Mounted(mount.name.clone()));
     }
-    if volume.image.is_some() {
-        if [&mount.sub_path, &mount.sub_path_expr].into_iter().flatten().any(|path| !path.is_empty()) {
-            return Err(ConfigError::ImageSubPath(mount.name.clone()));
-        }
-        let image =
-            inputs.volume_images.get(&mount.name).map(|id| ImageSpec { image: id.clone(), ..ImageSpec::default() });
+    let image = inputs.volume_images.get(&mount.name);
+    if volume.image.is_some() && !has_sub_path(mount) {
+        let image = image.map(|image| ImageSpec { image: image.name.clone(), ..ImageSpec::default() });
         return Ok(Mount { container_path: mount.mount_path.clone(), readonly: true, image, ..Mount::default() });
     }
+    let root = image.and_then(|image| image.dir.as_ref()).unwrap_or(&volume.path);
     let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
         (_, Some(text)) if !text.is_empty() => {
             let missing = |variable| ConfigError::SubPathVariable { volume: mount.name.clone(), variable };
@@ -252,7 +263,7 @@ fn volume_mount(
     let host_path = match sub_path {
         Some(path) => {
             let pod_dir = inputs.config.pod_dir(inputs.pod.uid());
-            bind_sub_path(&pod_dir, (&mount.name, &volume.path), container, number, &path)?
+            bind_sub_path(&pod_dir, (&mount.name, root), container, number, &path)?
         }
         None => volume.path.clone(),
     };

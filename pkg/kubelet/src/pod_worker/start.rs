@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::making::{self, Making};
 use super::plan::{Blocked, backoff_key};
 use super::{PodWorker, restart_count};
-use crate::container::{Inputs, container_config};
+use crate::container::{Inputs, VolumeImage, container_config, has_sub_path};
 use crate::env::{EnvSources, container_env, visible_services};
 use crate::hook;
 use crate::image::ImageRequest;
@@ -244,7 +244,7 @@ impl PodWorker {
             attempt,
             round: Round::of(pod, observed),
             target_id: target,
-            machine_memory: node.machine.memory,
+            machine: &node.machine,
             ids: self.ids(pod).map_err(config_error)?,
             features,
         })
@@ -279,7 +279,7 @@ impl PodWorker {
     }
 
     /// Makes the images present that the container mounts as volumes.
-    async fn volume_images(&self, request: &ImageRequest<'_>) -> Result<HashMap<String, String>, StartError> {
+    async fn volume_images(&self, request: &ImageRequest<'_>) -> Result<HashMap<String, VolumeImage>, StartError> {
         let mut ids = HashMap::new();
         for mount in request.container.volume_mounts.iter().flatten() {
             let Some(source) = self.volumes.paths.get(&mount.name).and_then(|v| v.image.clone()) else { continue };
@@ -301,7 +301,15 @@ impl PodWorker {
             })?;
             // Images that were loaded from an archive are known by name only.
             let name = image.repo_tags.into_iter().chain(image.repo_digests).next();
-            ids.insert(mount.name.clone(), name.unwrap_or(image.id));
+            let name = name.unwrap_or(image.id);
+            let known: Option<&VolumeImage> = ids.get(&mount.name);
+            let mut dir = known.and_then(|image| image.dir.clone());
+            if has_sub_path(mount) && dir.is_none() {
+                let made = self.node.volumes.image_dir(request.pod, &mount.name, &name).await;
+                let failed = |error| format!("failed to mount image volume {}: {error}", mount.name);
+                dir = Some(made.map_err(|error| StartError::new("CreateContainerError", failed(error)))?);
+            }
+            ids.insert(mount.name.clone(), VolumeImage { name, dir });
         }
         Ok(ids)
     }

@@ -2,6 +2,7 @@
 
 mod atomic_writer;
 mod files;
+mod image;
 mod local;
 mod mount;
 mod persistent;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use kube1_cri::{CriError, Runtime};
 
 use crate::config::KubeletConfig;
 use crate::downward::{DownwardError, PodFacts};
@@ -33,6 +35,8 @@ pub enum VolumeError {
     Token(#[from] TokenError),
     #[error("{0}")]
     Downward(#[from] DownwardError),
+    #[error("{0}")]
+    Runtime(#[from] CriError),
     #[error("references non-existent {kind} key: {key}")]
     Key { kind: &'static str, key: String },
     #[error("hostPath type check failed: {path} is not {wanted}")]
@@ -94,13 +98,14 @@ impl VolumePath {
 /// Makes and removes volumes.
 pub struct VolumeManager {
     config: KubeletConfig,
+    runtime: Runtime,
     objects: Arc<ObjectCache>,
     tokens: Arc<Tokens>,
 }
 
 impl VolumeManager {
-    pub fn new(config: KubeletConfig, objects: Arc<ObjectCache>, tokens: Arc<Tokens>) -> Self {
-        Self { config, objects, tokens }
+    pub fn new(config: KubeletConfig, runtime: Runtime, objects: Arc<ObjectCache>, tokens: Arc<Tokens>) -> Self {
+        Self { config, runtime, objects, tokens }
     }
 
     /// Makes a pod's volumes ready and current. Idempotent; called at every synchronisation.
@@ -177,6 +182,7 @@ impl VolumeManager {
         let dir = self.config.pod_dir(uid);
         self.objects.release(uid);
         self.tokens.release(uid);
+        self.forget_images(uid).await?;
         let removed = tokio::task::spawn_blocking(move || remove_pod_dir(&dir)).await;
         removed.map_err(std::io::Error::other)?
     }
