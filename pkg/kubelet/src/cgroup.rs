@@ -8,11 +8,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::pod::QosClass;
+use crate::psi::Pressure;
 use crate::resources::{POD_CPU_PERIOD_US, PodLimits};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Controllers in which pods get a cgroup, as far as the kernel has them.
 const CONTROLLERS: [&str; 8] = ["cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "devices", "freezer"];
+
+/// Whether the host has cgroup v2 alone.
+pub fn is_unified() -> bool {
+    Path::new(MOUNT).join("cgroup.controllers").exists()
+}
 
 /// A node's cgroups.
 #[derive(Clone, Debug)]
@@ -156,6 +162,22 @@ impl Cgroups {
             .filter_map(|l| l.split_once(' '))
             .filter_map(|(k, v)| Some((k.to_owned(), v.parse().ok()?)))
             .collect()
+    }
+
+    /// What a pod waited for `cpu`, `memory` or `io`, or one of its containers (`id`). Only cgroup v2 tells.
+    pub fn pressure(&self, class: QosClass, uid: &str, id: Option<&str>, resource: &str) -> Option<Pressure> {
+        let dir = id.map_or_else(|| self.pod_path(class, uid), |id| format!("{}/{id}", self.pod_path(class, uid)));
+        self.pressure_at(&self.mount.join(dir.trim_start_matches('/')), resource)
+    }
+
+    /// What all of the machine waited for a resource.
+    pub fn machine_pressure(&self, resource: &str) -> Option<Pressure> {
+        self.pressure_at(&self.mount, resource)
+    }
+
+    fn pressure_at(&self, dir: &Path, resource: &str) -> Option<Pressure> {
+        let read = || std::fs::read_to_string(dir.join(format!("{resource}.pressure"))).ok();
+        if self.unified { Pressure::parse(&read()?) } else { None }
     }
 
     /// Bytes of memory that a pod uses without what the kernel can drop at once.

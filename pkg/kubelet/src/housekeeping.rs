@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::kubelet::Workers;
 use crate::node::Node;
 use crate::pod::{self, PodExt};
-use crate::{labels, log_file, machine, pressure, resources};
+use crate::{labels, local_storage, log_file, machine, pressure, resources};
 
 /// By then static pods and the API's have found their tasks, so that nothing wanted looks like an orphan.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -53,6 +53,7 @@ pub(crate) async fn run(workers: Arc<Workers>, pods: Informer<Pod>, stop: Cancel
                     images.collect(&node, true).await;
                 }
                 pressure::relieve(&node);
+                local_storage::enforce(&node).await;
                 weigh_burstable(&node);
             }
             _ = logs.tick() => rotate_logs(&node).await,
@@ -197,6 +198,7 @@ impl ImageCollector {
                 || image.repo_tags.contains(&node.config.pause_image)
                 || names.into_iter().any(|n| used.contains(n.as_str()))
         };
+        node.images.retain(&images.iter().map(|image| image.id.as_str()).collect::<Vec<_>>());
         self.last_used.retain(|id, _| images.iter().any(|i| i.id == *id));
         for image in &images {
             let at = self.last_used.entry(image.id.clone()).or_insert(now);

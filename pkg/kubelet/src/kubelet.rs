@@ -136,8 +136,8 @@ fn build_node(
     Arc::new(Node {
         config: config.clone(),
         recorder: recorder.clone(),
-        volumes: VolumeManager::new(config.clone(), Arc::clone(&objects), tokens),
-        images: Images::new(runtime.clone(), recorder, Arc::clone(&objects)),
+        volumes: VolumeManager::new(config.clone(), runtime.clone(), Arc::clone(&objects), tokens),
+        images: Images::new(runtime.clone(), recorder, Arc::clone(&objects), &config.data_dir),
         objects,
         cgroups,
         machine,

@@ -13,6 +13,8 @@ pub struct Machine {
     pub kernel: String,
     pub os_image: String,
     pub swap: i64,
+    /// Containers can be kept from swapping: there is swap, and cgroup v2 to limit it.
+    pub limits_swap: bool,
 }
 
 fn line(path: &str) -> String {
@@ -42,6 +44,7 @@ impl Machine {
         let os_image = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
         let machine_id = line("/etc/machine-id");
         let uuid = line("/sys/class/dmi/id/product_uuid");
+        let swap = meminfo("SwapTotal").unwrap_or(0);
         Self {
             cpus: i64::try_from(if cpus == 0 { parallel } else { cpus }).unwrap_or(1),
             memory: meminfo("MemTotal").unwrap_or(0),
@@ -50,7 +53,8 @@ impl Machine {
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             kernel: line("/proc/sys/kernel/osrelease"),
             os_image: os_image.trim_matches('"').to_owned(),
-            swap: meminfo("SwapTotal").unwrap_or(0),
+            swap,
+            limits_swap: swap > 0 && crate::cgroup::is_unified(),
         }
     }
 }

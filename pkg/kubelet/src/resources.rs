@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use kube1_cri::v1::LinuxContainerResources;
 
+use crate::machine::Machine;
 use crate::pod::{self, QosClass};
 
 const CPU_PERIOD_US: i64 = 100_000;
@@ -21,17 +22,20 @@ pub fn cpu_quota(millis: i64) -> Option<i64> {
     (millis > 0).then(|| (millis * CPU_PERIOD_US / 1000).max(MIN_QUOTA_US))
 }
 
-/// A container's share of the machine. `machine_memory` scales how soon the kernel kills it for want of memory.
-pub fn container_resources(spec: &PodSpec, container: &Container, machine_memory: i64) -> LinuxContainerResources {
+/// A container's share of the machine, whose memory scales how soon the kernel kills it for want of memory. No container
+/// swaps (the behaviour `NoSwap` of KEP-2400): its limit of memory and swap together is that of memory alone.
+pub fn container_resources(spec: &PodSpec, container: &Container, machine: &Machine) -> LinuxContainerResources {
     let millis = |q: Option<kube1_api::quantity::Quantity>| q.map(|q| q.millis());
     let request = millis(pod::request(container, "cpu")).or_else(|| millis(pod::limit(container, "cpu")));
     let quota = millis(pod::limit(container, "cpu")).and_then(cpu_quota);
+    let memory = pod::limit(container, "memory").map_or(0, |q| q.units());
     LinuxContainerResources {
         cpu_shares: cpu_shares(request.unwrap_or(0)),
         cpu_period: CPU_PERIOD_US,
         cpu_quota: quota.unwrap_or(0),
-        memory_limit_in_bytes: pod::limit(container, "memory").map_or(0, |q| q.units()),
-        oom_score_adj: oom_score_adj(spec, container, machine_memory),
+        memory_limit_in_bytes: memory,
+        memory_swap_limit_in_bytes: if machine.limits_swap { memory } else { 0 },
+        oom_score_adj: oom_score_adj(spec, container, machine.memory),
         ..LinuxContainerResources::default()
     }
 }
@@ -104,8 +108,17 @@ mod tests {
             r#"{"containers":[{"name":"a","resources":{"requests":{"memory":"1Gi"},"limits":{"cpu":"500m"}}}]}"#,
         )
         .expect("a pod spec");
-        let resources = container_resources(&spec, &spec.containers[0], 4 << 30);
+        let mut machine = Machine { memory: 4 << 30, ..Machine::default() };
+        let resources = container_resources(&spec, &spec.containers[0], &machine);
         assert_eq!(resources.oom_score_adj, 750);
         assert_eq!((resources.cpu_shares, resources.cpu_quota), (512, 50_000));
+        let limited: PodSpec =
+            serde_json::from_str(r#"{"containers":[{"name":"a","resources":{"limits":{"memory":"1Mi"}}}]}"#)
+                .expect("a pod spec");
+        for (limits_swap, expected) in [(false, 0), (true, 1 << 20)] {
+            machine.limits_swap = limits_swap;
+            let resources = container_resources(&limited, &limited.containers[0], &machine);
+            assert_eq!((resources.memory_limit_in_bytes, resources.memory_swap_limit_in_bytes), (1 << 20, expected));
+        }
     }
 }

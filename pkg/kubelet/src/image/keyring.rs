@@ -8,12 +8,20 @@ use k8s_openapi::api::core::v1::Secret;
 use kube1_cri::v1::AuthConfig;
 use serde::Deserialize;
 
+use super::pulled::{SecretSource, credential_hash};
 use super::reference::registry_and_path;
 
 /// Credentials by the registry (and path) that they are for.
 #[derive(Default)]
 pub struct Keyring {
-    entries: Vec<(String, AuthConfig)>,
+    entries: Vec<(String, Credentials)>,
+}
+
+/// Credentials and where they are from.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    pub auth: AuthConfig,
+    pub source: SecretSource,
 }
 
 #[derive(Deserialize)]
@@ -45,13 +53,24 @@ impl Keyring {
             Some("kubernetes.io/dockercfg") => data(".dockercfg").and_then(|text| serde_json::from_slice(text).ok()),
             _ => None,
         };
-        self.entries.extend(auths.into_iter().flatten().map(|(place, auth)| (normalize(&place), auth.into_config())));
+        let meta = &secret.metadata;
+        let credentials = |auth: AuthConfig| Credentials {
+            source: SecretSource {
+                uid: meta.uid.clone().unwrap_or_default(),
+                namespace: meta.namespace.clone().unwrap_or_default(),
+                name: meta.name.clone().unwrap_or_default(),
+                credential_hash: credential_hash(&auth),
+            },
+            auth,
+        };
+        let auths = auths.into_iter().flatten();
+        self.entries.extend(auths.map(|(place, auth)| (normalize(&place), credentials(auth.into_config()))));
         // The longest place fits best.
         self.entries.sort_by_key(|(place, _)| std::cmp::Reverse(place.len()));
     }
 
     /// Credentials for an image, the best first.
-    pub fn lookup(&self, image: &str) -> Vec<AuthConfig> {
+    pub fn lookup(&self, image: &str) -> Vec<Credentials> {
         let (host, path) = registry_and_path(image);
         let fits = |place: &str| {
             let (place_host, place_path) = place.split_once('/').unwrap_or((place, ""));
@@ -113,7 +132,7 @@ mod tests {
         .expect("a secret");
         let mut keyring = Keyring::default();
         keyring.add(&secret);
-        let users = |image: &str| keyring.lookup(image).into_iter().map(|a| a.username).collect::<Vec<_>>();
+        let users = |image: &str| keyring.lookup(image).into_iter().map(|c| c.auth.username).collect::<Vec<_>>();
         assert_eq!(users("r.io/team/app:1"), ["t", "u"]);
         assert_eq!(users("r.io/other"), ["u"]);
         assert_eq!(users("reg.example.com/a"), ["w"]);

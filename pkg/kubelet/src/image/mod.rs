@@ -1,9 +1,11 @@
 //! Images: present, pulled, or refused, with back-off and credentials.
 
 mod keyring;
+mod pulled;
 pub(crate) mod reference;
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,8 @@ use tokio::sync::Semaphore;
 use crate::backoff::Backoffs;
 use crate::object_cache::ObjectCache;
 use crate::pod::{self, PodExt};
-use keyring::Keyring;
+use keyring::{Credentials, Keyring};
+use pulled::{Known, PulledImages};
 
 /// Pulls at one time; more only take bandwidth from each other.
 pub(crate) const PARALLEL_PULLS: usize = 4;
@@ -32,6 +35,7 @@ pub struct Images {
     backoffs: Mutex<Backoffs>,
     last_errors: Mutex<HashMap<String, (Timestamp, String)>>,
     pulls: Semaphore,
+    pulled: PulledImages,
 }
 
 /// Why a container has no image yet, as its waiting state shows it.
@@ -61,7 +65,7 @@ pub struct ImageRequest<'a> {
 }
 
 impl Images {
-    pub fn new(runtime: Runtime, recorder: EventRecorder, objects: Arc<ObjectCache>) -> Self {
+    pub fn new(runtime: Runtime, recorder: EventRecorder, objects: Arc<ObjectCache>, data_dir: &Path) -> Self {
         Self {
             runtime,
             recorder,
@@ -69,6 +73,7 @@ impl Images {
             backoffs: Mutex::default(),
             last_errors: Mutex::default(),
             pulls: Semaphore::new(PARALLEL_PULLS),
+            pulled: PulledImages::new(data_dir),
         }
     }
 
@@ -99,19 +104,37 @@ impl Images {
             })?,
         };
         let policy = policy(request.container, &name);
+        let usable = match &present {
+            Some(image) if policy != "Always" => self.may_use(request.pod, image, &name).await,
+            _ => false,
+        };
         match (policy, present) {
-            ("IfNotPresent" | "Never", Some(image)) => {
+            ("IfNotPresent" | "Never", Some(image)) if usable => {
                 let message = format!("Container image \"{name}\" already present on machine");
                 self.event(request, EventType::Normal, "Pulled", message);
                 Ok(image)
             }
-            ("Never", None) => {
-                let message = format!("Container image \"{name}\" is not present with pull policy of Never");
+            ("Never", present) => {
+                let state = match present {
+                    Some(_) => {
+                        "present with pull policy of Never but does not have the proper credentials to access the image"
+                    }
+                    None => "not present with pull policy of Never",
+                };
+                let message = format!("Container image \"{name}\" is {state}");
                 self.event(request, EventType::Warning, "ErrImageNeverPull", message.clone());
                 Err(ImageFailure::new("ErrImageNeverPull", message, Some(Duration::from_secs(10))))
             }
             _ => self.pull_with_backoff(request, &name).await,
         }
+    }
+
+    /// Whether a pod may use an image that is here: it is everybody's, or the pod has credentials with which it was pulled.
+    async fn may_use(&self, pod: &Pod, image: &Image, name: &str) -> bool {
+        let Known::With(secrets) = self.pulled.known(&image.id, name) else { return true };
+        let keyring = self.keyring(pod).await;
+        let own = keyring.lookup(name);
+        own.iter().any(|own| secrets.iter().any(|known| known.credential_hash == own.source.credential_hash))
     }
 
     async fn pull_with_backoff(&self, request: &ImageRequest<'_>, name: &str) -> Result<Image, ImageFailure> {
@@ -159,29 +182,39 @@ impl Images {
         let permit = self.pulls.acquire().await;
         let waited = start.elapsed();
         let keyring = self.keyring(request.pod).await;
-        let mut auths: Vec<_> = keyring.lookup(name).into_iter().map(Some).collect();
-        if auths.is_empty() {
-            auths.push(None);
+        let mut all: Vec<_> = keyring.lookup(name).into_iter().map(Some).collect();
+        if all.is_empty() {
+            all.push(None);
+        }
+        if let Err(error) = self.pulled.begin(name) {
+            tracing::warn!(name, %error, "cannot note that an image is pulled");
         }
         let mut result = Err(None);
-        for auth in auths {
+        for credentials in all {
+            let auth = credentials.as_ref().map(|c| c.auth.clone());
             match self.runtime.pull_image(name, auth, Some(request.sandbox.clone())).await {
                 Ok(image) => {
-                    result = Ok(image);
+                    result = Ok((image, credentials));
                     break;
                 }
                 Err(error) => result = Err(Some(error)),
             }
         }
         drop(permit);
-        let pulled = match result {
+        let (pulled, credentials): (String, Option<Credentials>) = match result {
             Ok(pulled) => pulled,
-            Err(Some(error)) => return Err(error),
+            Err(Some(error)) => {
+                self.pulled.end(name);
+                return Err(error);
+            }
             // There is always at least one attempt, so this only keeps the types honest.
-            Err(None) => name.to_owned(),
+            Err(None) => (name.to_owned(), None),
         };
         let image = self.runtime.image_status(&pulled).await?;
         let image = image.unwrap_or_else(|| Image { id: pulled, ..Image::default() });
+        if let Err(error) = self.pulled.record(&image.id, name, credentials.as_ref().map(|c| &c.source)) {
+            tracing::warn!(name, %error, "cannot record with which credentials an image was pulled");
+        }
         Ok((image, waited))
     }
 
@@ -206,6 +239,11 @@ impl Images {
 
     fn event(&self, request: &ImageRequest<'_>, kind: EventType, reason: &str, message: String) {
         self.recorder.event_for(request.object.clone(), kind, reason, message);
+    }
+
+    /// Forgets of images that the runtime has no more with which credentials they came.
+    pub fn retain(&self, ids: &[&str]) {
+        self.pulled.retain(ids);
     }
 
     /// Forgets a pod's failed pulls.

@@ -9,10 +9,11 @@ use super::metrics::{container_labels, cpu_seconds, family, working_set};
 use super::stats::value;
 use crate::node::Node;
 use crate::pod::{self, PodExt};
+use crate::psi;
 use crate::resources::container_resources;
 
 /// Name, type and help of what is read of pods and containers one by one.
-const FAMILIES: [(&str, &str, &str); 17] = [
+const FAMILIES: [(&str, &str, &str); 23] = [
     ("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds."),
     ("container_processes", "gauge", "Number of processes running inside the container."),
     ("container_spec_memory_limit_bytes", "gauge", "Memory limit for the container; 0 for none."),
@@ -22,6 +23,24 @@ const FAMILIES: [(&str, &str, &str); 17] = [
     ("container_cpu_cfs_periods_total", "counter", "Number of elapsed enforcement period intervals."),
     ("container_cpu_cfs_throttled_periods_total", "counter", "Number of throttled period intervals."),
     ("container_cpu_cfs_throttled_seconds_total", "counter", "Total time the container has been throttled."),
+    (PRESSURE[0].0, "counter", "Total time duration tasks in the container have waited due to CPU congestion."),
+    (
+        PRESSURE[0].1,
+        "counter",
+        "Total time duration no tasks in the container could make progress due to CPU congestion.",
+    ),
+    (PRESSURE[1].0, "counter", "Total time duration tasks in the container have waited due to memory congestion."),
+    (
+        PRESSURE[1].1,
+        "counter",
+        "Total time duration no tasks in the container could make progress due to memory congestion.",
+    ),
+    (PRESSURE[2].0, "counter", "Total time duration tasks in the container have waited due to IO congestion."),
+    (
+        PRESSURE[2].1,
+        "counter",
+        "Total time duration no tasks in the container could make progress due to IO congestion.",
+    ),
     (NETWORK[0].0, "counter", "Cumulative count of bytes received"),
     (NETWORK[1].0, "counter", "Cumulative count of packets received"),
     (NETWORK[2].0, "counter", "Cumulative count of errors encountered while receiving"),
@@ -41,6 +60,13 @@ const NETWORK: [(&str, usize); 8] = [
     ("container_network_transmit_packets_total", 9),
     ("container_network_transmit_errors_total", 10),
     ("container_network_transmit_packets_dropped_total", 11),
+];
+
+/// Metrics of waiting in the order of [`psi::RESOURCES`]: when some tasks waited, and when all did.
+const PRESSURE: [(&str, &str); 3] = [
+    ("container_pressure_cpu_waiting_seconds_total", "container_pressure_cpu_stalled_seconds_total"),
+    ("container_pressure_memory_waiting_seconds_total", "container_pressure_memory_stalled_seconds_total"),
+    ("container_pressure_io_waiting_seconds_total", "container_pressure_io_stalled_seconds_total"),
 ];
 
 /// Lines by the name of their family.
@@ -138,8 +164,14 @@ fn of_pod(known: &mut Families, node: &Node, pod: &Pod, sandbox: &str) {
             known.add("container_start_time_seconds", &labels, at.0.as_second() as f64);
         }
         known.add("container_processes", &labels, processes(id).len() as f64);
+        for (resource, (waiting, stalled)) in psi::RESOURCES.into_iter().zip(PRESSURE) {
+            let Some(pressure) = node.cgroups.pressure(class, pod.uid(), Some(id), resource) else { continue };
+            let (some, full) = pressure.seconds();
+            known.add(waiting, &labels, some);
+            known.add(stalled, &labels, full);
+        }
         if let Some((_, spec)) = specs.iter().find(|(_, c)| c.name == status.name) {
-            let given = container_resources(pod.spec(), spec, node.machine.memory);
+            let given = container_resources(pod.spec(), spec, &node.machine);
             known.add("container_spec_memory_limit_bytes", &labels, given.memory_limit_in_bytes as f64);
             known.add("container_spec_cpu_shares", &labels, given.cpu_shares as f64);
             known.add("container_spec_cpu_period", &labels, given.cpu_period as f64);

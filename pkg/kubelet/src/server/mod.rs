@@ -16,6 +16,8 @@ pub(crate) use logs::Options as LogOptions;
 #[cfg(any(test, fuzzing))]
 pub(crate) use stream::pairs;
 
+pub(crate) use volumes::usage as disk_usage;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;

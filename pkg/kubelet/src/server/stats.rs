@@ -14,6 +14,7 @@ use crate::labels;
 use crate::machine;
 use crate::node::{Node, PodEntry};
 use crate::pod::{self, PodExt};
+use crate::psi::{self, Pressure};
 
 pub(super) fn value(value: &Option<UInt64Value>) -> u64 {
     value.as_ref().map_or(0, |v| v.value)
@@ -48,6 +49,16 @@ fn memory(stats: &ContainerStats) -> Value {
         "pageFaults": value(&memory.page_faults),
         "majorPageFaults": value(&memory.major_page_faults),
     })
+}
+
+/// Adds what was waited for to an object with `cpu` and `memory`, as far as the kernel tells.
+fn add_pressure(stats: &mut Value, of: impl Fn(&str) -> Option<Pressure>) {
+    for (resource, pressure) in psi::RESOURCES.into_iter().filter_map(|r| Some((r, of(r)?))) {
+        if stats[resource].is_null() {
+            stats[resource] = json!({"time": Timestamp::now().to_string()});
+        }
+        stats[resource]["psi"] = pressure.to_json();
+    }
 }
 
 /// What is known of a pod without the runtime.
@@ -130,6 +141,7 @@ pub(super) async fn summary(node: Arc<Node>) -> Result<Value, CriError> {
     for entry in node.pods.all() {
         let pod = entry.pod();
         let Some(containers) = by_pod.get(pod.uid()) else { continue };
+        let class = pod::qos_class(pod.spec());
         let OnDisk { volumes, mut logs, local, network, processes } = on_disk.remove(pod.uid()).unwrap_or_default();
         let layers: u64 =
             containers.iter().filter_map(|c| c.writable_layer.as_ref()).map(|l| value(&l.used_bytes)).sum();
@@ -138,17 +150,20 @@ pub(super) async fn summary(node: Arc<Node>) -> Result<Value, CriError> {
             .iter()
             .map(|stats| {
                 let used = stats.writable_layer.as_ref().map_or(0, |l| value(&l.used_bytes));
-                json!({
+                let id = stats.attributes.as_ref().map(|a| a.id.as_str());
+                let mut shown = json!({
                     "name": label(stats, labels::CONTAINER_NAME),
                     "startTime": pod.status().start_time,
                     "cpu": cpu(stats), "memory": memory(stats), "rootfs": filesystem(used),
                     "logs": filesystem(logs.remove(label(stats, labels::CONTAINER_NAME)).unwrap_or(0)),
-                })
+                });
+                add_pressure(&mut shown, |resource| node.cgroups.pressure(class, pod.uid(), id, resource));
+                shown
             })
             .collect();
         let sum = |pick: fn(&ContainerStats) -> u64| containers.iter().map(pick).sum::<u64>();
-        let working_set = node.cgroups.working_set(pod::qos_class(pod.spec()), pod.uid());
-        pods.push(json!({
+        let working_set = node.cgroups.working_set(class, pod.uid());
+        let mut of_pod = json!({
             "podRef": {"name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid()},
             "startTime": entry.status.lock().as_ref().and_then(|s| s.start_time.clone()),
             "containers": listed,
@@ -166,10 +181,12 @@ pub(super) async fn summary(node: Arc<Node>) -> Result<Value, CriError> {
                 "workingSetBytes": working_set,
                 "usageBytes": sum(|s| s.memory.as_ref().map_or(0, |m| value(&m.usage_bytes))),
             },
-        }));
+        });
+        add_pressure(&mut of_pod, |resource| node.cgroups.pressure(class, pod.uid(), None, resource));
+        pods.push(of_pod);
     }
     let available = machine::meminfo("MemAvailable").unwrap_or(0);
-    Ok(json!({
+    let mut summary = json!({
         "node": {
             "nodeName": node.config.node_name,
             "startTime": machine::boot_time().map(|t| t.to_string()),
@@ -194,7 +211,9 @@ pub(super) async fn summary(node: Arc<Node>) -> Result<Value, CriError> {
             "runtime": {"imageFs": filesystem(disk.capacity - disk.available)},
         },
         "pods": pods,
-    }))
+    });
+    add_pressure(&mut summary["node"], |resource| node.cgroups.machine_pressure(resource));
+    Ok(summary)
 }
 
 #[cfg(test)]

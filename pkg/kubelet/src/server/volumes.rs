@@ -109,7 +109,7 @@ pub(super) fn stats(config: &KubeletConfig, pod: &Pod, node: &Filesystem) -> Vec
 }
 
 /// Bytes and inodes that everything at and below a path takes on its disk. What cannot be read counts nothing.
-pub(super) fn usage(path: &Path) -> (u64, u64) {
+pub(crate) fn usage(path: &Path) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;
     let Ok(found) = std::fs::symlink_metadata(path) else { return (0, 0) };
     let (mut bytes, mut inodes) = (found.blocks() * 512, 1);
