@@ -3,12 +3,14 @@
 #[cfg(test)]
 mod laws;
 mod operations;
+mod restore;
 mod strategic;
 
 use serde_json::{Map, Value};
 
 use crate::status::Status;
 
+pub use restore::{shown, unfit};
 pub use strategic::strategic_merge_patch;
 
 const MAX_OPERATIONS: usize = 10_000;

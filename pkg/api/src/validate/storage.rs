@@ -235,18 +235,29 @@ const SOURCES: [Source; 22] = [
     ("csi", "csi", "csi", csi),
 ];
 
+const INLINE: &str = "may not be specified in the context of inline volumes";
+
 pub(super) fn volume(object: &At, old: Option<&At>, errors: &mut Errors) {
-    volume_spec(&object.get("spec"), object.str("metadata.name"), errors);
+    volume_spec(&object.get("spec"), Some(object.str("metadata.name")), errors);
     if let Some(old) = old {
         volume_change(&object.get("spec"), &old.get("spec"), errors);
     }
 }
 
-fn volume_spec(spec: &At, name: &str, errors: &mut Errors) {
-    let modes = spec.get("accessModes");
-    modes.need(errors);
-    access_modes(&modes, errors);
-    let capacity = spec.get("capacity");
+/// The spec of a volume that is no object of its own.
+pub(super) fn inline_volume(spec: &At, errors: &mut Errors) {
+    for member in ["claimRef", "capacity"].map(|member| spec.get(member)) {
+        if member.is_set() {
+            member.forbidden(errors, INLINE);
+        }
+    }
+    if !spec.get("csi").is_set() {
+        spec.get("csi").required(errors, "has to be specified in the context of inline volumes");
+    }
+    volume_spec(spec, None, errors);
+}
+
+fn capacity(capacity: &At, errors: &mut Errors) {
     capacity.need(errors);
     if capacity.members().is_none_or(|m| m.len() != 1 || !m.contains_key("storage")) {
         let shown = capacity.members().cloned().map_or(Value::Null, Value::Object);
@@ -261,10 +272,26 @@ fn volume_spec(spec: &At, name: &str, errors: &mut Errors) {
             amount.invalid(errors, "must be greater than zero");
         }
     }
+}
+
+/// A spec; without the name of its volume, it is inline.
+fn volume_spec(spec: &At, name: Option<&str>, errors: &mut Errors) {
+    let (modes, inline) = (spec.get("accessModes"), name.is_none());
+    modes.need(errors);
+    access_modes(&modes, errors);
+    if !inline {
+        capacity(&spec.get("capacity"), errors);
+    }
     let policy = spec.get("persistentVolumeReclaimPolicy");
-    policy.one_of(errors, &["Delete", "Recycle", "Retain"]);
+    match policy.text() {
+        "" | "Retain" => {}
+        _ if inline => policy.forbidden(errors, "may only be Retain in the context of inline volumes"),
+        _ => policy.one_of(errors, &["Delete", "Recycle", "Retain"]),
+    }
     let affinity = spec.get("nodeAffinity");
-    if affinity.is_set() {
+    if inline && affinity.is_set() {
+        affinity.forbidden(errors, INLINE);
+    } else if affinity.is_set() {
         let required = affinity.get("required");
         if required.is_set() {
             node_selector(&required, errors);
@@ -272,7 +299,7 @@ fn volume_spec(spec: &At, name: &str, errors: &mut Errors) {
             required.required(errors, "must specify required node constraints");
         }
     }
-    source::exactly_one(spec, &SOURCES, Owner { name, persistent: true }, errors);
+    source::exactly_one(spec, &SOURCES, Owner { name: name.unwrap_or_default(), persistent: true }, errors);
     let root = spec.str("hostPath.path");
     if !root.is_empty()
         && root.split('/').all(|part| part.is_empty() || part == ".")
@@ -281,8 +308,20 @@ fn volume_spec(spec: &At, name: &str, errors: &mut Errors) {
     {
         policy.forbidden(errors, "may not be 'recycle' for a hostPath mount of '/'");
     }
-    class_name(&spec.get("storageClassName"), errors);
-    volume_mode(&spec.get("volumeMode"), errors);
+    let (class, mode) = (spec.get("storageClassName"), spec.get("volumeMode"));
+    match inline {
+        true if !class.is_empty() => class.forbidden(errors, INLINE),
+        true => {}
+        false => class_name(&class, errors),
+    }
+    match inline {
+        true if mode.is_set() && mode.text() != "Filesystem" => {
+            let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+            mode.forbidden(errors, detail);
+        }
+        true => {}
+        false => volume_mode(&mode, errors),
+    }
     let class = spec.get("volumeAttributesClassName");
     if class.is_set() {
         if class.is_empty() {

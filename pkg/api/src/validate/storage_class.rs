@@ -16,7 +16,7 @@ pub(super) fn storage_class(object: &At, old: Option<&At>, errors: &mut Errors) 
     let mode = object.get("volumeBindingMode");
     provisioner(&object.get("provisioner"), errors);
     check_parameters(&object.get("parameters"), errors);
-    object.get("reclaimPolicy").one_of(errors, &["Delete", "Retain"]);
+    object.get("reclaimPolicy").listed(errors, &["Delete", "Retain"]);
     if !mode.is_set() {
         mode.required(errors, "");
     }
@@ -213,6 +213,7 @@ pub(super) fn volume_attachment(object: &At, old: Option<&At>, errors: &mut Erro
         _ if volume.is_set() && volume.is_empty() => {
             volume.required(errors, "must specify non empty persistentVolumeName");
         }
+        ["inlineVolumeSpec"] => super::storage::inline_volume(&source.get("inlineVolumeSpec"), errors),
         _ => {}
     }
     for problem in format::dns_subdomain(node.text()) {

@@ -7,7 +7,7 @@ use kube1_api::validate::validate_create;
 use serde_json::Value;
 
 use super::{Endpoint, Written, decode, metadata, write_options};
-use crate::admission::Operation;
+use crate::admission::{Attributes, Operation};
 use crate::call::Call;
 use crate::encode::Encoder;
 use crate::http::respond::Reply;
@@ -49,17 +49,32 @@ impl Endpoint {
         if !tracked {
             self.track(None, &mut object, &options.field_manager, "").await;
         }
+        if self.row.terminating {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(&self.group_resource(), metadata::text(&object, "name"), why));
+        }
+        let mut attributes =
+            self.attributes(call, Operation::Create, options.to_json("CreateOptions"), options.dry_run);
+        attributes.name = metadata::text(&object, "name").to_owned();
+        attributes.object = Some(object);
+        let mut object = self.mutate(call, &mut attributes).await?;
+        call.warnings.extend(strategy::dedup_owners(&mut object, true));
+        apply_defaults(&self.row, &mut object);
         let generate = match metadata::text(&object, "name") {
             "" => metadata::text(&object, "generateName").to_owned(),
             _ => String::new(),
         };
         if generate.is_empty() {
-            return self.try_create(call, object, None, options).await;
+            return self.try_create(call, &mut attributes, object, options).await;
         }
+        // Admission has changed the object once, as upstream's does, whichever name it gets.
         let mut last = String::new();
         for _ in 0..ATTEMPTS {
             let name = strategy::generate_name(&generate);
-            match self.try_create(call, object.clone(), Some(&name), options).await {
+            let mut named = object.clone();
+            name.clone_into(&mut attributes.name);
+            metadata::metadata(&mut named).insert("name".into(), name.as_str().into());
+            match self.try_create(call, &mut attributes, named, options).await {
                 Err(status) if status.reason() == "AlreadyExists" => last = name,
                 done => return done,
             }
@@ -70,26 +85,10 @@ impl Endpoint {
     async fn try_create(
         &self,
         call: &Call,
-        object: Value,
-        generated: Option<&str>,
+        attributes: &mut Attributes,
+        mut object: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        if self.row.terminating {
-            let name = generated.unwrap_or(metadata::text(&object, "name"));
-            let why = "create not allowed while custom resource definition is terminating";
-            return Err(Status::forbidden(&self.group_resource(), name, why));
-        }
-        let mut attributes =
-            self.attributes(call, Operation::Create, options.to_json("CreateOptions"), options.dry_run);
-        attributes.name = metadata::text(&object, "name").to_owned();
-        attributes.object = Some(object);
-        let mut object = self.mutate(call, &mut attributes).await?;
-        call.warnings.extend(strategy::dedup_owners(&mut object, true));
-        apply_defaults(&self.row, &mut object);
-        if let Some(name) = generated {
-            name.clone_into(&mut attributes.name);
-            metadata::metadata(&mut object).insert("name".into(), name.into());
-        }
         let context = self.context(call);
         strategy::fill_system_fields(&mut object, context.now);
         strategy::prepare_create(&self.row, &mut object, &context);
@@ -98,10 +97,12 @@ impl Endpoint {
         }
         let allocation = self.allocate(&mut object, None)?;
         let name = metadata::text(&object, "name").to_owned();
-        self.check(&name, validate_create(&self.row, &object))?;
+        let mut errors = self.admin_access("", &object, None);
+        errors.extend(validate_create(&self.row, &object));
+        self.check(&name, errors)?;
         call.warnings.extend(strategy::warnings(&self.row, &object, None));
         attributes.object = Some(object);
-        self.validate(call, &mut attributes).await?;
+        self.validate(call, attributes).await?;
         let object = attributes.object.take().unwrap_or_default();
         if options.dry_run {
             if self.collection.get(metadata::text(&object, "namespace"), &name).is_some() {

@@ -3,6 +3,7 @@
 mod create;
 mod delete;
 mod delete_collection;
+mod device_access;
 mod get;
 mod list;
 mod metadata;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use kube1_api::codec::{FieldValidation, check_value, parse_json, parse_yaml, plain_numbers};
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::name::GroupKind;
-use kube1_api::patch::{json_patch, merge_patch, strategic_merge_patch};
+use kube1_api::patch::{json_patch, merge_patch, shown, strategic_merge_patch, unfit};
 use kube1_api::status::Status;
 use serde_json::Value;
 
@@ -89,7 +89,7 @@ impl Endpoint {
         let warnings = call.warnings.clone();
         let patched = self.change(call, &change, |old, _| {
             let new = self.patched(old, &patch)?;
-            let checked = self.checked(new, &patch.duplicates, options.field_validation)?;
+            let checked = self.checked(new, &patch, options.field_validation)?;
             warnings.extend(checked.1);
             Ok(checked.0)
         });
@@ -105,17 +105,16 @@ impl Endpoint {
     }
 
     /// What a patch made must still be an object of the kind, with the same name.
-    fn checked(
-        &self,
-        new: Value,
-        duplicates: &[String],
-        validation: FieldValidation,
-    ) -> Result<(Value, Vec<String>), Status> {
-        let text = new.to_string();
+    fn checked(&self, new: Value, patch: &Patch, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+        let (duplicates, by_value) = (&patch.duplicates, patch.kind == PatchKind::Strategic);
+        let text = if by_value { shown(&patch.body) } else { new.to_string() };
         let refused = |problem: &str| {
             let error = FieldError::invalid(&FieldPath::new("patch"), text.as_str(), problem);
             Status::invalid(&GroupKind::default(), "", vec![error])
         };
+        if by_value {
+            unfit(self.row.shape(), &new).map_err(|problem| refused(&problem))?;
+        }
         let decoded = check_value(&self.row, new, validation).map_err(|status| refused(status.message()))?;
         if validation == FieldValidation::Strict && !duplicates.is_empty() {
             return Err(refused(&format!("strict decoding error: {}", duplicates.join(", "))));

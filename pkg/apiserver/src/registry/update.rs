@@ -122,7 +122,8 @@ impl Endpoint {
         apply_defaults(row, &mut new);
         strategy::prepare_update(row, change.subresource, &mut new, &old, &context);
         let allocation = if change.subresource.is_empty() { self.allocate(&mut new, Some(&old))? } else { None };
-        let found = validate_update(row, &new, &old, change.subresource);
+        let mut found = self.admin_access(change.subresource, &new, Some(&old));
+        found.extend(validate_update(row, &new, &old, change.subresource));
         let (tolerated, errors): (Vec<_>, Vec<_>) = found.into_iter().partition(|error| error.tolerated);
         call.warnings.extend(tolerated.iter().map(ToString::to_string));
         self.check(&self.name, errors)?;

@@ -128,11 +128,8 @@ fn devices(request: &At, errors: &mut Errors) {
         "ExactCount" => count.need_positive(errors, "must be greater than zero"),
         _ => mode.not_supported(errors, &["All", "ExactCount"]),
     }
-    let tolerations = request.get("tolerations");
-    if tolerations.at_most(errors, 16) {
-        for toleration in tolerations.items() {
-            self::toleration(&toleration, errors);
-        }
+    for toleration in request.get("tolerations").items() {
+        self::toleration(&toleration, errors);
     }
 }
 

@@ -15,6 +15,10 @@ fn classes_of_storage() {
                 &["reclaimPolicy: Unsupported value: \"Recycle\": supported values: \"Delete\", \"Retain\""],
             ),
             (
+                json!({"reclaimPolicy": ""}),
+                &["reclaimPolicy: Unsupported value: \"\": supported values: \"Delete\", \"Retain\""],
+            ),
+            (
                 json!({"allowedTopologies": [{"matchLabelExpressions": [{"key": "a", "values": []}, {"key": "a", "values": ["x", "x"]}]}]}),
                 &[
                     "allowedTopologies[0].matchLabelExpressions[0].values: Required value",
@@ -40,6 +44,43 @@ fn classes_of_storage() {
     );
     let attributes = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass", "driverName": "a.b"});
     refused(&attributes, &[(json!({}), &["parameters: Required value: must contain at least one key/value pair"])]);
+}
+
+#[test]
+fn volumes_inside_attachments() {
+    const INLINE: &str = "Forbidden: may not be specified in the context of inline volumes";
+    let csi = json!({"driver": "d.example", "volumeHandle": "h"});
+    let inline = json!({"accessModes": ["ReadWriteOnce"], "csi": csi});
+    let source = json!({"inlineVolumeSpec": inline});
+    let attachment = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment",
+        "spec": {"attacher": "d.example", "nodeName": "n", "source": source}});
+    let with = |part: Value| json!({"spec": {"source": {"inlineVolumeSpec": part}}});
+    refused(
+        &attachment,
+        &[
+            (json!({}), &[]),
+            (
+                with(json!({"capacity": {"storage": "1"}})),
+                &[&format!("spec.source.inlineVolumeSpec.capacity: {INLINE}")],
+            ),
+            (
+                with(json!({"csi": null, "storageClassName": "a"})),
+                &[
+                    "spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
+                    "spec.source.inlineVolumeSpec: Required value: must specify a volume type",
+                    &format!("spec.source.inlineVolumeSpec.storageClassName: {INLINE}"),
+                ],
+            ),
+            (
+                with(json!({"volumeMode": "Block", "persistentVolumeReclaimPolicy": "Delete", "nodeAffinity": {}})),
+                &[
+                    "spec.source.inlineVolumeSpec.persistentVolumeReclaimPolicy: Forbidden: may only be Retain in the context of inline volumes",
+                    &format!("spec.source.inlineVolumeSpec.nodeAffinity: {INLINE}"),
+                    "spec.source.inlineVolumeSpec.volumeMode: Forbidden: may not specify volumeMode other than Filesystem in the context of inline volumes",
+                ],
+            ),
+        ],
+    );
 }
 
 #[test]
