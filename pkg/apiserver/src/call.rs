@@ -27,6 +27,8 @@ pub struct Call {
     pub info: RequestInfo,
     pub query: Query,
     pub user: Arc<UserInfo>,
+    /// The request came from outside over HTTP/2, and nobody knows (yet) from whom.
+    pub stranger: bool,
     pub warnings: Warnings,
     /// Address of the client; none for calls inside the process.
     pub client_ip: Option<IpAddr>,

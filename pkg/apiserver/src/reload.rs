@@ -1,9 +1,12 @@
 //! Files of configuration that take effect when they change.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Counters, Gauges, Registrar};
@@ -73,6 +76,67 @@ fn mark(path: &Path) -> Option<(SystemTime, u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+/// Something that was made of files.
+pub struct Made<T> {
+    pub value: T,
+    /// The files, so that it can be made anew when one of them changes.
+    pub files: Vec<PathBuf>,
+}
+
+type Make<T> = Box<dyn Fn() -> Result<Made<T>, String> + Send + Sync>;
+
+/// Something made of files for those who ask for it now and then: it is made anew when somebody asks after a file has
+/// changed. What cannot be used is told, and what was in effect before stays.
+pub struct Fresh<T> {
+    make: Make<T>,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    value: Arc<T>,
+    files: Vec<PathBuf>,
+    known: Vec<Option<(SystemTime, u64, u64)>>,
+    looked: Instant,
+}
+
+impl<T> State<T> {
+    fn of(made: Made<T>) -> Self {
+        let known = made.files.iter().map(|file| mark(file)).collect();
+        Self { value: Arc::new(made.value), files: made.files, known, looked: Instant::now() }
+    }
+}
+
+impl<T> Fresh<T> {
+    /// `first` was made by the same `make`.
+    pub fn new(first: Made<T>, make: impl Fn() -> Result<Made<T>, String> + Send + Sync + 'static) -> Self {
+        Self { make: Box::new(make), state: Mutex::new(State::of(first)) }
+    }
+
+    /// The present value. Looks at the files at most once a second.
+    pub fn get(&self) -> Arc<T> {
+        let mut state = self.state.lock();
+        if state.looked.elapsed() < PAUSE {
+            return state.value.clone();
+        }
+        state.looked = Instant::now();
+        let now: Vec<_> = state.files.iter().map(|file| mark(file)).collect();
+        if now != state.known {
+            state.known = now;
+            let names = state.files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+            match (self.make)() {
+                Ok(made) => {
+                    *state = State::of(made);
+                    tracing::info!(files = names, "the changed configuration is in effect");
+                }
+                Err(error) => {
+                    tracing::error!(files = names, error, "the changed files cannot be used: what they said stays in effect")
+                }
+            }
+        }
+        state.value.clone()
+    }
 }
 
 /// Calls `apply` whenever one of the files has changed, until cancelled. What cannot be used is told, and what was in

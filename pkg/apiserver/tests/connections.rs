@@ -225,7 +225,8 @@ async fn a_connection_without_requests_is_closed() {
     let admin = support::wire::Wire::admin(&server).await;
     let request = Request::get("/api/v1/configmaps?watch=1").body(Vec::new()).unwrap();
     let mut lines = Box::pin(admin.0.request_stream(request).await.unwrap());
-    let mut stream = connect(&server, b"h2").await;
+    let identity = server.pki.admin().unwrap();
+    let mut stream = connect_as(&server, b"h2", Some(&identity)).await;
     let bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, 0x5, 1, REQUEST)].concat();
     stream.write_all(&bytes).await.unwrap();
     let told = frames(&rest(&mut stream).await);
@@ -239,6 +240,18 @@ async fn a_connection_without_requests_is_closed() {
         while !text.next().await.expect("the watch ended").unwrap().contains(r#""name":"m""#) {}
     };
     tokio::time::timeout(Duration::from_secs(30), found).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_unknown_make_one_request_over_a_connection_of_http2() {
+    let server = TestServer::start_with(|_| limits(|_| ())).await;
+    let mut stream = connect(&server, b"h2").await;
+    let bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, 0x5, 1, REQUEST)].concat();
+    stream.write_all(&bytes).await.unwrap();
+    let told = frames(&rest(&mut stream).await);
+    assert!(told.iter().any(|(kind, _)| *kind == HEADERS), "it is answered first");
+    assert!(told.iter().any(|(kind, _)| *kind == GOAWAY), "{told:?}");
     server.stop().await;
 }
 

@@ -46,9 +46,12 @@ pub struct AccessArgs {
     /// runs
     #[arg(long, env = "KUBE1_AUTHORIZATION_CONFIG", value_name = "FILE", conflicts_with_all = ["authorization_mode", "authorization_webhook_config_file"])]
     pub authorization_config: Option<PathBuf>,
-    /// Authorizers that are asked, in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
+    /// Authorizers that are asked, in order: Node, RBAC, Webhook, ABAC, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
     #[arg(long, env = "KUBE1_AUTHORIZATION_MODE", value_delimiter = ',', value_name = "MODE")]
     pub authorization_mode: Vec<String>,
+    /// Policies of the mode ABAC, one in JSON on each line
+    #[arg(long, env = "KUBE1_AUTHORIZATION_POLICY_FILE", value_name = "FILE")]
+    pub authorization_policy_file: Option<PathBuf>,
     /// Kubeconfig of the server that the mode Webhook asks
     #[arg(long, env = "KUBE1_AUTHORIZATION_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
     pub authorization_webhook_config_file: Option<PathBuf>,
@@ -208,6 +211,7 @@ impl AccessArgs {
         AuthorizationOptions {
             config_file: self.authorization_config.clone(),
             modes: if self.authorization_mode.is_empty() { default.modes } else { self.authorization_mode.clone() },
+            policy_file: self.authorization_policy_file.clone(),
             webhook: self.authorization_webhook_config_file.as_ref().map(|file| WebhookFlags {
                 config_file: file.clone(),
                 version: self.authorization_webhook_version.clone(),

@@ -11,7 +11,9 @@ use serde::{Deserialize, Deserializer};
 use crate::http::requests::parse_duration;
 
 const API_VERSIONS: [&str; 2] = ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1"];
-const TYPES: [&str; 5] = ["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
+const TYPES: [&str; 6] = [ABAC, "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
+/// The mode that needs `--authorization-policy-file`.
+const ABAC: &str = "ABAC";
 const CONDITIONS_MAX: usize = 64;
 
 /// The flags of authorization.
@@ -20,6 +22,8 @@ pub struct AuthorizationOptions {
     /// An AuthorizationConfiguration; followed while the server runs. Without it `modes` are asked.
     pub config_file: Option<PathBuf>,
     pub modes: Vec<String>,
+    /// For the mode `ABAC`; read together with the configuration.
+    pub policy_file: Option<PathBuf>,
     /// For the mode `Webhook`.
     pub webhook: Option<WebhookFlags>,
 }
@@ -36,7 +40,7 @@ pub struct WebhookFlags {
 
 impl Default for AuthorizationOptions {
     fn default() -> Self {
-        Self { config_file: None, modes: vec!["Node".into(), "RBAC".into()], webhook: None }
+        Self { config_file: None, modes: vec!["Node".into(), "RBAC".into()], policy_file: None, webhook: None }
     }
 }
 
@@ -113,6 +117,10 @@ pub enum AuthorizationError {
     Parse { path: String, reason: String },
     #[error("the authorization configuration {path} is invalid: {}", problems.join("; "))]
     Invalid { path: String, problems: Vec<String> },
+    #[error("cannot read the authorization policies {path}")]
+    Policy { path: String, source: std::io::Error },
+    #[error("the authorization policies {path} cannot be used: line {line}: {reason}")]
+    PolicyLine { path: String, line: usize, reason: String },
     #[error("the flags of authorization cannot be used: {0}")]
     Flags(String),
     #[error("an authorization webhook cannot be used")]
@@ -138,9 +146,6 @@ impl AuthorizationConfiguration {
     pub fn of_flags(options: &AuthorizationOptions) -> Result<Self, AuthorizationError> {
         let mut authorizers = Vec::new();
         for mode in &options.modes {
-            if mode == "ABAC" {
-                return Err(AuthorizationError::Flags("--authorization-mode ABAC is not supported: use RBAC".into()));
-            }
             if !TYPES.contains(&mode.as_str()) {
                 let known = TYPES.join(", ");
                 return Err(AuthorizationError::Flags(format!("--authorization-mode {mode} is none of {known}")));
@@ -158,6 +163,10 @@ impl AuthorizationConfiguration {
                 None => None,
             };
             authorizers.push(AuthorizerConfig { kind: mode.clone(), name: mode.to_lowercase(), webhook });
+        }
+        if options.policy_file.is_some() && !options.modes.iter().any(|mode| mode == ABAC) {
+            let text = "--authorization-policy-file is of use with --authorization-mode ABAC only";
+            return Err(AuthorizationError::Flags(text.into()));
         }
         Ok(Self { authorizers, ..Self::default() })
     }

@@ -1,12 +1,13 @@
 //! The authorizers of a server, as flags or a file choose them; exchanged as a whole when the file changes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use kube1_telemetry::metrics::Counter;
 
+use super::abac::Abac;
 use super::config::{AuthorizationConfiguration, AuthorizationError, AuthorizationOptions};
 use super::meters::AuthorizerMetrics;
 use super::webhook::WebhookAuthorizer;
@@ -47,6 +48,11 @@ impl ConfiguredAuthorizer {
         files
     }
 
+    fn policy_file(&self) -> Result<&Path, AuthorizationError> {
+        let needed = || AuthorizationError::Flags("the authorizer ABAC needs --authorization-policy-file".into());
+        self.options.policy_file.as_deref().ok_or_else(needed)
+    }
+
     /// Takes the file over again; on error nothing changes.
     pub fn reload(&self) -> Result<(), AuthorizationError> {
         let config = match &self.options.config_file {
@@ -61,6 +67,7 @@ impl ConfiguredAuthorizer {
                 ("RBAC", _) => self.rbac.clone(),
                 ("AlwaysAllow", _) => Arc::new(Always(true)),
                 ("AlwaysDeny", _) => Arc::new(Always(false)),
+                ("ABAC", _) => Arc::new(Abac::read(self.policy_file()?)?),
                 (_, Some(webhook)) => {
                     let file = webhook.connection_info.kube_config_file.clone().unwrap_or_default();
                     let remote = Remote::from_kubeconfig(&file)?;

@@ -1,5 +1,6 @@
 //! Who may do what: the question asked of authorizers, their answers, and the authorizers themselves.
 
+mod abac;
 mod chain;
 mod config;
 mod configured;

@@ -2,10 +2,12 @@
 
 mod connect;
 mod idle;
+mod kubeconfig;
 mod listed;
 mod remote;
 mod resolve;
 
 pub use connect::{Address, DialError, Response, Target, Trust, connect, get, get_with, post};
-pub use remote::{Remote, RemoteError, system_authorities};
+pub use kubeconfig::{Credential, RemoteError};
+pub use remote::{Remote, system_authorities};
 pub use resolve::{ResolveError, Resolver};

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE, WARNING,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE, WARNING,
 };
 use http::request::Parts;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Version};
 use http_body::Body;
 use kube1_api::status::Status;
 use kube1_trace::Tracer;
@@ -35,7 +35,7 @@ use crate::query::{Query, broken_escape};
 use crate::request_info::RequestInfo;
 use crate::router;
 use crate::server::Server;
-use crate::user::UserInfo;
+use crate::user::{ANONYMOUS, UserInfo};
 
 /// How long the rest of a refused request is listened to.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -72,6 +72,7 @@ impl Server {
         }
         lasting.add(self.metrics.enter(&seen));
         let mut call = Call {
+            stranger: matches!(origin, Origin::Peer(_)) && parts.version == Version::HTTP_2,
             parts,
             body: Mutex::new(Some(body)),
             info,
@@ -112,6 +113,10 @@ impl Server {
         self.metrics.request(&mut seen, code, took, call.waited);
         if let Some(sorted) = &call.sorted {
             sorted.label(reply.headers_mut());
+        }
+        if call.stranger {
+            // HTTP/2 lets a client ask for much over one connection, which is for those that are known.
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let audit_id = std::mem::take(&mut call.audit_id);
         drop(call);
@@ -164,6 +169,7 @@ impl Server {
             Origin::User(user) => user,
             Origin::Peer(peer) => self.authenticated(call, &peer).await?,
         };
+        call.stranger &= call.user.name == ANONYMOUS;
         match self.tracer.clone() {
             None => self.known(call).await,
             Some(tracer) => Box::pin(self.traced(&tracer, call, started)).await,

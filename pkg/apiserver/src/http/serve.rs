@@ -185,12 +185,16 @@ async fn connection<H: Handler>(
             asked.notify_one();
         }
         let (handler, client) = (handler.clone(), client.clone());
-        let busy = active.as_ref().map(Activity::begin);
+        let (busy, ending) = (active.as_ref().map(Activity::begin), asked.clone());
         async move {
             let mut reply = handler.clone().handle(request, client).await;
             if !is_http2 && handler.is_leaving() && reply.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                 // Otherwise the connection would be closed while its client sends the next request over it.
                 reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            // HTTP/2 has no such header: here it says that the connection is for no other request.
+            if is_http2 && reply.headers_mut().remove(CONNECTION).is_some() {
+                ending.notify_one();
             }
             if let Some(busy) = busy.filter(|_| !matches!(reply.body(), ResponseBody::Full(_))) {
                 let body = std::mem::replace(reply.body_mut(), ResponseBody::empty());

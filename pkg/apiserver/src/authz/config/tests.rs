@@ -46,5 +46,5 @@ authorizers:
         })
     };
     assert!(flags(&["Node", "RBAC"]).is_ok());
-    assert!(flags(&["ABAC"]).is_err() && flags(&["RBAC", "RBAC"]).is_err() && flags(&["Webhook"]).is_err());
+    assert!(flags(&["RBAC", "RBAC"]).is_err() && flags(&["Webhook"]).is_err());
 }
