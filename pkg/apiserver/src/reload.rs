@@ -131,7 +131,11 @@ impl<T> Fresh<T> {
                     tracing::info!(files = names, "the changed configuration is in effect");
                 }
                 Err(error) => {
-                    tracing::error!(files = names, error, "the changed files cannot be used: what they said stays in effect")
+                    tracing::error!(
+                        files = names,
+                        error,
+                        "the changed files cannot be used: what they said stays in effect"
+                    )
                 }
             }
         }

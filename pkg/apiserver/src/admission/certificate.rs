@@ -10,7 +10,7 @@ use serde_json::Value;
 use x509_parser::prelude::FromDer;
 
 use super::{Attributes, Operation, Plugin};
-use crate::authz::{Authorizer, Decision};
+use crate::authz::{Authorizer, Decision, is_only_bookkeeping};
 use crate::request_info::RequestInfo;
 use crate::user::MASTERS;
 
@@ -109,6 +109,39 @@ impl Plugin for CertificateSigning {
             return Ok(());
         }
         Err(attributes.forbidden(format!("user not permitted to sign requests with signerName \"{signer}\"")))
+    }
+}
+
+/// Writing a ClusterTrustBundle for a signer needs verb attest on the signer. The kind is off by default in 1.36.
+pub struct ClusterTrustBundleAttest {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl ClusterTrustBundleAttest {
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self { authorizer }
+    }
+}
+
+#[async_trait]
+impl Plugin for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, attributes: &Attributes) -> bool {
+        attributes.writes(GROUP, "clustertrustbundles")
+    }
+
+    async fn validate(&self, attributes: &mut Attributes) -> Result<(), Status> {
+        let Some(bundle) = &attributes.object else { return Ok(()) };
+        let signer = signer(bundle).to_owned();
+        // The garbage collector and migrations of what is stored attest nothing.
+        let kept = attributes.old.as_ref().is_some_and(|old| is_only_bookkeeping(bundle, old));
+        if signer.is_empty() || kept || permits(&*self.authorizer, attributes, "attest", &signer).await {
+            return Ok(());
+        }
+        Err(attributes.forbidden(format!("user not permitted to attest for signerName \"{signer}\"")))
     }
 }
 

@@ -8,18 +8,29 @@ use kube1_api::status::Status;
 use super::{Attributes, Operation, Plugin};
 use crate::metrics::AdmissionMetrics;
 
-/// Upstream's order. Plugins that are not named here come last but for quota.
-const ORDER: [&str; 26] = [
+/// Upstream's order.
+const ORDER: [&str; 39] = [
+    "AlwaysAdmit",
+    "NamespaceAutoProvision",
     "NamespaceLifecycle",
+    "NamespaceExists",
+    "LimitPodHardAntiAffinityTopology",
     "LimitRanger",
     "ServiceAccount",
     "NodeRestriction",
     "TaintNodesByCondition",
+    "AlwaysPullImages",
+    "ImagePolicyWebhook",
     "PodSecurity",
+    "PodNodeSelector",
     "Priority",
     "DefaultTolerationSeconds",
+    "PodTolerationRestriction",
+    "EventRateLimit",
+    "ExtendedResourceToleration",
     "DefaultStorageClass",
     "StorageObjectInUseProtection",
+    "OwnerReferencesPermissionEnforcement",
     "PersistentVolumeClaimResize",
     "RuntimeClass",
     "CertificateApproval",
@@ -27,6 +38,7 @@ const ORDER: [&str; 26] = [
     "ClusterTrustBundleAttest",
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
+    "DenyServiceExternalIPs",
     "PodTopologyLabels",
     "NodeDeclaredFeatureValidator",
     "PodResizeValidator",
@@ -34,16 +46,16 @@ const ORDER: [&str; 26] = [
     "MutatingAdmissionWebhook",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionWebhook",
-    // The others.
-    "",
+    // Upstream checks this where roles are stored.
+    "RBACEscalation",
     // It must not charge for what another plugin refuses.
     "ResourceQuota",
+    "AlwaysDeny",
 ];
 
-/// Sorts plugins into upstream's order.
+/// Sorts plugins into upstream's order. One that is not in it comes last.
 pub fn in_order(mut plugins: Vec<Arc<dyn Plugin>>) -> Vec<Arc<dyn Plugin>> {
-    let rest = ORDER.iter().position(|n| n.is_empty()).unwrap_or(ORDER.len());
-    plugins.sort_by_key(|p| ORDER.iter().position(|n| *n == p.name()).unwrap_or(rest));
+    plugins.sort_by_key(|p| ORDER.iter().position(|n| *n == p.name()).unwrap_or(ORDER.len()));
     plugins
 }
 

@@ -1,23 +1,29 @@
 //! AdmissionConfiguration (`apiserver.config.k8s.io`): how plugins are set up, and which of them work.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::event_rate_limit::{EventRateLimit, EventRateLimits};
+use super::image_policy::{ImagePolicyFile, ImagePolicyWebhook};
+use super::pod_placement::{NodeSelectors, Tolerations};
 use super::pod_security::PodSecurityConfiguration;
 use super::quota::LimitedResource;
+use crate::dial::Remote;
+use crate::webhook::Credentials;
 
 const API_VERSIONS: [&str; 2] = ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1alpha1"];
 const POD_SECURITY: [&str; 2] =
     ["pod-security.admission.config.k8s.io/v1", "pod-security.admission.config.k8s.io/v1beta1"];
 
-/// Plugins of kube-apiserver that there are here, all but the last on by default.
-const KNOWN: [&str; 26] = [
+/// Plugins that are on by default.
+const ON: [&str; 25] = [
     "CertificateApproval",
     "CertificateSigning",
     "CertificateSubjectRestriction",
+    "ClusterTrustBundleAttest",
     "DefaultIngressClass",
     "DefaultStorageClass",
     "DefaultTolerationSeconds",
@@ -25,6 +31,7 @@ const KNOWN: [&str; 26] = [
     "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
     "NamespaceLifecycle",
+    "NodeDeclaredFeatureValidator",
     "NodeRestriction",
     "PersistentVolumeClaimResize",
     "PodResizeValidator",
@@ -38,10 +45,25 @@ const KNOWN: [&str; 26] = [
     "TaintNodesByCondition",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionWebhook",
-    "ClusterTrustBundleAttest",
-    "NodeDeclaredFeatureValidator",
-    "EventRateLimit",
 ];
+/// Plugins that work where `--enable-admission-plugins` names them.
+const OFF: [&str; 13] = [
+    "AlwaysAdmit",
+    "AlwaysDeny",
+    "AlwaysPullImages",
+    "DenyServiceExternalIPs",
+    "EventRateLimit",
+    "ExtendedResourceToleration",
+    "ImagePolicyWebhook",
+    "LimitPodHardAntiAffinityTopology",
+    "NamespaceAutoProvision",
+    "NamespaceExists",
+    "OwnerReferencesPermissionEnforcement",
+    "PodNodeSelector",
+    "PodTolerationRestriction",
+];
+/// Plugins of features that are off in 1.36: their names are taken, and they have nothing to do.
+const IDLE: [&str; 3] = ["JobValidation", "PodGroupProtection", "PodGroupWorkloadExists"];
 /// Without these users could become administrators, or the cluster would not keep itself whole: the log says so.
 const NEEDED: [&str; 3] = ["NamespaceLifecycle", "NodeRestriction", "ServiceAccount"];
 
@@ -68,11 +90,19 @@ pub enum AdmissionConfigError {
 }
 
 /// What plugins are told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct PluginConfig {
     pub pod_security: PodSecurityConfiguration,
     pub limited_resources: Vec<LimitedResource>,
     pub event_rates: Vec<EventRateLimit>,
+    pub(super) image_policy: Option<Arc<ImagePolicyWebhook>>,
+    pub(super) node_selectors: NodeSelectors,
+    pub(super) tolerations: Tolerations,
+    /// What mutating webhooks are shown.
+    pub(super) mutating: Credentials,
+    /// What validating webhooks are shown.
+    pub(super) validating: Credentials,
+    enabled: Vec<String>,
     disabled: Vec<String>,
 }
 
@@ -111,23 +141,28 @@ impl PluginConfig {
     /// What the flags and their file say.
     pub fn read(options: &AdmissionOptions) -> Result<Self, AdmissionConfigError> {
         check_names(options)?;
-        let mut config = Self { disabled: options.disabled.clone(), ..Self::default() };
+        let (enabled, disabled) = (options.enabled.clone(), options.disabled.clone());
+        let mut config = Self { enabled, disabled, ..Self::default() };
         if let Some(path) = &options.config_file {
             config.read_file(path)?;
         }
-        if options.enabled.iter().any(|name| name == "EventRateLimit") && config.event_rates.is_empty() {
-            let why = "--enable-admission-plugins EventRateLimit needs limits in --admission-control-config-file";
-            return Err(AdmissionConfigError::Flags(why.into()));
-        }
-        if !options.enabled.iter().any(|name| name == "EventRateLimit") {
-            config.event_rates.clear();
+        for (name, configured) in
+            [("EventRateLimit", !config.event_rates.is_empty()), ("ImagePolicyWebhook", config.image_policy.is_some())]
+        {
+            if !configured && config.admits(name) {
+                let why = format!(
+                    "--enable-admission-plugins {name} needs a configuration of it in --admission-control-config-file"
+                );
+                return Err(AdmissionConfigError::Flags(why));
+            }
         }
         Ok(config)
     }
 
     /// Whether the plugin of this name works.
     pub fn admits(&self, name: &str) -> bool {
-        !self.disabled.iter().any(|disabled| disabled == name)
+        let named = |names: &[String]| names.iter().any(|other| other == name);
+        if OFF.contains(&name) { named(&self.enabled) } else { !named(&self.disabled) }
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), AdmissionConfigError> {
@@ -194,11 +229,41 @@ impl PluginConfig {
                     }
                     _ => parse(configuration, &API_VERSIONS[..1], "WebhookAdmissionConfiguration")?,
                 };
-                match (webhooks.kube_config_file.as_str(), webhooks.static_manifests_dir.as_str()) {
-                    ("", "") => Ok(()),
-                    ("", _) => Err("staticManifestsDir is not supported".into()),
-                    _ => Err("kubeConfigFile is not supported: webhooks are called without a credential".into()),
+                if !webhooks.static_manifests_dir.is_empty() {
+                    return Err(
+                        "staticManifestsDir needs the feature ManifestBasedAdmissionControlConfig, which is off".into(),
+                    );
                 }
+                let path = Path::new(&webhooks.kube_config_file);
+                if webhooks.kube_config_file.is_empty() {
+                    return Ok(());
+                }
+                if !path.is_absolute() {
+                    let given = &webhooks.kube_config_file;
+                    return Err(format!("kubeConfigFile: Invalid value: {given:?}: must be an absolute file path"));
+                }
+                let credentials = Credentials::read(path).map_err(|error| told(&error))?;
+                match plugin {
+                    "MutatingAdmissionWebhook" => self.mutating = credentials,
+                    _ => self.validating = credentials,
+                }
+                Ok(())
+            }
+            "ImagePolicyWebhook" => {
+                let file: ImagePolicyFile = serde_json::from_value(configuration).map_err(|error| error.to_string())?;
+                file.policy.check()?;
+                let remote = Remote::from_kubeconfig(&file.policy.kube_config_file).map_err(|error| told(&error))?;
+                self.image_policy = Some(Arc::new(ImagePolicyWebhook::new(&file.policy, remote)));
+                Ok(())
+            }
+            "PodNodeSelector" => {
+                self.node_selectors = serde_json::from_value(configuration).map_err(|error| error.to_string())?;
+                self.node_selectors.check()
+            }
+            "PodTolerationRestriction" => {
+                let versions = ["podtolerationrestriction.admission.k8s.io/v1alpha1"];
+                self.tolerations = parse(configuration, &versions, "Configuration")?;
+                Ok(())
             }
             name => {
                 check_name(name)?;
@@ -222,10 +287,16 @@ fn parse<T: DeserializeOwned>(mut value: serde_json::Value, versions: &[&str], k
 }
 
 fn check_name(name: &str) -> Result<(), String> {
-    match KNOWN.contains(&name) {
+    let all = [&ON[..], &OFF, &IDLE].concat();
+    match all.contains(&name) {
         true => Ok(()),
-        false => Err(format!("there is no such plugin here: {}", KNOWN.join(", "))),
+        false => Err(format!("there is no such plugin: {}", all.join(", "))),
     }
+}
+
+/// An error with what caused it.
+fn told(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn check_names(options: &AdmissionOptions) -> Result<(), AdmissionConfigError> {
@@ -271,7 +342,7 @@ mod tests {
     fn a_file_sets_plugins_up_and_what_cannot_be_done_is_refused() {
         let rates = json!([{"name": "EventRateLimit", "path": "rates.yaml"}]);
         assert_eq!(read(rates.clone(), &["EventRateLimit"]).unwrap().event_rates.len(), 1);
-        assert!(read(rates, &[]).unwrap().event_rates.is_empty(), "not switched on");
+        assert!(!read(rates, &[]).unwrap().admits("EventRateLimit"), "not switched on");
         let of = |name: &str, version: &str, kind: &str, more: Value| {
             let mut configuration = json!({"apiVersion": version, "kind": kind});
             more.as_object().unwrap().iter().for_each(|(k, v)| configuration[k] = v.clone());
@@ -299,9 +370,45 @@ mod tests {
             (of("ValidatingAdmissionWebhook", v1, "WebhookAdmissionConfiguration", json!({"kubeConfigFile": ""})), ""),
             (
                 of("ValidatingAdmissionWebhook", v1, "WebhookAdmissionConfiguration", json!({"kubeConfigFile": "x"})),
-                "not supported",
+                "must be an absolute file path",
             ),
-            (of("ImagePolicyWebhook", v1, "X", json!({})), "there is no such plugin here"),
+            (
+                of("MutatingAdmissionWebhook", v1, "WebhookAdmissionConfiguration", json!({"kubeConfigFile": "/none"})),
+                "cannot read /none",
+            ),
+            (
+                of(
+                    "MutatingAdmissionWebhook",
+                    v1,
+                    "WebhookAdmissionConfiguration",
+                    json!({"staticManifestsDir": "/x"}),
+                ),
+                "which is off",
+            ),
+            (
+                json!([{"name": "ImagePolicyWebhook", "configuration": {"imagePolicy": {"kubeConfigFile": "/none"}}}]),
+                "cannot read /none",
+            ),
+            (
+                json!([{"name": "ImagePolicyWebhook",
+                    "configuration": {"imagePolicy": {"kubeConfigFile": "/none", "denyTTL": 9999}}}]),
+                "denyTTL",
+            ),
+            (json!([{"name": "PodNodeSelector", "configuration": {"podNodeSelectorPluginConfig": {"ns": "a=b"}}}]), ""),
+            (
+                json!([{"name": "PodNodeSelector", "configuration": {"podNodeSelectorPluginConfig": {"ns": "a"}}}]),
+                "invalid selector",
+            ),
+            (
+                of(
+                    "PodTolerationRestriction",
+                    "podtolerationrestriction.admission.k8s.io/v1alpha1",
+                    "Configuration",
+                    json!({"whitelist": [{"key": "a"}]}),
+                ),
+                "",
+            ),
+            (of("Nothing", v1, "X", json!({})), "there is no such plugin"),
             (of("LimitRanger", v1, "X", json!({})), "takes no configuration"),
             (json!([{"name": "EventRateLimit", "path": "none.yaml"}]), "cannot read"),
             (json!([{"name": "Priority"}]), ""),
@@ -315,7 +422,9 @@ mod tests {
             (&["PodSecurity"][..], &["Priority"][..], true),
             (&["Priority"], &["Priority"], false),
             (&["EventRateLimit"], &[], false),
-            (&["AlwaysPullImages"], &[], false),
+            (&["AlwaysPullImages", "JobValidation"], &[], true),
+            (&["ImagePolicyWebhook"], &[], false),
+            (&["Nothing"], &[], false),
             (&[], &["NodeRestriction", "ServiceAccount"], true),
         ] {
             let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();

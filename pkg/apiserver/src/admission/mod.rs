@@ -4,12 +4,17 @@ mod attributes;
 mod certificate;
 mod chain;
 mod config;
+mod declared_features;
 mod event_rate_limit;
+mod image_policy;
 mod limit_ranger;
 mod namespace;
 mod node_restriction;
 mod node_token;
+mod optional;
+mod owner_references;
 mod pod_defaults;
+mod pod_placement;
 mod pod_resize;
 mod pod_security;
 mod policy;
@@ -29,14 +34,19 @@ use kube1_api::resource::ResourceTable;
 use kube1_api::status::Status;
 
 pub use attributes::{Attributes, Operation};
-pub use certificate::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
+pub use certificate::{
+    CertificateApproval, CertificateSigning, CertificateSubjectRestriction, ClusterTrustBundleAttest,
+};
 pub use chain::{Admission, in_order};
 pub use config::{AdmissionConfigError, AdmissionOptions, PluginConfig};
+pub use declared_features::NodeDeclaredFeatureValidator;
 pub use event_rate_limit::EventRates;
 pub use limit_ranger::LimitRanger;
 pub use namespace::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
+use owner_references::OwnerReferencesPermissionEnforcement;
 pub use pod_defaults::{DefaultTolerationSeconds, PodTopologyLabels, RuntimeClass, TaintNodesByCondition};
+use pod_placement::{PodNodeSelector, PodTolerationRestriction};
 pub use pod_resize::PodResizeValidator;
 pub use pod_security::PodSecurity;
 pub use policy::{MutatingPolicies, ValidatingPolicies};
@@ -55,6 +65,7 @@ use crate::dial::Resolver;
 use crate::metrics::AdmissionMetrics;
 use crate::reader::StorageReader;
 use crate::storage::Storage;
+use crate::webhook::Credentials;
 
 /// Changes or judges writes.
 ///
@@ -114,15 +125,19 @@ pub fn default_plugins(
         Arc::new(RuntimeClass::new(reader.clone())),
         Arc::new(CertificateApproval::new(authorizer.clone())),
         Arc::new(CertificateSigning::new(authorizer.clone())),
+        Arc::new(ClusterTrustBundleAttest::new(authorizer.clone())),
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass::new(reader.clone())),
         Arc::new(PodTopologyLabels::new(reader.clone())),
+        Arc::new(NodeDeclaredFeatureValidator::new(reader.clone())),
         Arc::new(PodResizeValidator::new(reader.clone())),
         Arc::new(ResourceQuota::new(reader.clone(), config.limited_resources.clone())),
     ];
-    if !config.event_rates.is_empty() {
+    if config.admits("EventRateLimit") {
         plugins.push(Arc::new(EventRates::new(&config.event_rates)));
     }
+    plugins.extend(config.image_policy.clone().map(|policy| policy as Arc<dyn Plugin>));
+    plugins.retain(|plugin| config.admits(plugin.name()));
     plugins
 }
 
@@ -135,20 +150,39 @@ pub struct Configured {
     pub resolver: Resolver,
     pub authorizer: Arc<dyn Authorizer>,
     pub metrics: AdmissionMetrics,
+    /// What webhooks are shown.
+    pub credentials: Credentials,
 }
 
 impl Configured {
-    /// Webhooks and policies.
-    pub fn plugins(&self) -> Vec<Arc<dyn Plugin>> {
-        vec![
+    /// Webhooks and policies, and what is off by default.
+    pub fn plugins(&self, config: &PluginConfig) -> Vec<Arc<dyn Plugin>> {
+        let (reader, authorizer) = (&self.reader, &self.authorizer);
+        let with = |credentials: &Credentials| Self { credentials: credentials.clone(), ..self.clone() };
+        let mut plugins: Vec<Arc<dyn Plugin>> = vec![
             Arc::new(MutatingPolicies::new(self.clone())),
-            Arc::new(MutatingWebhooks::new(self.clone())),
+            Arc::new(MutatingWebhooks::new(with(&config.mutating))),
             Arc::new(ValidatingPolicies::new(self.clone())),
-            Arc::new(ValidatingWebhooks::new(self.clone())),
-        ]
+            Arc::new(ValidatingWebhooks::new(with(&config.validating))),
+            Arc::new(optional::AlwaysDeny),
+            Arc::new(optional::AlwaysPullImages),
+            Arc::new(optional::DenyServiceExternalIPs),
+            Arc::new(optional::ExtendedResourceToleration),
+            Arc::new(optional::LimitPodHardAntiAffinityTopology),
+            Arc::new(optional::NamespaceAutoProvision::new(self.storage.clone(), self.table.clone())),
+            Arc::new(optional::NamespaceExists::new(reader.clone())),
+            Arc::new(OwnerReferencesPermissionEnforcement::new(authorizer.clone(), self.table.clone())),
+            Arc::new(PodNodeSelector::new(reader.clone(), config.node_selectors.clone())),
+            Arc::new(PodTolerationRestriction::new(reader.clone(), config.tolerations.clone())),
+        ];
+        plugins.retain(|plugin| config.admits(plugin.name()));
+        plugins
     }
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod optional_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod policy_tests;

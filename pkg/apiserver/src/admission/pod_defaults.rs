@@ -14,14 +14,14 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 /// Appends to a list that may not be there yet.
-fn push(list: &mut Value, item: Value) {
+pub(super) fn push(list: &mut Value, item: Value) {
     match list.as_array_mut() {
         Some(items) => items.push(item),
         None => *list = json!([item]),
     }
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
@@ -212,7 +212,7 @@ fn apply_class(attributes: &Attributes, spec: &mut Value, class: &Value) -> Resu
 }
 
 /// Tolerations without those that others include; of equal ones the first stays.
-fn merged(all: Vec<Value>) -> Vec<Value> {
+pub(super) fn merged(all: Vec<Value>) -> Vec<Value> {
     let mut kept: Vec<Value> = Vec::new();
     for (index, toleration) in all.iter().enumerate() {
         let later = all[index + 1..].iter().any(|other| other != toleration && includes(other, toleration));
@@ -224,7 +224,7 @@ fn merged(all: Vec<Value>) -> Vec<Value> {
 }
 
 /// Whether whoever has the one toleration needs the other no more.
-fn includes(one: &Value, other: &Value) -> bool {
+pub(super) fn includes(one: &Value, other: &Value) -> bool {
     let text = |toleration: &'_ Value, member: &str| toleration[member].as_str().unwrap_or_default().to_owned();
     let same = |member: &str| text(one, member) == text(other, member);
     let exists = text(one, "operator") == "Exists";

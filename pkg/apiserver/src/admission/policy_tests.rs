@@ -128,7 +128,8 @@ async fn validations_fail_as_the_policy_says() {
         let world = World::new().await;
         put(&world, "validatingadmission", "p", policy.clone(), binding).await;
         let mut attributes = deployment(&world);
-        let result = Admission::new(world.configured().plugins()).validate(&mut attributes).await;
+        let result =
+            Admission::new(world.configured().plugins(&PluginConfig::default())).validate(&mut attributes).await;
         let found = result.err().map(|status| (status.code(), status.message().to_owned()));
         let expected = expected.map(|(code, message)| (code, format!("{DENIED}{message}")));
         assert_eq!(found, expected, "{policy}");
@@ -150,7 +151,7 @@ async fn bindings_warn_and_note() {
         "paramRef": {"selector": {"matchLabels": {"for": "p"}}, "parameterNotFoundAction": "Deny"}});
     put(&world, "validatingadmission", "p", policy, binding).await;
     let mut attributes = deployment(&world);
-    Admission::new(world.configured().plugins()).validate(&mut attributes).await.unwrap();
+    Admission::new(world.configured().plugins(&PluginConfig::default())).validate(&mut attributes).await.unwrap();
     let warning =
         |most: u32| format!("Validation failed for ValidatingAdmissionPolicy 'p' with binding 'p': at most {most}");
     assert_eq!(attributes.warnings, [warning(1), warning(2)]);
@@ -218,7 +219,7 @@ async fn mutations_change_only_what_they_may() {
         put(&world, "mutatingadmission", "p", policy, json!({})).await;
         let mut attributes = deployment(&world);
         let before = attributes.object.clone().unwrap();
-        let result = Admission::new(world.configured().plugins()).mutate(&mut attributes).await;
+        let result = Admission::new(world.configured().plugins(&PluginConfig::default())).mutate(&mut attributes).await;
         match expected {
             Ok(change) => {
                 result.unwrap();
@@ -252,7 +253,7 @@ fn configmap(world: &World, data: Value) -> Attributes {
 }
 
 async fn mutated(world: &World, mut attributes: Attributes) -> Result<Value, Status> {
-    Admission::new(world.configured().plugins()).mutate(&mut attributes).await?;
+    Admission::new(world.configured().plugins(&PluginConfig::default())).mutate(&mut attributes).await?;
     Ok(attributes.object.unwrap_or_default())
 }
 
@@ -342,7 +343,10 @@ async fn what_policies_are_not_asked_about() {
         (GROUP, "mutatingadmissionpolicybindings", false),
     ] {
         let mut attributes = world.create(group, plural, json!({"metadata": {"name": "x"}}));
-        let refused = Admission::new(world.configured().plugins()).validate(&mut attributes).await.is_err();
+        let refused = Admission::new(world.configured().plugins(&PluginConfig::default()))
+            .validate(&mut attributes)
+            .await
+            .is_err();
         assert_eq!(refused, asked, "{plural}");
     }
 }

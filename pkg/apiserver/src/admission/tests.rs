@@ -63,7 +63,8 @@ impl World {
         let resolver = Resolver::new(&self.storage, &self.table).unwrap();
         let (reader, storage) = (self.reader.clone(), self.storage.clone());
         let metrics = crate::metrics::AdmissionMetrics::new(&mut crate::metrics::Registrar::default());
-        Configured { reader, storage, table, resolver, authorizer: Arc::new(Alice), metrics }
+        let credentials = Default::default();
+        Configured { reader, storage, table, resolver, authorizer: Arc::new(Alice), metrics, credentials }
     }
 
     fn admission(&self) -> Admission {
@@ -72,8 +73,12 @@ impl World {
     }
 
     /// The object after admission, or the refusal.
-    async fn admit(&self, mut attributes: Attributes) -> Result<Value, Status> {
-        let admission = self.admission();
+    pub async fn admit(&self, attributes: Attributes) -> Result<Value, Status> {
+        self.admit_by(&self.admission(), attributes).await
+    }
+
+    /// The same with plugins of one's choice.
+    pub async fn admit_by(&self, admission: &Admission, mut attributes: Attributes) -> Result<Value, Status> {
         admission.mutate(&mut attributes).await?;
         admission.validate(&mut attributes).await?;
         Ok(attributes.object.unwrap_or_default())
@@ -477,7 +482,7 @@ async fn policies_judge_and_change() {
     world.put(group, "mutatingadmissionpolicies", mutating).await;
     world.put(group, "mutatingadmissionpolicybindings", bound("m", "label", json!({}))).await;
 
-    let admission = Admission::new(world.configured().plugins());
+    let admission = Admission::new(world.configured().plugins(&PluginConfig::default()));
     let admit = async |replicas: i64| {
         let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": replicas}});
         let mut attributes = world.create("apps", "deployments", object);

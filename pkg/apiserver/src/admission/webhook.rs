@@ -181,23 +181,29 @@ impl Configured {
         let failed = |url: &str, why: &dyn std::fmt::Display| {
             format!("failed to call webhook: Post \"{url}?timeout={seconds}s\": {why}")
         };
-        let (target, path, url) = match &hook.client {
+        let (address, server_name, port, path, url) = match &hook.client {
             ClientConfig::Service { namespace, name, path, port } => {
                 let server_name = format!("{name}.{namespace}.svc");
                 let url = format!("https://{server_name}:{port}{}", rooted(path));
                 let address = self.resolver.endpoint(namespace, name, &port.to_string());
                 let address = address.map_err(|error| failed(&url, &error))?;
-                (Target { address: address.into(), server_name, trust, identity: None }, rooted(path), url)
+                (address.into(), server_name, *port, rooted(path), url)
             }
             ClientConfig::Url(url) => {
                 let uri: http::Uri = url.parse().map_err(|e| format!("the URL \"{url}\" is malformed: {e}"))?;
                 let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-                let address = Address::Host(host.clone(), uri.port_u16().unwrap_or(443));
-                (Target { address, server_name: host, trust, identity: None }, uri.path().to_owned(), url.clone())
+                let port = uri.port_u16().unwrap_or(443);
+                (Address::Host(host.clone(), port), host, port, uri.path().to_owned(), url.clone())
             }
         };
+        let credential = self.credentials.of(&server_name, port);
+        let (identity, headers) = match &credential {
+            Some(credential) => (credential.identity.clone(), credential.headers().await),
+            None => Default::default(),
+        };
+        let target = Target { address, server_name, trust, identity };
         let path = format!("{path}?timeout={seconds}s");
-        let answered = dial::post(&target, &path, body.into(), timeout).await;
+        let answered = dial::post_with(&target, &path, &headers, body.into(), timeout).await;
         let response = answered.map_err(|error| failed(&url, &error.with_cause()))?;
         if !response.status.is_success() {
             return Err(format!("failed to call webhook: {}", status_text(response.status, &response.body)));

@@ -132,7 +132,7 @@ impl Hooks {
 }
 
 async fn admit(world: &World, attributes: &mut Attributes) -> Result<(), Status> {
-    let admission = Admission::new(world.configured().plugins());
+    let admission = Admission::new(world.configured().plugins(&PluginConfig::default()));
     admission.mutate(attributes).await?;
     admission.validate(attributes).await
 }

@@ -36,8 +36,8 @@ impl Abac {
     /// Reads a file of policies; the error names the line that is no policy.
     pub fn read(path: &Path) -> Result<Self, AuthorizationError> {
         let shown = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|source| AuthorizationError::Policy { path: shown.clone(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| AuthorizationError::Policy { path: shown.clone(), source })?;
         let mut policies = Vec::new();
         for (index, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.trim_start().starts_with('#') {

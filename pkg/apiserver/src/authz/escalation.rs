@@ -92,7 +92,7 @@ fn granted(rbac: &Rbac, write: RoleWrite<'_>) -> Result<Vec<Rule>, Status> {
 }
 
 /// Whether nothing differs but what the garbage collector changes before it deletes an object.
-fn is_only_bookkeeping(new: &Value, old: &Value) -> bool {
+pub(crate) fn is_only_bookkeeping(new: &Value, old: &Value) -> bool {
     let strip = |object: &Value| {
         let mut object = object.clone();
         if let Some(metadata) = object["metadata"].as_object_mut() {

@@ -21,6 +21,7 @@ pub use chain::Chain;
 pub use config::{AuthorizationConfiguration, AuthorizationError, AuthorizationOptions, WebhookFlags};
 pub use configured::ConfiguredAuthorizer;
 pub use covers::{compact, missing};
+pub(crate) use escalation::is_only_bookkeeping;
 pub use escalation::{RoleWrite, check_escalation};
 pub use meters::AuthorizerMetrics;
 pub use node::{NODES, NodeAuthorizer, NodeState, PodStamp, Reference, node_name, references};

@@ -119,8 +119,18 @@ pub async fn connect(target: &Target) -> Result<TlsStream<TcpStream>, DialError>
 
 /// Sends a JSON body and reads the answer, all within `timeout`.
 pub async fn post(target: &Target, path: &str, body: Bytes, timeout: Duration) -> Result<Response, DialError> {
-    let headers = HeaderMap::new();
-    let exchange = exchange(target, Method::POST, path, &headers, body);
+    post_with(target, path, &HeaderMap::new(), body, timeout).await
+}
+
+/// Sends a JSON body with further headers and reads the answer, all within `timeout`.
+pub async fn post_with(
+    target: &Target,
+    path: &str,
+    headers: &HeaderMap,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<Response, DialError> {
+    let exchange = exchange(target, Method::POST, path, headers, body);
     tokio::time::timeout(timeout, exchange).await.map_err(|_| DialError::Deadline)?
 }
 

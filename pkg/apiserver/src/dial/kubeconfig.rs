@@ -135,7 +135,8 @@ impl Credential {
             (token, _) => Some(format!("Bearer {token}")),
         };
         let mut put = |name: HeaderName, text: &str| {
-            let value = HeaderValue::from_str(text).map_err(|_| format!("what would be sent as {name} has a line break"));
+            let value =
+                HeaderValue::from_str(text).map_err(|_| format!("what would be sent as {name} has a line break"));
             value.map(|value| headers.append(name, value))
         };
         if let Some(text) = authorization {
@@ -205,4 +206,28 @@ pub(super) fn pem(data: &str, file: &str, dir: &Path, files: &mut Vec<PathBuf>) 
         (data, _) => STANDARD.decode(data).map_err(|error| format!("embedded data: {error}"))?,
     };
     String::from_utf8(bytes).map(Some).map_err(|_| "embedded data is no PEM".into())
+}
+
+/// Every user of a kubeconfig file with what is shown for it.
+pub struct Users {
+    pub named: Vec<(String, Credential)>,
+    /// The name of the current context's; empty for none.
+    pub current: String,
+    /// Files that they were made of.
+    pub files: Vec<PathBuf>,
+}
+
+impl Users {
+    pub fn read(path: &Path) -> Result<Self, RemoteError> {
+        let config = Kubeconfig::read(path)?;
+        let (mut files, mut named) = (vec![path.to_owned()], Vec::new());
+        for Named { name, value } in &config.users {
+            let credential = Credential::new(value, &config.dir);
+            let credential = credential.map_err(|why| RemoteError::invalid(path, format!("user {name:?}: {why}")))?;
+            files.extend(credential.files.iter().cloned());
+            named.push((name.clone(), credential));
+        }
+        let current = config.contexts.iter().find(|context| context.name == config.current_context);
+        Ok(Self { named, current: current.map(|context| context.value.user.clone()).unwrap_or_default(), files })
+    }
 }

@@ -7,7 +7,7 @@ mod listed;
 mod remote;
 mod resolve;
 
-pub use connect::{Address, DialError, Response, Target, Trust, connect, get, get_with, post};
-pub use kubeconfig::{Credential, RemoteError};
+pub use connect::{Address, DialError, Response, Target, Trust, connect, get, get_with, post, post_with};
+pub use kubeconfig::{Credential, RemoteError, Users};
 pub use remote::{Remote, system_authorities};
 pub use resolve::{ResolveError, Resolver};

@@ -222,7 +222,8 @@ mod tests {
         put("http://a");
         let remote = Remote::from_kubeconfig(&path).unwrap();
         assert_eq!(remote.url(), "http://a");
-        for (server, expected) in [("http://bb", "http://bb"), ("ftp://c", "http://bb"), ("http://dddd", "http://dddd")] {
+        for (server, expected) in [("http://bb", "http://bb"), ("ftp://c", "http://bb"), ("http://dddd", "http://dddd")]
+        {
             put(server);
             tokio::time::advance(Duration::from_secs(2)).await;
             assert_eq!(remote.url(), expected);

@@ -341,9 +341,10 @@ impl Server {
             let (reader, storage, table) = (objects.clone(), storage.clone(), table.clone());
             let authorizer = authorizer.clone();
             let metrics = admission_metrics.clone();
-            plugins.extend(Configured { reader, storage, table, resolver, authorizer, metrics }.plugins());
+            let credentials = Default::default();
+            let configured = Configured { reader, storage, table, resolver, authorizer, metrics, credentials };
+            plugins.extend(configured.plugins(&plugin_config));
         }
-        plugins.retain(|plugin| plugin_config.admits(plugin.name()));
         let reviews = review::Context {
             authenticator: authenticator.clone(),
             authorizer: authorizer.clone(),
