@@ -22,7 +22,19 @@ fn main() -> Result<(), BoxError> {
     std::fs::write(out.join("resources.json"), lines(&resources)?)?;
     let defaults = read(&facts.join("defaults.json"))?;
     std::fs::write(out.join("defaults.json"), lines(&default_rules(&defaults, &types))?)?;
+    std::fs::write(out.join("features.txt"), features(&read(&facts.join("feature-gates.json"))?))?;
     Ok(())
+}
+
+/// A line for each feature gate: its name, its stage, whether it is on, and whether that can be changed.
+fn features(gates: &Value) -> String {
+    let sorted: BTreeMap<&String, &Value> = gates.as_object().into_iter().flatten().collect();
+    let line = |(name, gate): (&String, &Value)| {
+        let on = if gate["on"] == true { "on" } else { "off" };
+        let locked = if gate["locked"] == true { " locked" } else { "" };
+        format!("{name} {} {on}{locked}\n", gate["stage"].as_str().unwrap_or_default())
+    };
+    sorted.into_iter().map(line).collect()
 }
 
 fn read(path: &Path) -> Result<Value, BoxError> {

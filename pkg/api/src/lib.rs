@@ -10,6 +10,7 @@ pub mod discovery;
 pub mod expression;
 #[cfg(test)]
 mod facts;
+pub mod features;
 pub mod field;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

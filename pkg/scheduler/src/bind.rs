@@ -59,6 +59,11 @@ fn is_reported(pod: &PodInfo, reason: &str, message: &str) -> bool {
     })
 }
 
+/// Says where a pod goes while there is still work to be done for it, so that others expect it there (KEP-5278).
+pub async fn nominate(client: &Client, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {
+    patch_status(client, pod, json!({"nominatedNodeName": node})).await
+}
+
 /// Takes a nomination back.
 pub async fn clear_nomination(client: &Client, pod: &PodInfo) -> Result<(), kube::Error> {
     patch_status(client, pod, json!({"nominatedNodeName": null})).await

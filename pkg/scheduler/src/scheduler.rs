@@ -254,6 +254,11 @@ enum PlaceError {
 
 impl Placing {
     async fn bind(&self) -> Result<(), PlaceError> {
+        if !self.volumes.is_empty()
+            && let Err(error) = bind::nominate(&self.client, &self.pod, &self.node).await
+        {
+            tracing::debug!(pod = %self.pod.key, %error, "cannot tell where the pod will go");
+        }
         self.cluster.bind(&self.volumes, &self.node).await?;
         let started = Instant::now();
         let bound = bind::bind(&self.client, &self.pod, &self.node).await;
@@ -277,6 +282,11 @@ impl Placing {
                 metrics::attempted(Outcome::Error, self.started.elapsed());
                 tracing::debug!(pod = %key, node = self.node, %error, "cannot bind the pod");
                 self.state.cache.lock().forget(&self.pod.uid);
+                if !self.volumes.is_empty()
+                    && let Err(error) = bind::clear_nomination(&self.client, &self.pod).await
+                {
+                    tracing::debug!(pod = %key, %error, "cannot clear a nomination");
+                }
                 let waits = self.state.queue.get(&self.pod.uid).is_some();
                 self.state.queue.failed(&self.pod.uid);
                 if waits {

@@ -326,6 +326,14 @@ pub struct FrontArgs {
     pub encryption: EncryptionArgs,
     #[command(flatten)]
     pub requests: RequestArgs,
+    /// Feature gates, each as it is: kube1 has what is on by default in 1.36, and none of it can be changed. Other wishes are
+    /// refused
+    #[arg(long, env = "KUBE1_FEATURE_GATES", value_delimiter = ',', value_parser = feature_gate, value_name = "NAME=BOOL")]
+    pub feature_gates: Vec<String>,
+}
+
+fn feature_gate(text: &str) -> Result<String, String> {
+    kube1_api::features::check(text).map(|()| text.to_owned())
 }
 
 impl FrontArgs {

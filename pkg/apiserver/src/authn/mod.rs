@@ -30,7 +30,9 @@ use rustls::pki_types::CertificateDer;
 
 pub use cache::TokenCache;
 pub use impersonation::{Impersonated, impersonate};
-pub use jwt::{AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator, JwtConfig};
+pub use jwt::{
+    AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator, JwtConfig, JwtMetrics,
+};
 pub use outside::{AuthenticationOptions, Outside};
 pub use service_account::{ServiceAccountOptions, ServiceAccountTokens, groups as service_account_groups};
 pub use signer::{ExternalSigner, SignerError};

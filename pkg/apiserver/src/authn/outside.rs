@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::jwt::{AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator};
+use super::jwt::{
+    AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtAuthenticator, JwtMetrics,
+};
 use super::service_account::ServiceAccountOptions;
 use super::token_file::TokenFile;
 use super::token_webhook::{TokenWebhook, TokenWebhookOptions};
@@ -31,6 +33,7 @@ pub struct Outside {
     /// Tokens of this cluster's own accounts, which no outside issuer may give.
     own_issuers: Vec<String>,
     current: ArcSwap<Current>,
+    metrics: JwtMetrics,
     pub(super) tokens: Option<TokenFile>,
     pub(super) webhook: Option<TokenWebhook>,
 }
@@ -48,16 +51,21 @@ impl Outside {
             options: AuthenticationOptions::default(),
             own_issuers: Vec::new(),
             current: ArcSwap::from_pointee(current),
+            metrics: JwtMetrics::default(),
             tokens: None,
             webhook: None,
         }
     }
 
-    pub fn open(options: &AuthenticationOptions, own_issuers: &[String]) -> Result<Self, AuthenticationConfigError> {
-        let current = ArcSwap::from_pointee(load(options, own_issuers)?);
+    pub fn open(
+        options: &AuthenticationOptions,
+        own_issuers: &[String],
+        metrics: JwtMetrics,
+    ) -> Result<Self, AuthenticationConfigError> {
+        let current = ArcSwap::from_pointee(load(options, own_issuers, &metrics)?);
         let tokens = options.token_file.as_deref().map(TokenFile::read).transpose()?;
         let webhook = options.token_webhook.as_ref().map(TokenWebhook::new).transpose()?;
-        Ok(Self { options: options.clone(), own_issuers: own_issuers.to_vec(), current, tokens, webhook })
+        Ok(Self { options: options.clone(), own_issuers: own_issuers.to_vec(), current, metrics, tokens, webhook })
     }
 
     /// The file to be followed.
@@ -67,7 +75,11 @@ impl Outside {
 
     /// Takes the file over again; on error nothing changes.
     pub fn reload(&self) -> Result<(), AuthenticationConfigError> {
-        self.current.store(Arc::new(load(&self.options, &self.own_issuers)?));
+        let new = Arc::new(load(&self.options, &self.own_issuers, &self.metrics)?);
+        let old = self.current.swap(new.clone());
+        let is_kept = |issuer: &str| new.jwt.iter().any(|jwt| jwt.issuer() == issuer);
+        let gone = old.jwt.iter().map(|jwt| jwt.issuer()).filter(|issuer| !is_kept(issuer));
+        gone.for_each(|issuer| self.metrics.forget(issuer));
         Ok(())
     }
 
@@ -76,7 +88,11 @@ impl Outside {
     }
 }
 
-fn load(options: &AuthenticationOptions, own_issuers: &[String]) -> Result<Current, AuthenticationConfigError> {
+fn load(
+    options: &AuthenticationOptions,
+    own_issuers: &[String],
+    metrics: &JwtMetrics,
+) -> Result<Current, AuthenticationConfigError> {
     let flag = options.anonymous.map(|enabled| AnonymousConfig { enabled, conditions: Vec::new() });
     let Some(path) = &options.config_file else {
         return Ok(Current { jwt: Vec::new(), anonymous: flag.unwrap_or_else(AnonymousConfig::everywhere) });
@@ -90,6 +106,6 @@ fn load(options: &AuthenticationOptions, own_issuers: &[String]) -> Result<Curre
         return Err(invalid("anonymous: cannot be set together with --anonymous-auth".into()));
     }
     let anonymous = config.anonymous.or(flag).unwrap_or_else(AnonymousConfig::everywhere);
-    let jwt = config.jwt.into_iter().map(|issuer| JwtAuthenticator::new(issuer).map(Arc::new));
+    let jwt = config.jwt.into_iter().map(|issuer| JwtAuthenticator::new(issuer, metrics.clone()).map(Arc::new));
     Ok(Current { jwt: jwt.collect::<Result<_, _>>().map_err(invalid)?, anonymous })
 }

@@ -398,6 +398,7 @@ impl Metrics {
         classic.push_str(&kube1_telemetry::metrics::render_shared().map_err(Status::internal)?);
         classic.push_str(&kube1_telemetry::build_metrics(GIT_VERSION));
         classic.push_str(&kube1_telemetry::process_metrics());
+        classic.push_str(&kube1_api::features::metric());
         Ok(classic)
     }
 

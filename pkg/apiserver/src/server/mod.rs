@@ -307,7 +307,7 @@ impl Server {
         let tokens = authentication.service_accounts.clone();
         let issuers = if tokens.issuers.is_empty() { vec![issuer] } else { tokens.issuers.clone() };
         let issuer = issuers.first().cloned().unwrap_or_default();
-        let outside = authn::Outside::open(authentication, &issuers)?;
+        let outside = authn::Outside::open(authentication, &issuers, authn::JwtMetrics::new(&mut metrics))?;
         pki.service_account_keys.use_files(tokens.key_files.clone())?;
         let proxies = pki.request_header_ca.certificate_pem();
         let authenticator = Arc::new(Authenticator::new(authn::Config {

@@ -41,16 +41,19 @@ pub(super) fn create_node(node: &mut Value, _: &Context<'_>) {
 /// dataSource and dataSourceRef say the same in two ways.
 pub(super) fn create_claim(claim: &mut Value, _: &Context<'_>) {
     let spec = &mut claim["spec"];
+    // The feature of sources in other namespaces is off.
+    if spec["dataSourceRef"]["namespace"].as_str().is_some_and(|namespace| !namespace.is_empty()) {
+        remove(spec, "dataSourceRef");
+    }
     let (source, reference) = (spec["dataSource"].clone(), spec["dataSourceRef"].clone());
     let known = |r: &Value| {
         let group = r["apiGroup"].as_str().unwrap_or_default();
         let kind = r["kind"].as_str().unwrap_or_default();
         matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
     };
-    let cross_namespace = reference["namespace"].as_str().is_some_and(|n| !n.is_empty());
     if !source.is_null() && reference.is_null() {
         spec["dataSourceRef"] = source;
-    } else if source.is_null() && !reference.is_null() && !cross_namespace && known(&reference) {
+    } else if source.is_null() && !reference.is_null() && known(&reference) {
         let mut source = reference;
         remove(&mut source, "namespace");
         spec["dataSource"] = source;

@@ -169,6 +169,7 @@ pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, o
         "status" => {
             take_members(new, old, &["status"]);
             restore_metadata(new, old, rule.status_keeps);
+            disabled::drop_disabled(resource, new, Some(old));
             if let Some(status) = rule.status {
                 status(new, old, context);
             }

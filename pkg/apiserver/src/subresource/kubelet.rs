@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use kube1_api::field::{FieldError, FieldPath};
+use kube1_api::name::GroupKind;
 use kube1_api::status::Status;
 use kube1_streaming::channels::{self, Wanted};
 use kube1_streaming::tunnel::{self, TUNNEL};
@@ -28,13 +30,18 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 /// GET of a container's log.
 pub async fn log(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> {
     let wish = Wish::take(&mut call.parts, false)?;
+    if call.query.get("stream").is_some() {
+        // The feature PodLogsQuerySplitStreams is off.
+        let errors = vec![FieldError::forbidden(&FieldPath::new("stream"), "may not be specified")];
+        return Err(Status::invalid(&GroupKind::new("", "PodLogOptions"), &endpoint.name, errors));
+    }
     let pod = endpoint.stored()?.value();
     let container = container(call, &pod)?;
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) else {
         // Nothing has run yet.
         return Ok(respond::text(StatusCode::OK, ""));
     };
-    let known = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
+    let known = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes"];
     let query = pairs(call.query.pairs().filter(|(key, _)| known.contains(key)));
     let path = format!("/containerLogs/{}/{}/{container}?{query}", endpoint.namespace, endpoint.name);
     let to = at_node(&endpoint.server, node, path)?;

@@ -200,11 +200,29 @@ fn flow_control() {
 #[test]
 fn signing_requests() {
     use base64::Engine;
-    let pem = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
-    let pem = base64::engine::general_purpose::STANDARD.encode(pem);
-    let request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
-        "spec": {"request": pem, "signerName": "a.b/c", "usages": ["client auth"]}});
+    const REQUEST: &str = "-----BEGIN CERTIFICATE REQUEST-----\n\
+MIHGMG4CAQAwDDEKMAgGA1UEAwwBeDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IA\n\
+BNIUOLhpP/IUrgkLaerjYNo/e26PHvjCa8Af0UxUH81XQNXETlT4MKDQsibsnFLb\n\
+dzs6eK3DdWaFNfpqHA6DbUGgADAKBggqhkjOPQQDAgNIADBFAiBvZ9GBgae7z1d/\n\
+x8inKRta3owlLZ46a6aUFER82XyNzgIhALfB5eyZD+qBFXMDOofD9G5CWAE16nfM\n\
+H36WCxOhDGNE\n\
+-----END CERTIFICATE REQUEST-----\n";
+    let with = |pem: &str| {
+        let pem = base64::engine::general_purpose::STANDARD.encode(pem);
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "spec": {"request": pem, "signerName": "a.b/c", "usages": ["client auth"]}})
+    };
+    let request = with(REQUEST);
     assert_eq!(create(&request), [""; 0]);
+    for (pem, why) in [
+        (REQUEST.replace("CERTIFICATE REQUEST", "CERTIFICATE"), "PEM block type must be CERTIFICATE REQUEST"),
+        (REQUEST.replace("CAQAwDDEK", "CAQAwDDEL"), "asn1: "),
+        (REQUEST.replace("AwwBeDBZ", "AwwBeTBZ"), "x509: ECDSA verification failure"),
+        ("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".into(), "asn1: "),
+    ] {
+        let problems = create(&with(&pem));
+        assert!(problems.len() == 1 && problems[0].contains(why), "{problems:?}");
+    }
     refused(
         &request,
         &[

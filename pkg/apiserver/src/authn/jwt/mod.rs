@@ -4,14 +4,17 @@ mod check;
 mod claims;
 mod config;
 pub(super) mod keys;
+mod meters;
 
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
 
 pub use config::{AnonymousConfig, AuthenticationConfigError, AuthenticationConfiguration, JwtConfig};
+pub use meters::JwtMetrics;
 
 use self::claims::Claims;
 use self::keys::{KeySet, Signed};
@@ -32,11 +35,12 @@ pub struct JwtAuthenticator {
     claims: Claims,
     keys: ArcSwap<KeySet>,
     fetched: tokio::sync::Mutex<Option<Instant>>,
+    metrics: JwtMetrics,
 }
 
 impl JwtAuthenticator {
     /// `config` must have been checked.
-    pub fn new(config: JwtConfig) -> Result<Self, String> {
+    pub fn new(config: JwtConfig, metrics: JwtMetrics) -> Result<Self, String> {
         let issuer = config.issuer.clone();
         let bundle = match issuer.certificate_authority.as_str() {
             "" => system_authorities(),
@@ -54,6 +58,7 @@ impl JwtAuthenticator {
             claims: Claims::new(config)?,
             keys: ArcSwap::default(),
             fetched: tokio::sync::Mutex::new(None),
+            metrics,
         })
     }
 
@@ -63,16 +68,28 @@ impl JwtAuthenticator {
         if signed.claims["iss"] != self.issuer {
             return Ok(None);
         }
-        if !self.keys.load().knows(&signed) || self.keys.load().is_empty() {
+        let started = Instant::now();
+        let judged = self.judge(&signed).await;
+        self.metrics.judged(&self.issuer, judged.is_ok(), started.elapsed());
+        judged.map(Some)
+    }
+
+    /// The issuer's URL.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    async fn judge(&self, signed: &Signed<'_>) -> Result<(UserInfo, i64), TokenError> {
+        if !self.keys.load().knows(signed) || self.keys.load().is_empty() {
             self.fetch().await?;
         }
-        if !self.keys.load().verify(&signed) {
+        if !self.keys.load().verify(signed) {
             return Err(TokenError::Signature(kube1_pki::JwtError::Signature));
         }
         check_times(&signed.claims)?;
         shared_audiences(&signed.claims["aud"], &self.audiences)?;
         let user = self.claims.user(&signed.claims).map_err(TokenError::Refused)?;
-        Ok(Some((user, signed.claims["exp"].as_i64().unwrap_or(0))))
+        Ok((user, signed.claims["exp"].as_i64().unwrap_or(0)))
     }
 
     /// Fetches the issuer's keys, unless that was done just now.
@@ -81,14 +98,12 @@ impl JwtAuthenticator {
         if fetched.is_some_and(|at| at.elapsed() < REFETCH) {
             return Ok(());
         }
-        let failed = |reason: String| TokenError::Issuer { issuer: self.issuer.clone(), reason };
         *fetched = Some(Instant::now());
-        let document = self.read(&self.discovery_url).await.map_err(failed)?;
-        if document["issuer"] != self.issuer {
-            return Err(failed(format!("its discovery document is of the issuer {}", document["issuer"])));
-        }
-        let url = document["jwks_uri"].as_str().ok_or_else(|| failed("it names no jwks_uri".into()))?;
-        let keys = KeySet::from_jwks(&self.read(url).await.map_err(failed)?);
+        let document = self.key_document().await;
+        self.metrics.fetched(&self.issuer, document.as_deref().ok());
+        let failed = |reason: String| TokenError::Issuer { issuer: self.issuer.clone(), reason };
+        let document: Value = serde_json::from_slice(&document.map_err(failed)?).map_err(|e| failed(e.to_string()))?;
+        let keys = KeySet::from_jwks(&document);
         if keys.is_empty() {
             return Err(failed("it has no usable key".into()));
         }
@@ -96,7 +111,18 @@ impl JwtAuthenticator {
         Ok(())
     }
 
-    async fn read(&self, url: &str) -> Result<Value, String> {
+    /// The JWKS document that the issuer's discovery document names.
+    async fn key_document(&self) -> Result<Bytes, String> {
+        let discovery = self.read(&self.discovery_url).await?;
+        let discovery: Value =
+            serde_json::from_slice(&discovery).map_err(|e| format!("{}: {e}", self.discovery_url))?;
+        if discovery["issuer"] != self.issuer {
+            return Err(format!("its discovery document is of the issuer {}", discovery["issuer"]));
+        }
+        self.read(discovery["jwks_uri"].as_str().ok_or("it names no jwks_uri")?).await
+    }
+
+    async fn read(&self, url: &str) -> Result<Bytes, String> {
         let uri: http::Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
         let host = uri.host().ok_or_else(|| format!("{url} has no host"))?;
         if uri.scheme_str() != Some("https") {
@@ -114,7 +140,7 @@ impl JwtAuthenticator {
         if !answer.status.is_success() {
             return Err(format!("{url} answered {}", answer.status));
         }
-        serde_json::from_slice(&answer.body).map_err(|e| format!("{url}: {e}"))
+        Ok(answer.body)
     }
 }
 

@@ -13,7 +13,7 @@ fn config(rest: Value) -> JwtConfig {
 }
 
 fn authenticator(config: JwtConfig, keys: &ServiceAccountKeys) -> JwtAuthenticator {
-    let authenticator = JwtAuthenticator::new(config).unwrap();
+    let authenticator = JwtAuthenticator::new(config, JwtMetrics::default()).unwrap();
     authenticator.keys.store(Arc::new(KeySet::from_jwks(&keys.jwks())));
     authenticator
 }
@@ -177,11 +177,11 @@ async fn keys_are_fetched_from_the_issuer() {
     let documents = vec![("/realm/.well-known/openid-configuration", discovery), ("/realm/keys", keys.jwks())];
     let _server = issuer_server(listener, &ca, documents);
     let issuer = json!({"url": url, "audiences": ["kube"], "certificateAuthority": ca.certificate_pem()});
-    let trusting = JwtAuthenticator::new(config(json!({ "issuer": issuer }))).unwrap();
+    let trusting = JwtAuthenticator::new(config(json!({ "issuer": issuer })), JwtMetrics::default()).unwrap();
     let token = keys.sign(&claims(json!({"iss": url}))).unwrap();
     assert_eq!(trusting.authenticate(&token).await.unwrap().unwrap().0.name, "oidc:alice");
     let other = kube1_pki::Authority::create("other").unwrap();
     let issuer = json!({"url": url, "audiences": ["kube"], "certificateAuthority": other.certificate_pem()});
-    let distrusting = JwtAuthenticator::new(config(json!({ "issuer": issuer }))).unwrap();
+    let distrusting = JwtAuthenticator::new(config(json!({ "issuer": issuer })), JwtMetrics::default()).unwrap();
     assert!(matches!(distrusting.authenticate(&token).await.unwrap_err(), TokenError::Issuer { .. }));
 }
