@@ -165,6 +165,43 @@ async fn a_webhook_decides_where_its_conditions_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn policies_of_a_file_decide() {
+    let server = TestServer::start_with(|dir| {
+        let path = dir.join("policies.jsonl");
+        let policy = |spec: Value| {
+            json!({"apiVersion": "abac.authorization.kubernetes.io/v1beta1", "kind": "Policy", "spec": spec})
+                .to_string()
+        };
+        let all = [
+            "# Who may do what.".to_owned(),
+            policy(json!({"user": "alice", "namespace": "default", "resource": "pods", "readonly": true})),
+            policy(json!({"group": "system:authenticated", "nonResourcePath": "/version", "readonly": true})),
+        ];
+        std::fs::write(&path, all.join("\n")).unwrap();
+        let modes = vec!["ABAC".into()];
+        let authorization = AuthorizationOptions { modes, policy_file: Some(path), ..AuthorizationOptions::default() };
+        Front { authorization, ..Front::default() }
+    })
+    .await;
+    let admin = server.admin().await;
+    for (path, user, expected) in [
+        ("/api/v1/namespaces/default/pods", "alice", 200),
+        ("/api/v1/namespaces/default/pods", "bob", 403),
+        ("/api/v1/namespaces/default/secrets", "alice", 403),
+        ("/api/v1/namespaces/kube-system/pods", "alice", 403),
+        ("/version", "bob", 200),
+        ("/metrics", "alice", 403),
+    ] {
+        let (found, message) = code(&admin, path, user).await;
+        assert_eq!(found, expected, "{user} {path}: {message}");
+        assert!(found == 200 || message.ends_with(": No policy matched."), "{message}");
+    }
+    let text = admin.request_text(Request::get("/metrics").body(Vec::new()).unwrap()).await.unwrap();
+    assert!(text.contains(r#"kubernetes_feature_enabled{name="WatchList",stage="BETA"} 1"#));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_and_a_file_know_tokens() {
     const LIKE_BOOTSTRAP: &str = "abcdef.0123456789abcdef";
     let (url, count, _tasks) = webhook(|review| match review["spec"]["token"].as_str().unwrap() {

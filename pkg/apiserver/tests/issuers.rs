@@ -16,7 +16,8 @@ use kube1_apiserver::authn::AuthenticationOptions;
 use kube1_apiserver::http::requests::RequestOptions;
 use kube1_apiserver::server::Front;
 use kube1_pki::{PrivateKey, ServiceAccountKeys, clock};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use support::TestServer;
@@ -148,12 +149,16 @@ async fn issuers_come_and_go_with_their_file() {
 }
 
 /// A TLS connection that speaks the named protocol.
+/// As the administrator: strangers get one answer over a connection of HTTP/2.
 async fn connect(server: &TestServer, protocol: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(server.pki.ca.certificate_der().to_vec().into()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let admin = server.pki.admin().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(admin.key_pem.as_bytes()).unwrap();
+    let builder = builder.with_root_certificates(roots);
+    let mut config = builder.with_client_auth_cert(vec![admin.certificate_der().unwrap()], key).unwrap();
     config.alpn_protocols = vec![protocol.into()];
     let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let name = ServerName::IpAddress(server.address.ip().into());

@@ -54,6 +54,10 @@ fn answer(path: &str, review: &Value) -> Value {
             response["allowed"] = false.into();
             response["status"] = json!({"code": 403, "message": format!("no {}", request["name"].as_str().unwrap())});
         }
+        "/who" => {
+            response["allowed"] = false.into();
+            response["status"] = json!({"code": 403, "message": review["shown"]});
+        }
         _ => return json!({}),
     }
     json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response})
@@ -107,8 +111,10 @@ async fn serve() -> Hooks {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let service = service_fn(|request: http::Request<hyper::body::Incoming>| async move {
                 let path = request.uri().path().to_owned();
+                let shown = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
                 let body = request.into_body().collect().await?.to_bytes();
-                let review: Value = serde_json::from_slice(&body).unwrap();
+                let mut review: Value = serde_json::from_slice(&body).unwrap();
+                review["shown"] = shown.into();
                 Ok::<_, hyper::Error>(http::Response::new(Full::new(bytes::Bytes::from(
                     answer(&path, &review).to_string(),
                 ))))
@@ -228,4 +234,36 @@ async fn a_webhook_may_hang_up_after_its_answer() {
     let mut map = world.create("", "configmaps", json!({"metadata": {"name": "m"}}));
     admit(&world, &mut map).await.unwrap();
     assert_eq!(map.warnings, ["bye"]);
+}
+
+#[tokio::test]
+async fn webhooks_are_shown_who_asks() {
+    let world = World::new().await;
+    let hooks = serve().await;
+    let configuration = json!({"metadata": {"name": "a"}, "webhooks": [hooks.hook("who.x.y", "/who", json!({}))]});
+    world.put("admissionregistration.k8s.io", "validatingwebhookconfigurations", configuration).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (kubeconfig, file) = (dir.path().join("webhooks"), dir.path().join("admission"));
+    let port = hooks.address.port();
+    std::fs::write(&kubeconfig, format!("users: [{{name: 'localhost:{port}', user: {{username: u, password: p}}}}]\n"))
+        .unwrap();
+    let plugin = |name: &str| {
+        json!({"name": name, "configuration": {"apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": kubeconfig}})
+    };
+    for (name, expected) in [("ValidatingAdmissionWebhook", "Basic dTpw"), ("MutatingAdmissionWebhook", "")] {
+        let config = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+            "plugins": [plugin(name)]});
+        std::fs::write(&file, config.to_string()).unwrap();
+        let options = AdmissionOptions { config_file: Some(file.clone()), ..AdmissionOptions::default() };
+        let config = PluginConfig::read(&options).unwrap();
+        let admission = Admission::new(world.configured().plugins(&config));
+        let mut map = world.create("", "configmaps", json!({"metadata": {"name": "m"}}));
+        let refused = admission.validate(&mut map).await.unwrap_err();
+        assert!(
+            refused.message().contains("denied the request") && refused.message().ends_with(expected),
+            "{refused:?}"
+        );
+        assert_eq!(refused.message().contains("Basic"), !expected.is_empty());
+    }
 }
