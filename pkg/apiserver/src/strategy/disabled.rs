@@ -73,9 +73,9 @@ fn is_used(value: &Value, path: &[&str]) -> bool {
 /// Tells whether something went.
 fn drop(value: &mut Value, path: &[&str]) -> bool {
     match (path, value) {
-        (["*", rest @ ..], Value::Array(items)) => items.iter_mut().fold(false, |any, item| drop(item, rest) || any),
+        (["*", rest @ ..], Value::Array(items)) => items.iter_mut().fold(false, |any, item| any | drop(item, rest)),
         (["*", rest @ ..], Value::Object(members)) => {
-            members.values_mut().fold(false, |any, value| drop(value, rest) || any)
+            members.values_mut().fold(false, |any, value| any | drop(value, rest))
         }
         ([name], Value::Object(members)) => members.remove(*name).is_some(),
         ([name, rest @ ..], Value::Object(members)) => {
