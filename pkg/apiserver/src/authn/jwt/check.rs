@@ -104,10 +104,12 @@ impl Check<'_> {
             let why = "data does not contain any valid RSA or ECDSA certificates";
             self.invalid(&path.child("certificateAuthority"), "<omitted>", why);
         }
-        if !matches!(issuer.egress_selector_type.as_str(), "" | "controlplane" | "cluster") {
-            let why = "egress selector must be either controlplane or cluster";
-            self.invalid(&path.child("egressSelectorType"), &issuer.egress_selector_type, why);
-        }
+        let why = match issuer.egress_selector_type.as_str() {
+            "" => return,
+            "controlplane" | "cluster" => "this server has no egress selectors: issuers are reached by the host's own routes",
+            _ => "egress selector must be either controlplane or cluster",
+        };
+        self.invalid(&path.child("egressSelectorType"), &issuer.egress_selector_type, why);
     }
 
     fn url(&mut self, url: &str, path: &FieldPath) {
