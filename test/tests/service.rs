@@ -204,7 +204,7 @@ fn dashboards_for_upstream_find_their_metrics() {
 }
 
 /// Checks that monitoring of upstream asks for by name.
-const CHECKS: [&str; 19] = [
+const CHECKS: [&str; 20] = [
     "ping",
     "log",
     "etcd",
@@ -217,6 +217,7 @@ const CHECKS: [&str; 19] = [
     "poststarthook/crd-informer-synced",
     "poststarthook/start-system-namespaces-controller",
     "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/storage-readiness",
     "poststarthook/rbac/bootstrap-roles",
     "poststarthook/scheduling/bootstrap-system-priority-classes",
     "poststarthook/priority-and-fairness-config-producer",

@@ -61,6 +61,7 @@ impl Parts {
             stored: part(&[
                 "poststarthook/generic-apiserver-start-informers",
                 "poststarthook/storage-object-count-tracker-hook",
+                "poststarthook/storage-readiness",
             ]),
             flow_config: part(&["poststarthook/priority-and-fairness-config-consumer"]),
             flow: part(&["poststarthook/priority-and-fairness-filter"]),

@@ -106,7 +106,9 @@ impl Check<'_> {
         }
         let why = match issuer.egress_selector_type.as_str() {
             "" => return,
-            "controlplane" | "cluster" => "this server has no egress selectors: issuers are reached by the host's own routes",
+            "controlplane" | "cluster" => {
+                "this server has no egress selectors: issuers are reached by the host's own routes"
+            }
             _ => "egress selector must be either controlplane or cluster",
         };
         self.invalid(&path.child("egressSelectorType"), &issuer.egress_selector_type, why);
