@@ -4,7 +4,7 @@
 const TABLE: &str = include_str!("data/features.txt");
 
 /// On by default upstream, and not here: what they switch is missing, or has no meaning here.
-const MISSING: [&str; 48] = [
+const MISSING: [&str; 47] = [
     // No spans are sent anywhere.
     "APIServerTracing",
     "KubeletTracing",
@@ -46,7 +46,6 @@ const MISSING: [&str; 48] = [
     "TopologyManagerPolicyOptions",
     // The kubelet has no setting for it, or leaves it to the runtime.
     "CustomCPUCFSQuotaPeriod",
-    "ExtendWebSocketsToKubelet",
     "GracefulNodeShutdown",
     "GracefulNodeShutdownBasedOnPodPriority",
     "ImageMaximumGCAge",

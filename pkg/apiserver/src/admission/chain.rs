@@ -9,7 +9,7 @@ use super::{Attributes, Operation, Plugin};
 use crate::metrics::AdmissionMetrics;
 
 /// Upstream's order.
-const ORDER: [&str; 40] = [
+const ORDER: [&str; 39] = [
     "AlwaysAdmit",
     "NamespaceAutoProvision",
     "NamespaceLifecycle",
@@ -46,9 +46,8 @@ const ORDER: [&str; 40] = [
     "MutatingAdmissionWebhook",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionWebhook",
-    // Upstream checks these where roles and claims are stored.
+    // Upstream checks this where roles are stored.
     "RBACEscalation",
-    "DeviceAdminAccess",
     // It must not charge for what another plugin refuses.
     "ResourceQuota",
     "AlwaysDeny",

@@ -5,7 +5,6 @@ mod certificate;
 mod chain;
 mod config;
 mod declared_features;
-mod device_admin;
 mod event_rate_limit;
 mod image_policy;
 mod limit_ranger;
@@ -41,7 +40,6 @@ pub use certificate::{
 pub use chain::{Admission, in_order};
 pub use config::{AdmissionConfigError, AdmissionOptions, PluginConfig};
 pub use declared_features::NodeDeclaredFeatureValidator;
-pub use device_admin::DeviceAdminAccess;
 pub use event_rate_limit::EventRates;
 pub use limit_ranger::LimitRanger;
 pub use namespace::NamespaceLifecycle;
@@ -133,7 +131,6 @@ pub fn default_plugins(
         Arc::new(PodTopologyLabels::new(reader.clone())),
         Arc::new(NodeDeclaredFeatureValidator::new(reader.clone())),
         Arc::new(PodResizeValidator::new(reader.clone())),
-        Arc::new(DeviceAdminAccess::new(reader.clone())),
         Arc::new(ResourceQuota::new(reader.clone(), config.limited_resources.clone())),
     ];
     if config.admits("EventRateLimit") {

@@ -245,38 +245,3 @@ async fn trust_in_a_signer_is_attested_by_those_who_may() {
     let mut update = Attributes { operation: Operation::Update, old: update.object.clone(), ..update };
     plugin.validate(&mut update).await.unwrap();
 }
-
-#[tokio::test]
-async fn others_devices_are_for_marked_namespaces() {
-    let world = World::new().await;
-    let labels = json!({"resource.kubernetes.io/admin-access": "true"});
-    let marked = json!({"metadata": {"name": "marked", "labels": labels}, "status": {"phase": "Active"}});
-    world.put("", "namespaces", marked).await;
-    let requests = |admin: bool| json!({"devices": {"requests": [{"name": "a", "exactly": {"adminAccess": admin}}]}});
-    let said = "admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace";
-    for (plural, namespace, spec, at) in [
-        ("resourceclaims", "ns", requests(false), ""),
-        ("resourceclaims", "marked", requests(true), ""),
-        ("resourceclaims", "ns", requests(true), "spec.devices.requests[0].adminAccess"),
-        ("resourceclaimtemplates", "ns", json!({"spec": requests(true)}), "spec.devices.requests[0].adminAccess"),
-    ] {
-        let object = json!({"metadata": {"name": "c"}, "spec": spec});
-        let request = Attributes { namespace: namespace.into(), ..world.create("resource.k8s.io", plural, object) };
-        match world.admit(request).await {
-            Ok(_) => assert_eq!(at, ""),
-            Err(error) => {
-                assert!(!at.is_empty() && error.code() == 422, "{error:?}");
-                assert!(error.message().ends_with(&format!("{at}: Forbidden: {said}")), "{error:?}");
-            }
-        }
-    }
-    let allocated = |admin: bool| {
-        json!({"metadata": {"name": "c"},
-        "status": {"allocation": {"devices": {"results": [{"adminAccess": admin}]}}}})
-    };
-    for (old, fine) in [(false, false), (true, true)] {
-        let request = world.request(Operation::Update, "resource.k8s.io", "resourceclaims", allocated(true));
-        let request = Attributes { old: Some(allocated(old)), subresource: "status".into(), ..request };
-        assert_eq!(world.admit(request).await.is_ok(), fine);
-    }
-}
