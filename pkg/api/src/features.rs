@@ -4,13 +4,11 @@
 const TABLE: &str = include_str!("data/features.txt");
 
 /// On by default upstream, and not here: what they switch is missing, or has no meaning here.
-const MISSING: [&str; 47] = [
-    // No spans are sent anywhere.
-    "APIServerTracing",
+const MISSING: [&str; 44] = [
+    // The spans are those of the API server.
     "KubeletTracing",
     // The watch cache is the state itself: there is nothing to compare it with.
     "DetectCacheInconsistency",
-    "ExternalServiceAccountTokenSigner",
     // Requests of the server leave by the host's own routes.
     "StructuredAuthenticationConfigurationEgressSelector",
     // Servers of one cluster are of one version.
@@ -54,7 +52,6 @@ const MISSING: [&str; 47] = [
     "KubeletSeparateDiskGC",
     "KubeletServiceAccountTokenForCredentialProviders",
     "NodeLogQuery",
-    "NodeSwap",
     "SELinuxChangePolicy",
     "SELinuxMountReadWriteOncePod",
     "SystemdWatchdog",
