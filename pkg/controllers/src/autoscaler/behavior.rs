@@ -26,6 +26,12 @@ pub struct Bounded {
 }
 
 impl History {
+    /// Of an autoscaler that is seen for the first time: as far as is known the size was right until now, so that what a
+    /// controller that starts anew has forgotten does not shrink the target at once.
+    pub fn starting(current: i32, now: Instant) -> Self {
+        Self { recommendations: vec![(now, current)], changes: Vec::new() }
+    }
+
     /// Remembers that the size was changed.
     pub fn changed(&mut self, by: i32, now: Instant) {
         self.changes.push((now, by));
@@ -188,5 +194,15 @@ mod tests {
         let low = history.bound(&spec, 40, 3, later + Duration::from_secs(200));
         assert_eq!((low.replicas, low.stabilized.is_some()), (40, true), "a higher one is recent");
         assert_eq!(history.bound(&spec, 40, 3, later + Duration::from_secs(400)).replicas, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_starts_anew_shrinks_nothing_at_once() {
+        let spec: HorizontalPodAutoscalerSpec =
+            serde_json::from_value(json!({"maxReplicas": 50, "scaleTargetRef": {"kind": "x", "name": "x"}})).unwrap();
+        let start = Instant::now();
+        let mut history = History::starting(8, start);
+        assert_eq!(history.bound(&spec, 8, 2, start).replicas, 8);
+        assert_eq!(history.bound(&spec, 8, 2, start + Duration::from_secs(301)).replicas, 2);
     }
 }

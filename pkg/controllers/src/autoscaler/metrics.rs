@@ -1,27 +1,22 @@
-//! What pods use, and how many of them that calls for.
+//! What each metric of an autoscaler is, and how many pods that calls for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, MetricSpec, MetricStatus, MetricTarget, MetricValueStatus, ResourceMetricStatus,
+    ContainerResourceMetricStatus, ExternalMetricSource, ExternalMetricStatus, MetricSpec, MetricStatus, MetricTarget,
+    MetricValueStatus, ObjectMetricSource, ObjectMetricStatus, PodsMetricSource, PodsMetricStatus,
+    ResourceMetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use kube::Client;
 use kube1_api::quantity::Quantity;
 use serde::Deserialize;
 
+use super::adapters;
+use super::ratio::{Groups, Size, of_shares, of_whole};
 use crate::cached_pod::CachedPod;
-use crate::clock;
 use crate::pod_control::reason;
-use crate::pods;
-
-/// Differences smaller than this change nothing.
-const TOLERANCE: f64 = 0.1;
-/// A pod's CPU says nothing yet while it starts.
-const CPU_START: Duration = Duration::from_secs(300);
-const READY_DELAY: Duration = Duration::from_secs(30);
 
 /// Why a metric is of no use: the condition's reason and message.
 #[derive(Clone, Debug)]
@@ -31,6 +26,7 @@ pub struct MetricError {
 }
 
 /// How many pods a metric calls for, and what it is now.
+#[derive(Debug)]
 pub struct Recommendation {
     pub replicas: i32,
     pub status: MetricStatus,
@@ -38,14 +34,26 @@ pub struct Recommendation {
     pub name: String,
 }
 
+/// What is scaled.
+pub struct Subject<'a> {
+    pub client: &'a Client,
+    pub namespace: &'a str,
+    /// Of its pods.
+    pub selector: &'a str,
+    pub pods: &'a [Arc<CachedPod>],
+    pub size: Size,
+}
+
 #[derive(Deserialize)]
 struct PodMetricsList {
-    items: Vec<PodMetrics>,
+    /// Servers in Go write an empty list as null.
+    items: Option<Vec<PodMetrics>>,
 }
 
 #[derive(Deserialize)]
 struct PodMetrics {
     metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    #[serde(default)]
     containers: Vec<ContainerMetrics>,
 }
 
@@ -63,35 +71,130 @@ struct Source<'a> {
 }
 
 /// Judges one metric.
-pub async fn judge(
-    client: &Client,
-    metric: &MetricSpec,
-    namespace: &str,
-    selector: &str,
-    pods: &[Arc<CachedPod>],
-    current: i32,
-) -> Result<Recommendation, MetricError> {
-    let source = match (&metric.resource, &metric.container_resource) {
-        (Some(r), _) => Source { resource: &r.name, container: None, target: &r.target },
-        (None, Some(r)) => Source { resource: &r.name, container: Some(&r.container), target: &r.target },
-        (None, None) => {
-            return Err(MetricError {
-                reason: unsupported(&metric.type_),
-                message: format!("metrics of type {} need an adapter, which this cluster does not have", metric.type_),
-            });
+pub async fn judge(subject: &Subject<'_>, metric: &MetricSpec) -> Result<Recommendation, MetricError> {
+    let source = match metric {
+        MetricSpec { resource: Some(r), .. } => Source { resource: &r.name, container: None, target: &r.target },
+        MetricSpec { container_resource: Some(r), .. } => {
+            Source { resource: &r.name, container: Some(&r.container), target: &r.target }
+        }
+        MetricSpec { pods: Some(source), .. } => return judge_pods(subject, source).await,
+        MetricSpec { object: Some(source), .. } => return judge_object(subject, source).await,
+        MetricSpec { external: Some(source), .. } => return judge_external(subject, source).await,
+        _ => {
+            let message = format!("unknown metric source type {:?}", metric.type_);
+            return Err(MetricError { reason: "InvalidMetricSourceType", message });
         }
     };
-    let used = usage(client, namespace, selector, &source).await?;
-    recommend(&source, pods, &used, current, metric)
+    let used = usage(subject, &source).await?;
+    recommend(subject, &source, &used, metric)
 }
 
-fn unsupported(kind: &str) -> &'static str {
-    match kind {
-        "Pods" => "FailedGetPodsMetric",
-        "Object" => "FailedGetObjectMetric",
-        "External" => "FailedGetExternalMetric",
-        _ => "InvalidMetricSourceType",
+async fn judge_pods(subject: &Subject<'_>, source: &PodsMetricSource) -> Result<Recommendation, MetricError> {
+    let failed = |message: String| MetricError { reason: "FailedGetPodsMetric", message };
+    let metric = &source.metric;
+    let target = millis(source.target.average_value.as_ref()).ok_or_else(|| failed(no_target("pods")))?;
+    let found = adapters::of_pods(subject, metric).await;
+    let values = found.map_err(|why| failed(format!("unable to get metric {}: {why}", metric.name)))?;
+    let groups = Groups::of(subject.pods, &values, false);
+    let average = average(&groups).ok_or_else(|| failed(NOTHING_COUNTED.to_owned()))?;
+    let replicas = groups.replicas(ratio(average, target), 1.0, subject.size);
+    let status = PodsMetricStatus { metric: metric.clone(), current: each(average) };
+    let status = MetricStatus { type_: "Pods".to_owned(), pods: Some(status), ..MetricStatus::default() };
+    Ok(Recommendation { replicas, status, name: format!("pods metric {}", metric.name) })
+}
+
+async fn judge_object(subject: &Subject<'_>, source: &ObjectMetricSource) -> Result<Recommendation, MetricError> {
+    let failed = |message: String| MetricError { reason: "FailedGetObjectMetric", message };
+    let (metric, object) = (&source.metric, &source.described_object);
+    let target = Target::of(&source.target).ok_or_else(|| failed(no_target("object")))?;
+    let value = adapters::of_object(subject, object, metric).await.map_err(|why| {
+        let of = format!("{} on {} {}", object.kind, subject.namespace, object.name);
+        failed(format!("unable to get metric {}: {of}/{why}", metric.name))
+    })?;
+    let (replicas, current) = target.replicas(value, subject);
+    let name = match target {
+        Target::Whole(_) => format!("{} metric {}", object.kind, metric.name),
+        Target::Each(_) => external_name(metric),
+    };
+    let status = ObjectMetricStatus { described_object: object.clone(), metric: metric.clone(), current };
+    let status = MetricStatus { type_: "Object".to_owned(), object: Some(status), ..MetricStatus::default() };
+    Ok(Recommendation { replicas, status, name })
+}
+
+async fn judge_external(subject: &Subject<'_>, source: &ExternalMetricSource) -> Result<Recommendation, MetricError> {
+    let failed = |message: String| MetricError { reason: "FailedGetExternalMetric", message };
+    let metric = &source.metric;
+    let target = Target::of(&source.target).ok_or_else(|| failed(no_target("external")))?;
+    let value = adapters::external(subject, metric).await.map_err(|why| {
+        let selector = adapters::shown(metric.selector.as_ref());
+        let of = format!("{}/{}/{selector}", subject.namespace, metric.name);
+        failed(format!("unable to get external metric {of}: {why}"))
+    })?;
+    let (replicas, current) = target.replicas(value, subject);
+    let status = ExternalMetricStatus { metric: metric.clone(), current };
+    let status = MetricStatus { type_: "External".to_owned(), external: Some(status), ..MetricStatus::default() };
+    Ok(Recommendation { replicas, status, name: external_name(metric) })
+}
+
+const NOTHING_COUNTED: &str = "did not receive metrics for targeted pods (pods might be unready)";
+
+fn external_name(metric: &k8s_openapi::api::autoscaling::v2::MetricIdentifier) -> String {
+    format!("external metric {}({})", metric.name, adapters::shown(metric.selector.as_ref()))
+}
+
+fn no_target(kind: &str) -> String {
+    format!("invalid {kind} metric source: neither a value target nor an average value target was set")
+}
+
+/// What a value that stands for all pods is to be, in thousandths.
+#[derive(Clone, Copy)]
+enum Target {
+    Whole(i64),
+    Each(i64),
+}
+
+impl Target {
+    fn of(target: &MetricTarget) -> Option<Self> {
+        let each = millis(target.average_value.as_ref()).map(Self::Each);
+        each.or_else(|| millis(target.value.as_ref()).map(Self::Whole))
     }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn replicas(self, value: i64, subject: &Subject<'_>) -> (i32, MetricValueStatus) {
+        match self {
+            Self::Whole(target) => {
+                let replicas = of_whole(ratio(value, target), subject.pods, subject.size);
+                (replicas, MetricValueStatus { value: Some(text(value)), ..MetricValueStatus::default() })
+            }
+            Self::Each(target) => {
+                let (replicas, now) = of_shares(value as f64, target as f64, subject.size);
+                (replicas, each(now))
+            }
+        }
+    }
+}
+
+/// Thousandths of a target, which is always positive.
+fn millis(quantity: Option<&QuantityText>) -> Option<i64> {
+    Quantity::parse(&quantity?.0).ok().map(Quantity::millis).filter(|n| *n > 0)
+}
+
+fn text(millis: i64) -> QuantityText {
+    QuantityText(Quantity::from_millis(millis).to_string())
+}
+
+fn each(average: i64) -> MetricValueStatus {
+    MetricValueStatus { average_value: Some(text(average)), ..MetricValueStatus::default() }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn ratio(value: i64, target: i64) -> f64 {
+    value as f64 / target as f64
+}
+
+fn average(groups: &Groups) -> Option<i64> {
+    let sum: i64 = groups.counted.iter().map(|(_, value)| value).sum();
+    sum.checked_div(i64::try_from(groups.counted.len()).unwrap_or(i64::MAX))
 }
 
 fn failed(source: &Source<'_>, why: &str) -> MetricError {
@@ -102,24 +205,21 @@ fn failed(source: &Source<'_>, why: &str) -> MetricError {
 }
 
 /// Thousandths of the resource that each pod uses.
-async fn usage(
-    client: &Client,
-    namespace: &str,
-    selector: &str,
-    source: &Source<'_>,
-) -> Result<BTreeMap<String, i64>, MetricError> {
+async fn usage(subject: &Subject<'_>, source: &Source<'_>) -> Result<BTreeMap<String, i64>, MetricError> {
     let unavailable = |why: String| {
         let why = format!("unable to get metrics for resource {}: {why}", source.resource);
         failed(source, &why)
     };
-    let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
-    let request = kube::core::Request::new(path).list(&kube::api::ListParams::default().labels(selector));
+    let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", subject.namespace);
+    let request = kube::core::Request::new(path).list(&kube::api::ListParams::default().labels(subject.selector));
     let request = request.map_err(|e| unavailable(e.to_string()))?;
-    let list: PodMetricsList = client
+    let list: PodMetricsList = subject
+        .client
         .request(request)
         .await
         .map_err(|e| unavailable(format!("unable to fetch metrics from resource metrics API: {}", reason(&e))))?;
-    if list.items.is_empty() {
+    let items = list.items.unwrap_or_default();
+    if items.is_empty() {
         return Err(unavailable("no metrics returned from resource metrics API".into()));
     }
     let amount = |c: &ContainerMetrics| {
@@ -131,7 +231,7 @@ async fn usage(
         let sum: Option<i64> = counted.map(amount).sum();
         Some((pod.metadata.name?, sum?))
     };
-    Ok(list.items.into_iter().filter_map(of_pod).collect())
+    Ok(items.into_iter().filter_map(of_pod).collect())
 }
 
 /// Thousandths that a pod asks for.
@@ -146,53 +246,19 @@ fn request(pod: &CachedPod, source: &Source<'_>) -> Option<i64> {
     counted.map(of).sum()
 }
 
-/// Whether a pod's usage cannot be taken for its normal one yet.
-fn is_starting(pod: &CachedPod, resource: &str) -> bool {
-    if resource != "cpu" {
-        return false;
-    }
-    let Some(((ready, since), started)) = pod.ready.as_ref().zip(pod.started.as_ref()) else { return true };
-    let since = since.as_ref();
-    if clock::since(started) < CPU_START {
-        return !ready || since.is_some_and(|t| clock::between(started, t) < Duration::ZERO);
-    }
-    // Never ready since its start.
-    !ready && since.is_some_and(|t| clock::between(started, t) < READY_DELAY)
-}
-
 fn recommend(
+    subject: &Subject<'_>,
     source: &Source<'_>,
-    pods: &[Arc<CachedPod>],
     used: &BTreeMap<String, i64>,
-    current: i32,
     metric: &MetricSpec,
 ) -> Result<Recommendation, MetricError> {
-    let (mut counted, mut starting, mut missing) = (Vec::new(), 0, 0);
-    for pod in pods.iter().filter(|p| pods::is_active(p)) {
-        if pod.phase == "Pending" || is_starting(pod, source.resource) {
-            starting += 1;
-        } else if let Some(usage) = used.get(&*pod.name) {
-            counted.push((Arc::clone(pod), *usage));
-        } else {
-            missing += 1;
-        }
-    }
-    if counted.is_empty() {
-        return Err(failed(source, "did not receive metrics for targeted pods (pods might be unready)"));
-    }
-    let measure = Measure::of(source, &counted)?;
-    let ready = count(counted.len());
-    let replicas = if starting + missing == 0 {
-        measure.replicas(ready, current)
-    } else {
-        // What is not known is taken to speak against the change: unused when growing, fully used when shrinking.
-        let (unknown, share) = if measure.ratio > 1.0 { (starting + missing, 0.0) } else { (missing, 1.0) };
-        let total = f64::from(ready) + f64::from(unknown);
-        let ratio = (measure.ratio * f64::from(ready) + share * f64::from(unknown)) / total;
-        let turned = (measure.ratio < 1.0) != (ratio < 1.0);
-        let within = (1.0 - ratio).abs() <= TOLERANCE;
-        if within || turned { current } else { grown(ratio * total, measure.ratio, current) }
-    };
+    let groups = Groups::of(subject.pods, used, source.resource == "cpu");
+    let average = average(&groups).ok_or_else(|| failed(source, NOTHING_COUNTED))?;
+    let measure = Measure::of(source, &groups, average)?;
+    // A pod that tells nothing may use all that it asks for.
+    let full =
+        source.target.average_utilization.map_or(1.0, |target| f64::from(target.max(100)) / f64::from(target.max(1)));
+    let replicas = groups.replicas(measure.ratio, full, subject.size);
     Ok(Recommendation { replicas, name: measure.name(source), status: measure.status(source, metric) })
 }
 
@@ -205,13 +271,11 @@ struct Measure {
 }
 
 impl Measure {
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
-    fn of(source: &Source<'_>, counted: &[(Arc<CachedPod>, i64)]) -> Result<Self, MetricError> {
-        let used: i64 = counted.iter().map(|(_, usage)| usage).sum();
-        let average = used / i64::try_from(counted.len()).unwrap_or(1).max(1);
+    fn of(source: &Source<'_>, groups: &Groups, average: i64) -> Result<Self, MetricError> {
         if let Some(target) = source.target.average_utilization {
+            let used: i64 = groups.counted.iter().map(|(_, usage)| usage).sum();
             let mut requested = 0;
-            for (pod, _) in counted {
+            for (pod, _) in &groups.counted {
                 let missing =
                     || failed(source, &format!("missing request for {} in pod {}", source.resource, pod.name));
                 requested += request(pod, source).ok_or_else(missing)?;
@@ -223,17 +287,9 @@ impl Measure {
             let ratio = f64::from(utilization) / f64::from(target.max(1));
             return Ok(Self { ratio, utilization: Some(utilization), average });
         }
-        let target =
-            source.target.average_value.as_ref().and_then(|q| Quantity::parse(&q.0).ok()).map(Quantity::millis);
-        let target = target.filter(|t| *t > 0).ok_or_else(|| failed(source, "the metric has no target"))?;
-        Ok(Self { ratio: average as f64 / target as f64, utilization: None, average })
-    }
-
-    fn replicas(&self, ready: i32, current: i32) -> i32 {
-        if (1.0 - self.ratio).abs() <= TOLERANCE {
-            return current;
-        }
-        grown(self.ratio * f64::from(ready), self.ratio, current)
+        let target = millis(source.target.average_value.as_ref());
+        let target = target.ok_or_else(|| failed(source, "the metric has no target"))?;
+        Ok(Self { ratio: ratio(average, target), utilization: None, average })
     }
 
     fn name(&self, source: &Source<'_>) -> String {
@@ -247,7 +303,7 @@ impl Measure {
     fn status(&self, source: &Source<'_>, metric: &MetricSpec) -> MetricStatus {
         let current = MetricValueStatus {
             average_utilization: self.utilization,
-            average_value: Some(QuantityText(Quantity::from_millis(self.average).to_string())),
+            average_value: Some(text(self.average)),
             value: None,
         };
         let mut status = MetricStatus { type_: metric.type_.clone(), ..MetricStatus::default() };
@@ -259,53 +315,5 @@ impl Measure {
             None => status.resource = Some(ResourceMetricStatus { name: source.resource.to_owned(), current }),
         }
         status
-    }
-}
-
-/// A whole number of pods, which never goes against the direction of the ratio.
-#[allow(clippy::cast_possible_truncation)]
-fn grown(replicas: f64, ratio: f64, current: i32) -> i32 {
-    let wanted = replicas.ceil() as i32;
-    if (ratio < 1.0 && wanted > current) || (ratio > 1.0 && wanted < current) { current } else { wanted }
-}
-
-fn count(n: usize) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::cached_pod::tests::cached;
-
-    fn pod(name: &str, phase: &str) -> Arc<CachedPod> {
-        let long_ago = "2020-01-01T00:00:00Z";
-        cached(json!({"metadata": {"name": name},
-            "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]},
-            "status": {"phase": phase, "startTime": long_ago,
-                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": long_ago}]}}))
-    }
-
-    #[test]
-    fn replicas_follow_the_ratio_beyond_the_tolerance() {
-        let metric: MetricSpec = serde_json::from_value(json!({"type": "Resource", "resource": {"name": "cpu",
-            "target": {"type": "Utilization", "averageUtilization": 50}}}))
-        .unwrap();
-        let target = &metric.resource.as_ref().unwrap().target;
-        let source = Source { resource: "cpu", container: None, target };
-        let get = |pods: &[Arc<CachedPod>], used: &[(&str, i64)]| {
-            let used = used.iter().map(|(n, u)| ((*n).to_owned(), *u)).collect();
-            recommend(&source, pods, &used, count(pods.len()), &metric).map(|r| r.replicas).unwrap_or(-1)
-        };
-        let two = [pod("a", "Running"), pod("b", "Running")];
-        assert_eq!(get(&two, &[("a", 1000), ("b", 1000)]), 4);
-        assert_eq!(get(&two, &[("a", 540), ("b", 500)]), 2, "within tolerance");
-        assert_eq!(get(&two, &[("a", 100), ("b", 100)]), 1);
-        assert_eq!(get(&two, &[("a", 100)]), 2, "a missing one may be fully used");
-        assert_eq!(get(&[pod("a", "Running"), pod("b", "Pending")], &[("a", 1000)]), 2, "a new one will help");
-        assert_eq!(get(&two, &[]), -1);
     }
 }

@@ -1,7 +1,9 @@
 //! HorizontalPodAutoscalers: as many pods as their use calls for.
 
+mod adapters;
 mod behavior;
 mod metrics;
+mod ratio;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +28,8 @@ use crate::controller::{Controller, Reconcile, SyncError, SyncResult, namespaced
 use crate::discovery::Kinds;
 use crate::pod_control::reason;
 use behavior::History;
-use metrics::judge;
+use metrics::{Subject, judge};
+use ratio::{Size, Tolerance};
 
 /// Use changes all the time: it is looked at so often.
 const PERIOD: Duration = Duration::from_secs(15);
@@ -101,6 +104,8 @@ impl Autoscaler {
         set(status, ABLE, "True", "SucceededGetScale", "the HPA controller was able to get the target's current scale");
         let current = scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
         status.current_replicas = Some(current);
+        let starting = || History::starting(current, Instant::now());
+        self.histories.lock().entry(key.clone()).or_insert_with(starting);
         let Some((wanted, why)) = self.wanted(key, scaler, spec, &scale, current, status).await else {
             status.desired_replicas = current;
             return;
@@ -215,8 +220,12 @@ impl Autoscaler {
         let labels = |p: &Arc<CachedPod>| selector.matches(|key| p.labels.get(key).map(String::as_str));
         let pods: Vec<_> = self.pods.list_namespace(&key.namespace).into_iter().filter(labels).collect();
         let (mut best, mut statuses, mut failure) = (None::<(i32, String)>, Vec::new(), None);
+        let present = scale.status.as_ref().map_or(0, |s| s.replicas);
+        let size = Size { wanted: current, present, tolerance: Tolerance::of(spec.behavior.as_ref()) };
+        let (client, namespace) = (&self.client, key.namespace.as_str());
+        let subject = Subject { client, namespace, selector: &text, pods: &pods, size };
         for metric in spec.metrics.iter().flatten() {
-            match judge(&self.client, metric, &key.namespace, &text, &pods, current).await {
+            match judge(&subject, metric).await {
                 Ok(found) => {
                     if best.as_ref().is_none_or(|(n, _)| found.replicas > *n) {
                         best = Some((found.replicas, found.name));
