@@ -69,15 +69,15 @@ pub fn read(server: &Arc<Server>, call: &Call) -> Option<Result<Reply, Status>> 
 
 async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status> {
     let info = &call.info;
-    if call.parts.method == Method::HEAD && info.subresource != "proxy" {
-        return Err(Status::method_not_allowed());
-    }
     let Some(row) = server.table.load().get(&info.group, &info.version, &info.resource) else {
         return match aggregate::route::find(server, &info.group, &info.version) {
             Some(remote) => aggregate::route::route(server, call, remote).boxed().await,
             None => unknown(&server.table.load(), &info.group, &info.version),
         };
     };
+    if call.parts.method == Method::HEAD && info.subresource != "proxy" {
+        return Err(Status::method_not_allowed());
+    }
     if let Some(warning) = row.deprecation_warning.clone() {
         call.trail.annotate("k8s.io/deprecated", "true");
         let release = warning.split("unavailable in v").nth(1).map(|r| r.split(['+', ';']).next().unwrap_or_default());

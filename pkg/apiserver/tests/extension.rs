@@ -54,7 +54,7 @@ async fn until<T, F: Future<Output = Option<T>>>(mut found: impl FnMut() -> F) -
 }
 
 fn fruits(method: &Method, path: &str, user: &str, _: Value) -> Value {
-    assert_eq!(method, Method::GET);
+    assert!(matches!(*method, Method::GET | Method::HEAD));
     match path {
         "/apis/fruit.example.com/v1" => {
             assert_eq!(user, "system:kube-aggregator", "it is asked by somebody whom it may know");
@@ -123,6 +123,8 @@ async fn an_extension_server_answers_for_its_group() {
     assert_eq!(url, "/openapi/v3/apis/fruit.example.com/v1?hash=1", "its own hash is passed on");
     assert_eq!(read(&url).await["info"]["title"], "fruit", "it describes itself");
     let wire = Wire(client);
+    let head = wire.send("HEAD", "/apis/fruit.example.com/v1/namespaces/default/apples", &[], "").await;
+    assert_eq!(head.code, 200, "what it answers to is its own affair");
     let (merged, again) = (wire.get("/openapi/v2").await, wire.get("/openapi/v2").await);
     assert_eq!(merged.header("etag"), again.header("etag"));
     let document = merged.value();

@@ -139,8 +139,8 @@ impl Deleter {
         let before = status.clone();
         status.phase = Some("Terminating".into());
         let conditions = status.conditions.get_or_insert_default();
-        for (kind, good, bad, message) in verdicts(findings) {
-            set_condition(conditions, kind, if message.is_some() { bad } else { good }, message);
+        for verdict in verdicts(findings) {
+            set_condition(conditions, verdict);
         }
         if *status == before {
             return Ok(());
@@ -177,8 +177,8 @@ async fn delete_all(client: &Client, namespace: &str, kind: &Kind) -> Result<Vec
 struct Page {
     #[serde(default)]
     metadata: ListMeta,
-    #[serde(default)]
-    items: Vec<Item>,
+    /// Servers in Go write an empty list of metadata as null.
+    items: Option<Vec<Item>>,
 }
 
 #[derive(Deserialize)]
@@ -192,7 +192,7 @@ async fn list(client: &Client, api: &Api<DynamicObject>) -> Result<Vec<Ownership
     loop {
         let request = Request::new(api.resource_url()).list_metadata(&params).map_err(kube::Error::BuildRequest)?;
         let page: Page = client.request(request).await?;
-        found.extend(page.items.into_iter().map(|object| object.metadata));
+        found.extend(page.items.into_iter().flatten().map(|object| object.metadata));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(found),
@@ -200,11 +200,21 @@ async fn list(client: &Client, api: &Api<DynamicObject>) -> Result<Vec<Ownership
     }
 }
 
-/// Condition, its reason when all is well and when not, and what is wrong.
-fn verdicts(findings: &Findings) -> [(&'static str, &'static str, &'static str, Option<String>); 5] {
-    let some = |text: String, wrong: bool| wrong.then_some(text);
-    let undiscovered = format!("These API groups do not answer: {}", findings.undiscovered.join(", "));
-    let errors = format!("Failed to delete: {}", findings.errors.join("; "));
+/// A condition's type, its reason and message when all is well, its reason when not, and what is wrong.
+type Verdict = (&'static str, (&'static str, &'static str), &'static str, Option<String>);
+
+fn verdicts(findings: &Findings) -> [Verdict; 5] {
+    let stale = |version: &String| format!("{version}: stale GroupVersion discovery: {version}");
+    let undiscovered = findings.undiscovered.iter().map(stale).collect::<Vec<_>>().join(", ");
+    let undiscovered = format!(
+        "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {undiscovered}",
+        findings.undiscovered.len()
+    );
+    let errors = format!(
+        "Failed to delete all resource types, {} remaining: {}",
+        findings.errors.len(),
+        findings.errors.join(", ")
+    );
     let list = |counts: &BTreeMap<String, usize>, what: &str| {
         counts.iter().map(|(name, n)| format!("{name} {what} {n} resource instances")).collect::<Vec<_>>().join(", ")
     };
@@ -214,46 +224,93 @@ fn verdicts(findings: &Findings) -> [(&'static str, &'static str, &'static str, 
     [
         (
             "NamespaceDeletionDiscoveryFailure",
-            "ResourcesDiscovered",
+            ("ResourcesDiscovered", "All resources successfully discovered"),
             "DiscoveryFailed",
-            some(undiscovered, !findings.undiscovered.is_empty()),
+            (!findings.undiscovered.is_empty()).then_some(undiscovered),
         ),
-        ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "GroupVersionParsingFailed", None),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
+            "GroupVersionParsingFailed",
+            None,
+        ),
         (
             "NamespaceDeletionContentFailure",
-            "ContentDeleted",
+            ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
             "ContentDeletionFailed",
-            some(errors, !findings.errors.is_empty()),
+            (!findings.errors.is_empty()).then_some(errors),
         ),
         (
             "NamespaceContentRemaining",
-            "ContentRemoved",
+            ("ContentRemoved", "All content successfully removed"),
             "SomeResourcesRemain",
-            some(remaining, !findings.remaining.is_empty()),
+            (!findings.remaining.is_empty()).then_some(remaining),
         ),
         (
             "NamespaceFinalizersRemaining",
-            "ContentHasNoFinalizers",
+            ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
             "SomeFinalizersRemain",
-            some(finalizers, !findings.finalizers.is_empty()),
+            (!findings.finalizers.is_empty()).then_some(finalizers),
         ),
     ]
 }
 
-fn set_condition(conditions: &mut Vec<NamespaceCondition>, kind: &str, reason: &str, message: Option<String>) {
-    let status = if message.is_some() { "True" } else { "False" };
-    let message = message.unwrap_or_else(|| "Nothing stands in the way".to_owned());
+fn set_condition(conditions: &mut Vec<NamespaceCondition>, (kind, good, bad, wrong): Verdict) {
+    let status = if wrong.is_some() { "True" } else { "False" };
     let old = conditions.iter().position(|c| c.type_ == kind);
     let since = old.map(|i| &conditions[i]).filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
     let condition = NamespaceCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message),
+        reason: Some(if wrong.is_some() { bad } else { good.0 }.to_owned()),
+        message: Some(wrong.unwrap_or_else(|| good.1.to_owned())),
         last_transition_time: since.or_else(|| Some(clock::now())),
     };
     match old {
         Some(i) => conditions[i] = condition,
         None => conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_other_servers_can_be_read() {
+        for (text, names) in [
+            (r#"{"kind":"PartialObjectMetadataList","metadata":{"resourceVersion":"5"},"items":null}"#, vec![]),
+            (r#"{"items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"}}]}"#, vec!["a", "b"]),
+            ("{}", vec![]),
+        ] {
+            let page: Page = serde_json::from_str(text).unwrap();
+            let found: Vec<String> = page.items.into_iter().flatten().map(|item| item.metadata.name).collect();
+            assert_eq!(found, names, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_told_as_upstream_tells_it() {
+        let clean = verdicts(&Findings::default());
+        assert!(clean.iter().all(|verdict| verdict.3.is_none()));
+        let findings = Findings {
+            undiscovered: vec!["x.io/v1".into()],
+            errors: vec!["things.x.io: gone".into()],
+            remaining: [("pods.".to_owned(), 2)].into(),
+            finalizers: [("x.io/hold".to_owned(), 1)].into(),
+        };
+        let told: Vec<String> = verdicts(&findings).into_iter().filter_map(|verdict| verdict.3).collect();
+        let group =
+            "unable to retrieve the complete list of server APIs: x.io/v1: stale GroupVersion discovery: x.io/v1";
+        assert_eq!(
+            told,
+            [
+                format!("Discovery failed for some groups, 1 failing: {group}"),
+                "Failed to delete all resource types, 1 remaining: things.x.io: gone".into(),
+                "Some resources are remaining: pods. has 2 resource instances".into(),
+                "Some content in the namespace has finalizers remaining: x.io/hold in 1 resource instances".into(),
+            ]
+        );
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceQuota, ResourceQuotaStatus, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::runtime::watcher;
@@ -29,6 +30,10 @@ use crate::pods;
 const RECOUNT: Duration = Duration::from_secs(300);
 /// How soon a count is repeated that a charge came before.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How soon a kind is looked for again that the server does not have, or does not have at the moment.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long objects of extension servers may gather before they are counted.
+const GATHER: Duration = Duration::from_secs(1);
 /// Core kinds that quotas count under their plain name, besides those with an informer.
 const PLAIN: [&str; 4] = ["configmaps", "secrets", "replicationcontrollers", "resourcequotas"];
 
@@ -120,7 +125,7 @@ impl Reconcile<ObjectKey> for Counter {
         count("pods", &running, &quota, &mut add);
         count("services", &self.services.list_namespace(&key.namespace), &quota, &mut add);
         count("persistentvolumeclaims", &self.claims.list_namespace(&key.namespace), &quota, &mut add);
-        self.count_others(&quota, &mut used).await?;
+        let complete = self.count_others(&quota, &mut used).await?;
         let used = used.into_iter().map(|(name, amount)| (name, QuantityText(amount.to_string()))).collect();
         let status = ResourceQuotaStatus { hard: Some(hard), used: Some(used) };
         if !same(quota.status.as_ref(), &status) {
@@ -132,35 +137,54 @@ impl Reconcile<ObjectKey> for Counter {
                 written => written?,
             };
         }
-        Ok(Outcome::RequeueAfter(RECOUNT))
+        Ok(Outcome::RequeueAfter(if complete { RECOUNT } else { LOOK_AGAIN }))
     }
 }
 
 impl Counter {
-    /// Counts kinds of which only the number matters, by asking the server.
+    /// Counts kinds of which only the number matters, by asking the server. Those that the server does not have, or whose
+    /// extension server does not answer, keep their last count; false if there are such.
     async fn count_others(
         &self,
         quota: &ResourceQuota,
         used: &mut BTreeMap<String, Quantity>,
-    ) -> Result<(), SyncError> {
+    ) -> Result<bool, SyncError> {
         let names: Vec<(String, String)> =
             used.keys().filter_map(|key| Some((key.clone(), counted(key)?.to_owned()))).collect();
         // Scopes are about pods and claims; others are in none.
         if names.is_empty() || is_scoped(quota) {
-            return Ok(());
+            return Ok(true);
         }
         let kinds = Kinds::discover(&self.client).await?;
+        let before = quota.status.as_ref().and_then(|s| s.used.as_ref());
+        let before =
+            |key: &str| before.and_then(|used| Quantity::parse(&used.get(key)?.0).ok()).unwrap_or(Quantity::ZERO);
         let namespace = quota.metadata.namespace.as_deref().unwrap_or_default();
+        let mut complete = true;
         for (key, name) in names {
-            let Some(kind) = kinds.all.iter().find(|k| k.namespaced && k.name() == name && k.can("list")) else {
-                continue;
+            let count = match kinds.all.iter().find(|k| k.namespaced && k.name() == name && k.can("list")) {
+                Some(kind) => {
+                    self.watches.ensure(kind);
+                    self.number(namespace, kind).await
+                }
+                None => None,
             };
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource);
-            let found = api.list_metadata(&ListParams::default()).await?.items.len();
-            used.insert(key, Quantity::from_units(i64::try_from(found).unwrap_or(i64::MAX)));
-            self.watches.ensure(kind);
+            complete &= count.is_some();
+            used.insert(key.clone(), count.unwrap_or_else(|| before(&key)));
         }
-        Ok(())
+        Ok(complete)
+    }
+
+    /// None if the server cannot tell at the moment, which must not keep the rest from being counted.
+    async fn number(&self, namespace: &str, kind: &Kind) -> Option<Quantity> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource);
+        match api.list_metadata(&ListParams::default()).await {
+            Ok(found) => Some(Quantity::from_units(i64::try_from(found.items.len()).unwrap_or(i64::MAX))),
+            Err(error) => {
+                tracing::debug!(kind = kind.name(), namespace, %error, "objects cannot be counted for a quota yet");
+                None
+            }
+        }
     }
 }
 
@@ -226,19 +250,37 @@ impl Watches {
     }
 }
 
-/// Has the quotas of a namespace counted again whenever objects of a kind go there.
+/// Has the quotas of a namespace counted again whenever objects of a kind go there. Where no admission charges for those
+/// that come, as extension servers do not, also then.
 async fn recount(client: Client, kind: Kind, quotas: Informer<ResourceQuota>, queue: WorkQueue<ObjectKey>) {
+    let uncharged = is_remote(&client, &kind).await;
     let synced = AtomicBool::new(false);
     let observe = move |event: watcher::Event<Ownership>| {
-        let affected = match event {
-            watcher::Event::Delete(object) => quotas.list_namespace(&object.namespace),
-            // After an interruption anything may have changed.
-            watcher::Event::InitDone if synced.swap(true, Ordering::Relaxed) => quotas.list(),
-            _ => Vec::new(),
-        };
-        affected.iter().for_each(|quota| queue.add(quota.key()));
+        let first = matches!(event, watcher::Event::InitDone) && !synced.swap(true, Ordering::Relaxed);
+        let Some((namespace, delay)) = recounted(&event, uncharged).filter(|_| !first) else { return };
+        let affected = namespace.map_or_else(|| quotas.list(), |namespace| quotas.list_namespace(namespace));
+        affected.iter().for_each(|quota| queue.add_after(quota.key(), delay));
     };
     follow_ownership(client, &kind.resource, observe).await;
+}
+
+/// The namespace whose quotas are to be counted again, or none for all, and how soon.
+fn recounted(event: &watcher::Event<Ownership>, uncharged: bool) -> Option<(Option<&str>, Duration)> {
+    match event {
+        watcher::Event::Delete(object) => Some((Some(&object.namespace), Duration::ZERO)),
+        watcher::Event::Apply(object) if uncharged => Some((Some(&object.namespace), GATHER)),
+        // After an interruption anything may have changed.
+        watcher::Event::InitDone => Some((None, Duration::ZERO)),
+        _ => None,
+    }
+}
+
+/// Whether an extension server keeps the objects of a kind.
+async fn is_remote(client: &Client, kind: &Kind) -> bool {
+    let name = format!("{}.{}", kind.resource.version, kind.resource.group);
+    let services: Api<APIService> = Api::all(client.clone());
+    let found = services.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await;
+    found.is_ok_and(|found| found.items.iter().any(|s| s.spec.as_ref().is_some_and(|spec| spec.service.is_some())))
 }
 
 #[cfg(test)]
@@ -268,5 +310,21 @@ mod tests {
         assert!(is_new(&Event::Added(quota("2", "0"))));
         assert!(!is_new(&Event::Updated { old: quota("2", "0"), new: quota("2", "1") }));
         assert!(is_new(&Event::Updated { old: quota("2", "1"), new: quota("3", "1") }));
+    }
+
+    #[test]
+    fn what_no_admission_charges_is_counted_as_it_comes() {
+        let object = || Ownership { namespace: "shop".into(), ..Ownership::default() };
+        let cases = [
+            (watcher::Event::Init, false, None),
+            (watcher::Event::InitApply(object()), true, None),
+            (watcher::Event::InitDone, false, Some((None, Duration::ZERO))),
+            (watcher::Event::Apply(object()), false, None),
+            (watcher::Event::Apply(object()), true, Some((Some("shop"), GATHER))),
+            (watcher::Event::Delete(object()), false, Some((Some("shop"), Duration::ZERO))),
+        ];
+        for (event, uncharged, expected) in &cases {
+            assert_eq!(recounted(event, *uncharged), *expected, "{event:?}");
+        }
     }
 }
