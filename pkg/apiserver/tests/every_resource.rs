@@ -148,6 +148,13 @@ async fn subresources(http: &Http, row: &Resource, item: &str) {
         let path = format!("{item}/scale");
         let mut scale = http.patch(&path, "merge-patch+json", &json!({"spec": {"replicas": 3}})).await;
         assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(3)));
+        if !row.is_custom() {
+            // Some clients send the kind of the parent.
+            let patch =
+                json!({"kind": row.kind, "metadata": {"name": scale["metadata"]["name"]}, "spec": {"replicas": 4}});
+            scale = http.patch(&path, "strategic-merge-patch+json", &patch).await;
+            assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(4)));
+        }
         scale["spec"]["replicas"] = 2.into();
         http.put(200, &path, &scale).await;
         assert_eq!(http.get(item).await["spec"]["replicas"], 2);

@@ -40,8 +40,10 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
     let mut stream = BufReader::new(stream);
     let (request, upgrade) = read_head(&mut stream, "upgrade: spdy/3.1").await;
     if !upgrade {
-        let log = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nhello\n";
-        stream.write_all(log).await.unwrap();
+        let (code, text) =
+            if request.contains("previous=true") { ("400 Bad Request", "not yet") } else { ("200 OK", "hello\n") };
+        let head = format!("HTTP/1.1 {code}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", text.len());
+        stream.write_all(format!("{head}{text}").as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         return request;
     }
@@ -81,7 +83,7 @@ async fn logs_and_commands_reach_the_kubelet() {
     let port = kubelet.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {
         let mut requests = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..5 {
             let (stream, _) = kubelet.accept().await.unwrap();
             let stream = TlsAcceptor::from(tls.clone()).accept(stream).await.unwrap();
             assert!(stream.get_ref().1.peer_certificates().is_some(), "the server shows its certificate");
@@ -106,6 +108,9 @@ async fn logs_and_commands_reach_the_kubelet() {
 
     let log = pods.logs("p", &LogParams { tail_lines: Some(5), ..LogParams::default() }).await.unwrap();
     assert_eq!(log, "hello\n");
+    let none = pods.logs("p", &LogParams { previous: true, ..LogParams::default() }).await.unwrap_err();
+    let kube::Error::Api(status) = none else { panic!("{none}") };
+    assert_eq!((status.code, status.reason.as_str(), status.message.as_str()), (400, "BadRequest", "not yet"));
 
     refuse_stdin(&client).await;
     let attach = |query: &str| {
@@ -160,9 +165,9 @@ async fn logs_and_commands_reach_the_kubelet() {
     tokio_tungstenite::client_async(request, stream).await.expect_err("this one answers with a log");
 
     let requests = serving.await.unwrap();
-    assert_eq!(requests[3], "GET /exec/default/p/c?command=ls&output=1 HTTP/1.1");
-    assert_eq!(requests[2], "POST /portForward/default/p? HTTP/1.1");
+    assert_eq!(requests[4], "GET /exec/default/p/c?command=ls&output=1 HTTP/1.1");
+    assert_eq!(requests[3], "POST /portForward/default/p? HTTP/1.1");
     assert_eq!(requests[0], "GET /containerLogs/default/p/c?tailLines=5 HTTP/1.1");
-    assert_eq!(requests[1], "POST /exec/default/p/c?command=ls&command=a%20b&input=1&output=1 HTTP/1.1");
+    assert_eq!(requests[2], "POST /exec/default/p/c?command=ls&command=a%20b&input=1&output=1 HTTP/1.1");
     server.stop().await;
 }

@@ -26,7 +26,7 @@ use kube1_api::resource::Resource;
 use kube1_api::status::Status;
 use serde_json::Value;
 
-pub use patch::{Patch, PatchKind, check_options as check_patch_options};
+pub use patch::{Patch, PatchKind, check_options as check_patch_options, strategic_patch};
 pub use update::Change;
 pub use versions::Conversions;
 

@@ -6,6 +6,7 @@ use kube1_api::codec::{FieldValidation, check_value, parse_json, parse_yaml, pla
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::name::GroupKind;
 use kube1_api::patch::{json_patch, merge_patch, shown, strategic_merge_patch, unfit};
+use kube1_api::resource::Resource;
 use kube1_api::status::Status;
 use serde_json::Value;
 
@@ -75,6 +76,17 @@ impl Patch {
     }
 }
 
+/// A strategic merge patch. What it says of the kind counts for nothing: some clients send the parent's to a subresource.
+pub fn strategic_patch(row: &Resource, old: &Value, patch: &Value) -> Result<Value, Status> {
+    let mut new = strategic_merge_patch(row.shape(), old, patch)?;
+    for member in ["apiVersion", "kind"] {
+        if let (Some(object), Some(own)) = (new.as_object_mut(), old.get(member)) {
+            object.insert(member.to_owned(), own.clone());
+        }
+    }
+    Ok(new)
+}
+
 impl Endpoint {
     /// PATCH of the object or of a subresource of the same kind.
     pub async fn patch(&self, call: &mut Call, subresource: &str) -> Result<Reply, Status> {
@@ -100,7 +112,7 @@ impl Endpoint {
         match patch.kind {
             PatchKind::Json => Ok(json_patch(old, &patch.body)?),
             PatchKind::Merge => Ok(merge_patch(old, &patch.body)),
-            PatchKind::Strategic | PatchKind::Apply => strategic_merge_patch(self.row.shape(), old, &patch.body),
+            PatchKind::Strategic | PatchKind::Apply => strategic_patch(&self.row, old, &patch.body),
         }
     }
 

@@ -171,6 +171,10 @@ fn services_keep_what_was_allocated() {
         assert_eq!((spec["clusterIP"].clone(), spec["clusterIPs"].clone()), expected);
     }
     let mut new = old.clone();
+    new["spec"]["clusterIP"] = "10.0.0.2".into();
+    let moved = updated("", "v1", "services", "", new, &old);
+    assert_eq!(moved["spec"]["clusterIPs"], json!(["10.0.0.2"]), "for validation to refuse");
+    let mut new = old.clone();
     new["spec"]["type"] = "ClusterIP".into();
     let cluster = updated("", "v1", "services", "", new.clone(), &old);
     assert_eq!(cluster["spec"]["ports"], json!([{"name": "a", "port": 80}]));

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::name::GroupKind;
 use kube1_api::status::Status;
@@ -22,6 +23,8 @@ use crate::query::Query;
 use crate::registry::Endpoint;
 use crate::server::Server;
 
+/// Bytes of a refusal that are read.
+const REFUSAL: usize = 64 << 10;
 /// Where kubelets are offered versions of a streaming protocol.
 const STREAM_VERSION: &str = "x-stream-protocol-version";
 /// Bytes that a query's values may not hold as they are.
@@ -45,14 +48,27 @@ pub async fn log(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status> 
     let query = pairs(call.query.pairs().filter(|(key, _)| known.contains(key)));
     let path = format!("/containerLogs/{}/{}/{container}?{query}", endpoint.namespace, endpoint.name);
     let to = at_node(&endpoint.server, node, path)?;
-    let mut reply = forward(&endpoint.server, call, to).await?;
-    if reply.status().is_client_error() && reply.status() != StatusCode::NOT_FOUND {
-        *reply.status_mut() = StatusCode::BAD_REQUEST;
-    }
+    let reply = granted(forward(&endpoint.server, call, to).await?).await?;
     match wish {
         Some(wish) => Ok(wish.grant(&endpoint.server, reply)),
         None => Ok(reply),
     }
+}
+
+/// A kubelet says in plain text why there is no log; clients are told in a Status.
+async fn granted(reply: Reply) -> Result<Reply, Status> {
+    let code = reply.status();
+    if !(code.is_client_error() || code.is_server_error()) {
+        return Ok(reply);
+    }
+    let unreadable = |error| Status::service_unavailable(format!("error trying to reach service: {error}"));
+    let text = Limited::new(reply.into_body(), REFUSAL).collect().await.map_err(unreadable)?.to_bytes();
+    let text = String::from_utf8_lossy(&text);
+    Err(match code {
+        StatusCode::NOT_FOUND => Status::no_such_path(),
+        code if code.is_client_error() => Status::bad_request(text),
+        _ => Status::internal(text),
+    })
 }
 
 /// GET or POST of exec, attach or portforward.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use kube1_api::codec::check_value;
 use kube1_api::field::{FieldError, FieldPath};
 use kube1_api::name::GroupKind;
-use kube1_api::patch::{json_patch, merge_patch, strategic_merge_patch};
+use kube1_api::patch::{json_patch, merge_patch};
 use kube1_api::selector::LabelSelector;
 use kube1_api::status::Status;
 use kube1_api::table::jsonpath;
@@ -18,7 +18,7 @@ use crate::encode::Encoder;
 use crate::http::respond::Reply;
 use crate::negotiate::Answer;
 use crate::options::WriteOptions;
-use crate::registry::{self, Change, Endpoint, Patch, PatchKind};
+use crate::registry::{self, Change, Endpoint, Patch, PatchKind, strategic_patch};
 use crate::strategy;
 
 const API_VERSION: &str = "autoscaling/v1";
@@ -55,7 +55,7 @@ fn patched(endpoint: &Endpoint, old: &Value, patch: &Patch) -> Result<Value, Sta
     let new = match patch.kind {
         PatchKind::Json => json_patch(old, &patch.body)?,
         PatchKind::Merge => merge_patch(old, &patch.body),
-        PatchKind::Strategic | PatchKind::Apply => strategic_merge_patch(row.shape(), old, &patch.body)?,
+        PatchKind::Strategic | PatchKind::Apply => strategic_patch(&row, old, &patch.body)?,
     };
     Ok(check_value(&row, new, Default::default())?.value)
 }
