@@ -33,7 +33,7 @@ pub async fn run(global: &GlobalArgs, args: &ServerArgs) -> anyhow::Result<()> {
     let node = Node::find(layout.clone(), &args.node)?;
     let runtime = if args.disable_agent { None } else { Some(Runtime::prepare(&args.node)?) };
     let _guard = ProcessGuard::take(&layout)?;
-    let advertise = args.advertise_address.unwrap_or(node.address);
+    let advertise = args.advertise_address.unwrap_or_else(|| advertised(args.bind_address, node.address));
     let listener = listen(args).await?;
     let pki = Arc::new(open_pki(&layout, args, &node, advertise)?);
     let api = open_api(&layout, args, &pki, advertise).await?;
@@ -136,8 +136,18 @@ async fn listen(args: &ServerArgs) -> anyhow::Result<TcpListener> {
     })
 }
 
+/// Where others find a server that was not told: where it listens, unless that is everywhere or for this machine only.
+fn advertised(bind: IpAddr, node: IpAddr) -> IpAddr {
+    if bind.is_unspecified() || bind.is_loopback() { node } else { bind }
+}
+
+/// Where people on this machine reach it.
+fn reached(bind: IpAddr, advertise: IpAddr) -> IpAddr {
+    if bind.is_unspecified() { advertise } else { bind }
+}
+
 fn open_pki(layout: &Layout, args: &ServerArgs, node: &Node, advertise: IpAddr) -> anyhow::Result<ServerPki> {
-    let mut addresses = vec![advertise, node.address];
+    let mut addresses = vec![advertise, node.address, reached(args.bind_address, advertise)];
     addresses.extend(node_identity::host_addresses());
     addresses.sort();
     addresses.dedup();
@@ -179,7 +189,7 @@ fn write_kubeconfigs(layout: &Layout, args: &ServerArgs, pki: &ServerPki, advert
     let admin = pki.admin()?;
     let kubeconfig = Kubeconfig {
         name: "kube1".into(),
-        server: format!("https://{}", SocketAddr::new(advertise, args.https_listen_port)),
+        server: format!("https://{}", SocketAddr::new(reached(args.bind_address, advertise), args.https_listen_port)),
         ca_pem: pki.ca.certificate_pem().to_owned(),
         credential: Credential::Embedded { certificate_pem: admin.certificate_pem, key_pem: admin.key_pem },
     };
@@ -191,4 +201,17 @@ fn write_kubeconfigs(layout: &Layout, args: &ServerArgs, pki: &ServerPki, advert
     kubeconfig
         .write(public)
         .with_context(|| format!("cannot write {}: choose another place with --write-kubeconfig", public.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_looked_for_where_it_listens() {
+        let [all, own, node, second] = [[0, 0, 0, 0], [127, 0, 0, 1], [10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
+        for (bind, advertise, reach) in [(all, node, node), (own, node, own), (second, second, second)] {
+            assert_eq!((advertised(bind, node), reached(bind, advertise)), (advertise, reach), "{bind}");
+        }
+    }
 }
