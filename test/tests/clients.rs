@@ -82,6 +82,13 @@ fn an_operator_with_conversion_and_admission_webhooks() {
 }
 
 #[test]
+fn helm_installs_upgrades_rolls_back_and_removes_a_chart() {
+    let python = installed("python", "venv/bin/python");
+    let cluster = with_images();
+    trial(&cluster, cluster.command(&python).arg(script("helm.py")));
+}
+
+#[test]
 fn kustomize_makes_applies_and_deletes_objects() {
     let cluster = Cluster::start(&["--disable-agent"]);
     let folder = script("kustomize").display().to_string();
