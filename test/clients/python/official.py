@@ -56,7 +56,9 @@ class InNamespace(unittest.TestCase):
         cls.core = client.CoreV1Api()
         made = cls.core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(generate_name="python-")))
         cls.ns = made.metadata.name
+        # What the controllers put into every namespace would else come while tests watch.
         eventually("the service account", lambda: cls.core.list_namespaced_service_account(cls.ns).items)
+        eventually("the authorities", lambda: cls.core.list_namespaced_config_map(cls.ns).items)
 
     @classmethod
     def tearDownClass(cls):
