@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, Request};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use kube1_api::discovery::compare_versions;
 use kube1_api::resource::ResourceTable;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -155,8 +156,32 @@ fn arrange(groups: &mut [Value], name: &str, versions: &[RemoteVersion], table: 
         let known = priorities.entry(group).or_insert(priority);
         *known = priority.max(*known);
     }
+    for group in groups.iter_mut() {
+        let own = group.pointer(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        if versions.iter().any(|v| v.group == own) {
+            arrange_versions(group, &own, versions, table);
+        }
+    }
     let priority = |group: &Value| group.pointer(name).and_then(Value::as_str).and_then(|name| priorities.get(name));
     groups.sort_by_key(|group| Reverse(priority(group).copied()));
+}
+
+/// Puts the versions of a group in the order that their APIServices say, wherever they are served.
+fn arrange_versions(group: &mut Value, name: &str, remote: &[RemoteVersion], table: &ResourceTable) {
+    let priority = |version: &str| {
+        let elsewhere = remote.iter().find(|v| v.group == name && v.version == version).map(|v| v.version_priority);
+        let here = || table.iter().filter(|row| row.group == name && row.version == version);
+        elsewhere.or_else(|| here().map(|row| row.version_priority).max())
+    };
+    let Some(versions) = group["versions"].as_array_mut() else { return };
+    versions.sort_by(|left, right| {
+        let [left, right] = [left, right].map(|v| v["version"].as_str().unwrap_or_default());
+        priority(right).cmp(&priority(left)).then_with(|| compare_versions(left, right))
+    });
+    let first = versions.first().cloned();
+    if let Some(preferred) = group.get_mut("preferredVersion") {
+        *preferred = first.unwrap_or_default();
+    }
 }
 
 /// Adds groups that are served elsewhere to `/apis`.
@@ -254,4 +279,34 @@ pub(crate) fn hostile(answer: &Value) {
     let table = &ResourceTable::default();
     extend_groups(&mut json!({"groups": [{"name": "g", "versions": []}]}), &remote, table);
     extend_aggregated(&mut json!({"items": []}), &remote, table);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_in_the_order_of_their_api_services() {
+        let remote = |version: &str, group_priority, version_priority| RemoteVersion {
+            group: "g".to_owned(),
+            version: version.to_owned(),
+            resources: Some(json!([])),
+            group_priority,
+            version_priority,
+        };
+        for (versions, order) in [
+            (vec![remote("v1", 10, 5), remote("v2", 10, 5), remote("v1beta1", 10, 5)], ["v2", "v1", "v1beta1"]),
+            (vec![remote("v1", 10, 15), remote("v2", 99, 5), remote("v1beta1", 10, 20)], ["v1beta1", "v1", "v2"]),
+        ] {
+            let table = ResourceTable::default();
+            let (mut plain, mut aggregated) = (json!({"groups": []}), json!({"items": []}));
+            extend_groups(&mut plain, &versions, &table);
+            extend_aggregated(&mut aggregated, &versions, &table);
+            for group in [&plain["groups"][0], &aggregated["items"][0]] {
+                let told = group["versions"].as_array().into_iter().flatten();
+                assert!(told.map(|v| v["version"].as_str().unwrap_or_default()).eq(order), "{group}");
+            }
+            assert_eq!(plain["groups"][0]["preferredVersion"]["version"], order[0]);
+        }
+    }
 }
