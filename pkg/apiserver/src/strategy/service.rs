@@ -11,12 +11,13 @@ pub(super) fn create(service: &mut Value, _: &Context<'_>) {
     }
 }
 
-/// Clears what the new type does not have, then fills in what was allocated before and is left out now.
+/// Fills in what was allocated before and is left out now, then clears what the new type does not have.
 pub(super) fn update(new: &mut Value, old: &Value, _: &Context<'_>) {
-    clear_meaningless(new, old);
-    if kind(new) != "ExternalName" {
+    if kind(new) != "ExternalName" && kind(old) != "ExternalName" {
         keep_cluster_ips(new, old);
     }
+    follow_cluster_ip(new, old);
+    clear_meaningless(new, old);
     if has_node_ports(new) && has_node_ports(old) {
         keep_node_ports(new, old);
     }
@@ -63,11 +64,9 @@ fn clear_meaningless(new: &mut Value, old: &Value) {
     };
     if kind(old) != "ExternalName" && kind(new) == "ExternalName" {
         if same(new, old, "clusterIP") && same(new, old, "clusterIPs") {
-            for member in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                remove(&mut new["spec"], member);
-            }
+            drop_all(new, &["clusterIP", "clusterIPs"]);
         }
-        drop_all(new, &["internalTrafficPolicy"]);
+        drop_all(new, &["ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
     }
     if has_node_ports(old) && !has_node_ports(new) {
         clear_node_ports(new, old);
@@ -99,18 +98,31 @@ fn clear_node_ports(new: &mut Value, old: &Value) {
 }
 
 fn keep_cluster_ips(new: &mut Value, old: &Value) {
-    if kind(old) == "ExternalName" {
-        return;
-    }
     if unset(&new["spec"]["clusterIP"]) {
         copy(new, old, "clusterIP");
     }
-    let kept = new["spec"]["clusterIP"] == old["spec"]["clusterIP"];
-    if unset(&new["spec"]["clusterIPs"]) && kept {
+    if no_ips(new) && same(new, old, "clusterIP") {
         copy(new, old, "clusterIPs");
-    } else if !kept && same(new, old, "clusterIPs") {
-        // Who knows the single address only has changed that.
-        new["spec"]["clusterIPs"] = json!([new["spec"]["clusterIP"]]);
+    }
+}
+
+fn no_ips(service: &Value) -> bool {
+    service["spec"]["clusterIPs"].as_array().is_none_or(Vec::is_empty)
+}
+
+/// Old clients know of `clusterIP` only, and send `clusterIPs` as they were or not at all: they are made to follow it.
+fn follow_cluster_ip(new: &mut Value, old: &Value) {
+    let text = |service: &Value| service["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let (ip, before) = (text(new), text(old));
+    if ip == before {
+        if no_ips(new) && !no_ips(old) {
+            copy(new, old, "clusterIPs");
+        }
+    } else if no_ips(new) && no_ips(old) || same(new, old, "clusterIPs") {
+        match ip.as_str() {
+            "" => remove(&mut new["spec"], "clusterIPs"),
+            ip => set(new, &["spec", "clusterIPs"], json!([ip])),
+        }
     }
 }
 

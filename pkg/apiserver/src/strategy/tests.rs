@@ -183,6 +183,38 @@ fn services_keep_what_was_allocated() {
     assert!(external["spec"]["clusterIP"].is_null() && external["spec"]["ipFamilies"].is_null());
 }
 
+#[test]
+fn old_clients_change_cluster_ips_by_the_one_member_they_know() {
+    let one = |kind: &str, ip: Value, ips: Value| json!({"metadata": {}, "spec": {"type": kind, "clusterIP": ip, "clusterIPs": ips}});
+    let old = |ip: Value, ips: Value| {
+        let mut old = one("ClusterIP", ip, ips);
+        old["spec"]["ipFamilies"] = json!(["IPv4"]);
+        old
+    };
+    let (a, b) = (json!("10.0.0.1"), json!("10.0.0.2"));
+    let (ips_a, ips_b) = (json!(["10.0.0.1"]), json!(["10.0.0.2"]));
+    let none = Value::Null;
+    for (before, after, ip, ips) in [
+        ((&a, &ips_a), ("ClusterIP", &none, &none), &a, &ips_a),
+        ((&a, &ips_a), ("ClusterIP", &a, &none), &a, &ips_a),
+        ((&a, &ips_a), ("ClusterIP", &b, &ips_a), &b, &ips_b),
+        // What does not go together is validation's to refuse.
+        ((&a, &ips_a), ("ClusterIP", &none, &ips_b), &a, &ips_b),
+        ((&a, &ips_a), ("ClusterIP", &b, &none), &b, &none),
+        ((&none, &none), ("ClusterIP", &b, &none), &b, &ips_b),
+        ((&a, &ips_a), ("ExternalName", &json!(""), &ips_a), &json!(""), &none),
+        ((&a, &ips_a), ("ExternalName", &a, &ips_a), &none, &none),
+        ((&a, &ips_a), ("ExternalName", &a, &ips_b), &a, &ips_b),
+    ] {
+        let old = old(before.0.clone(), before.1.clone());
+        let mut new = one(after.0, after.1.clone(), after.2.clone());
+        new["spec"]["ipFamilies"] = json!(["IPv4"]);
+        let kept = updated("", "v1", "services", "", new, &old);
+        assert_eq!((&kept["spec"]["clusterIP"], &kept["spec"]["clusterIPs"]), (ip, ips), "{before:?} {after:?}");
+        assert_eq!(kept["spec"]["ipFamilies"].is_null(), after.0 == "ExternalName", "{after:?}");
+    }
+}
+
 fn plan(plural: &str, object: &Value, options: DeleteOptions) -> DeletePlan {
     let row = ["", "apps", "batch"].iter().find_map(|g| ResourceTable::builtin().get(g, "v1", plural)).unwrap();
     delete_plan(&row, object, &options, at(NOW))
