@@ -26,7 +26,9 @@ pub trait Writer: Send + Sync {
 
 /// Creates what is missing and brings the rest up to date. Idempotent; the first failure is returned after all were tried.
 pub async fn reconcile(writer: &dyn Writer, objects: Vec<BootObject>) -> Result<(), Status> {
-    let (namespaces, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(|o| o.resource.resource == "namespaces");
+    let (namespaces, mut rest): (Vec<_>, Vec<_>) =
+        objects.into_iter().partition(|o| o.resource.resource == "namespaces");
+    follow_discovery(writer, &mut rest).await?;
     for part in [namespaces, rest] {
         let results: Vec<Result<(), Status>> = futures::stream::iter(&part)
             .map(|boot| reconcile_one(writer, boot))
@@ -34,6 +36,24 @@ pub async fn reconcile(writer: &dyn Writer, objects: Vec<BootObject>) -> Result<
             .collect()
             .await;
         results.into_iter().collect::<Result<(), Status>>()?;
+    }
+    Ok(())
+}
+
+/// Where the binding of `system:public-info-viewer` is missing but not that of `system:discovery`, whom an administrator may
+/// have restricted, the new one is for the same.
+async fn follow_discovery(writer: &dyn Writer, objects: &mut [BootObject]) -> Result<(), Status> {
+    let is_new =
+        |o: &&mut BootObject| o.resource.resource == "clusterrolebindings" && o.name() == "system:public-info-viewer";
+    let Some(boot) = objects.iter_mut().find(is_new) else { return Ok(()) };
+    if writer.get(&boot.resource, "", boot.name()).await?.is_some() {
+        return Ok(());
+    }
+    if let Some(live) = writer.get(&boot.resource, "", "system:discovery").await? {
+        boot.object["subjects"] = live["subjects"].clone();
+        for member in ["labels", "annotations"] {
+            boot.object["metadata"][member] = live["metadata"][member].clone();
+        }
     }
     Ok(())
 }
@@ -203,6 +223,30 @@ mod tests {
         for boot in objects() {
             assert_eq!(reconcile_object(&boot, &boot.object), None, "{}", boot.name());
         }
+    }
+
+    #[tokio::test]
+    async fn the_public_are_those_that_may_discover() {
+        let memory = Memory::default();
+        reconcile(&memory, objects()).await.unwrap();
+        let key = |name: &str| ("clusterrolebindings.rbac.authorization.k8s.io".into(), String::new(), name.to_owned());
+        let (discovery, public) = (key("system:discovery"), key("system:public-info-viewer"));
+        let first = memory.0.lock().clone();
+        assert_eq!(first[&public]["subjects"].as_array().unwrap().len(), 2, "on a new cluster everybody is");
+        let restricted = json!([{"kind": "Group", "name": "staff", "apiGroup": "rbac.authorization.k8s.io"}]);
+        {
+            let mut stored = memory.0.lock();
+            let binding = stored.get_mut(&discovery).unwrap();
+            binding["subjects"] = restricted.clone();
+            binding["metadata"]["annotations"][AUTOUPDATE] = "false".into();
+        }
+        reconcile(&memory, objects()).await.unwrap();
+        assert_eq!(memory.0.lock()[&public], first[&public], "what is there stays");
+        memory.0.lock().remove(&public);
+        reconcile(&memory, objects()).await.unwrap();
+        let made = memory.0.lock()[&public].clone();
+        assert_eq!((&made["subjects"], &made["metadata"]["annotations"][AUTOUPDATE]), (&restricted, &json!("false")));
+        assert_eq!(made["roleRef"], first[&public]["roleRef"]);
     }
 
     #[test]
