@@ -137,7 +137,7 @@ pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept
     let chosen = if clauses.is_empty() {
         Accepted::default()
     } else {
-        clauses.iter().find_map(|clause| choose(clause, offer)).ok_or_else(|| not_acceptable(offer))?
+        clauses.iter().find_map(|clause| choose(clause, offer)).ok_or_else(|| Status::not_acceptable(&KNOWN))?
     };
     let wrong = match (chosen.view, offer.answer) {
         (View::Metadata(_), Answer::List) => chosen.kind != METADATA_LIST,
@@ -149,7 +149,7 @@ pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept
         return Err(Status::not_acceptable_as(chosen.kind, is));
     }
     if offer.answer == Answer::Stream && chosen.format == Format::Yaml {
-        return Err(not_acceptable(offer));
+        return Err(Status::not_acceptable(&[KNOWN[0], KNOWN[2]].map(|media| format!("{media};stream=watch"))));
     }
     Ok(Accepted { pretty: pretty || chosen.pretty, ..chosen })
 }
@@ -162,13 +162,6 @@ pub fn accept_failure(headers: &HeaderMap, query: &Query) -> Accepted {
 
 /// What is known of, as upstream tells it: of custom resources the metadata and failures have a protobuf form too.
 const KNOWN: [&str; 3] = [Format::Json.media_type(), Format::Yaml.media_type(), Format::Protobuf.media_type()];
-
-fn not_acceptable(offer: Offer) -> Status {
-    if offer.answer == Answer::Stream {
-        return Status::not_acceptable(&[KNOWN[0], KNOWN[2]].map(|media| format!("{media};stream=watch")));
-    }
-    Status::not_acceptable(&KNOWN)
-}
 
 const METADATA: &str = "PartialObjectMetadata";
 const METADATA_LIST: &str = "PartialObjectMetadataList";

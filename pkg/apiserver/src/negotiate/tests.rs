@@ -63,6 +63,10 @@ fn the_best_offered_clause_is_chosen() {
             .ends_with(": application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch")
     );
     let all = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+    for accepted in ["text/html", "application/json;stream=other", table] {
+        assert!(refused(accepted, stream).ends_with(&format!(": {all}")), "{accepted}");
+    }
     for media in ["text/html", "application/cbor", "application/cbor-seq"] {
         for offer in [custom, one] {
             let message = format!("only the following media types are accepted: {all}");
