@@ -282,6 +282,8 @@ fn parse<T: DeserializeOwned>(mut value: serde_json::Value, versions: &[&str], k
     if let Some(object) = value.as_object_mut() {
         object.remove("apiVersion");
         object.remove("kind");
+        // What is named and left empty in YAML is not there.
+        object.retain(|_, value| !value.is_null());
     }
     serde_json::from_value(value).map_err(|error| error.to_string())
 }
@@ -367,6 +369,7 @@ mod tests {
                 ),
                 "",
             ),
+            (of("ResourceQuota", v1, "ResourceQuotaConfiguration", json!({"limitedResources": null})), ""),
             (of("ValidatingAdmissionWebhook", v1, "WebhookAdmissionConfiguration", json!({"kubeConfigFile": ""})), ""),
             (
                 of("ValidatingAdmissionWebhook", v1, "WebhookAdmissionConfiguration", json!({"kubeConfigFile": "x"})),
