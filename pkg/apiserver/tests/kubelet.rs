@@ -12,7 +12,7 @@ use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, Val
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, LogParams, PatchParams, PostParams};
 use kube1_apiserver::dial::{self, Target, Trust};
-use kube1_pki::ReloadingCertificate;
+use kube1_pki::{AltName, Authority, LeafProfile, ReloadingCertificate, Subject, Usage};
 use serde_json::json;
 use support::TestServer;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
@@ -71,6 +71,24 @@ async fn refuse_stdin(client: &kube::Client) {
     bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
 }
 
+/// A pod on a node whose kubelet listens at the port.
+async fn pod_on_node(client: &kube::Client, port: u16) -> (Api<Node>, Api<Pod>) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let object = json!({"metadata": {"name": "node-1"}});
+    nodes.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+    nodes.patch_status("node-1", &PatchParams::default(), &kube::api::Patch::Merge(status)).await.unwrap();
+    let accounts = Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(client.clone(), "default");
+    let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+    accounts.create(&PostParams::default(), &account).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "i"}]}});
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    (nodes, pods)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_and_commands_reach_the_kubelet() {
     let server = TestServer::start().await;
@@ -92,20 +110,7 @@ async fn logs_and_commands_reach_the_kubelet() {
         requests
     });
 
-    let nodes: Api<Node> = Api::all(client.clone());
-    let object = json!({"metadata": {"name": "node-1"}});
-    nodes.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
-    nodes.patch_status("node-1", &PatchParams::default(), &kube::api::Patch::Merge(status)).await.unwrap();
-    let accounts = Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(client.clone(), "default");
-    let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
-    accounts.create(&PostParams::default(), &account).await.unwrap();
-    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
-    let pod =
-        json!({"metadata": {"name": "p"}, "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "i"}]}});
-    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
-
+    let (nodes, pods) = pod_on_node(&client, port).await;
     let log = pods.logs("p", &LogParams { tail_lines: Some(5), ..LogParams::default() }).await.unwrap();
     assert_eq!(log, "hello\n");
     let none = pods.logs("p", &LogParams { previous: true, ..LogParams::default() }).await.unwrap_err();
@@ -169,5 +174,38 @@ async fn logs_and_commands_reach_the_kubelet() {
     assert_eq!(requests[3], "POST /portForward/default/p? HTTP/1.1");
     assert_eq!(requests[0], "GET /containerLogs/default/p/c?tailLines=5 HTTP/1.1");
     assert_eq!(requests[2], "POST /exec/default/p/c?command=ls&command=a%20b&input=1&output=1 HTTP/1.1");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_of_a_foreign_kubelet_are_read_only_when_asked_for() {
+    let server = TestServer::start().await;
+    let client = server.admin().await;
+    let profile = LeafProfile {
+        subject: Subject::new("system:node:node-1", &["system:nodes"]),
+        usages: vec![Usage::ServerAuth],
+        alt_names: vec![AltName::Ip(Ipv4Addr::LOCALHOST.into())],
+    };
+    let foreign = Authority::create("foreign").unwrap().issue(&profile).unwrap();
+    let certificate = Arc::new(ReloadingCertificate::new(&foreign).unwrap());
+    let verifier = server.api.server().authenticator.certificate_verifier();
+    let tls = kube1_apiserver::http::tls::TlsOptions::default().config(certificate, verifier).unwrap();
+    let kubelet = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = kubelet.local_addr().unwrap().port();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (stream, _) = kubelet.accept().await.unwrap();
+            if let Ok(stream) = TlsAcceptor::from(tls.clone()).accept(stream).await {
+                return answer(stream).await;
+            }
+        }
+    });
+    let (_, pods) = pod_on_node(&client, port).await;
+    let refused = pods.logs("p", &LogParams::default()).await.unwrap_err().to_string();
+    assert!(refused.contains("certificate"), "{refused}");
+    let path = "/api/v1/namespaces/default/pods/p/log?insecureSkipTLSVerifyBackend=true";
+    let log = client.request_text(http::Request::get(path).body(vec![]).unwrap()).await.unwrap();
+    assert_eq!(log, "hello\n");
+    assert_eq!(serving.await.unwrap(), "GET /containerLogs/default/p/c? HTTP/1.1");
     server.stop().await;
 }

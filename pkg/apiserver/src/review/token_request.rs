@@ -83,7 +83,8 @@ pub async fn token_request(
     if extended {
         private["warnafter"] = (issued + seconds).into();
     }
-    let lifetime = if extended { EXTENDED_EXPIRATION.min(longest) } else { seconds };
+    // The longest expiration is for what is asked for, which is what clients that renew go by.
+    let lifetime = if extended { EXTENDED_EXPIRATION } else { seconds };
     let claims = json!({"iss": ctx.issuer, "aud": audiences, "sub": format!("system:serviceaccount:{namespace}:{name}"),
         "iat": issued, "nbf": issued, "exp": issued + lifetime, "jti": uuid::Uuid::new_v4().to_string(),
         "kubernetes.io": private});
@@ -181,7 +182,8 @@ mod tests {
     #[tokio::test]
     async fn a_token_is_good_for_this_server_until_its_pod_is_gone() {
         let objects = objects();
-        let ctx = context(objects.clone());
+        let mut ctx = context(objects.clone());
+        ctx.tokens.max_expiration = Some(std::time::Duration::from_secs(7200));
         let me = UserInfo::authenticated("system:node:n", &[]);
         let body = json!({"spec": {"expirationSeconds": 3607, "boundObjectRef": pod("p", "p1")}});
         let answer = token_request(&ctx, &me, "a", "default", &body, &Warnings::default()).await.unwrap();
