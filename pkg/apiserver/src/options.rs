@@ -40,6 +40,8 @@ impl ListOptions {
         let mut errors = Vec::new();
         let match_text = query.get("resourceVersionMatch").unwrap_or_default();
         let version_text = query.get("resourceVersion").unwrap_or_default();
+        // What is wrong with the options is told before what is wrong with this one alone.
+        let version = resource_version(version_text);
         let options = Self {
             labels: LabelSelector::parse(query.get("labelSelector").unwrap_or_default())
                 .map_err(|e| Status::bad_request(e.to_string()))?,
@@ -47,7 +49,7 @@ impl ListOptions {
                 .map_err(|e| Status::bad_request(e.to_string()))?,
             limit: number(query, "limit")?.unwrap_or(0),
             continue_token: query.get("continue").unwrap_or_default().into(),
-            resource_version: resource_version(version_text)?,
+            resource_version: version.as_ref().map_or(Some(u64::MAX), |version| *version),
             version_match: match match_text {
                 "Exact" => VersionMatch::Exact,
                 "NotOlderThan" => VersionMatch::NotOlderThan,
@@ -67,7 +69,7 @@ impl ListOptions {
             options.check_list(match_text, &mut errors)
         }
         if errors.is_empty() {
-            Ok(options)
+            version.map(|_| options)
         } else {
             Err(Status::invalid(&GroupKind::new(META, "ListOptions"), "", errors))
         }

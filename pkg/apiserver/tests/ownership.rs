@@ -182,3 +182,30 @@ async fn a_webhook_tells_what_others_own() {
     assert_eq!(owners(&updated), [owner("writer", "Update", "example.com/v2", width)], "both others lost it");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_named_twice_is_kept_once() {
+    let server = TestServer::start().await;
+    let client = Wire::admin(&server).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let one = |uid: &str| json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": uid});
+    let owned = |refs: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "ownerReferences": refs}});
+    let at = format!("{maps}/m");
+    let (early, late) = ("contains duplicate entries; API server dedups", "duplicate entries after mutating admission");
+    let twice = owned(json!([one("a"), one("a")]));
+    for (answer, expected) in [
+        (client.json("POST", maps, &twice).await, early),
+        (client.json("PUT", &at, &twice).await, early),
+        // What a patch makes is first seen after admission.
+        (client.merge(&at, &owned(json!([one("b"), one("b")]))).await, late),
+    ] {
+        let warnings = answer.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{warnings:?}");
+        let object = answer.ok();
+        assert_eq!(object["metadata"]["ownerReferences"].as_array().unwrap().len(), 1);
+        let refs = object["metadata"]["ownerReferences"][0]["uid"].as_str().unwrap();
+        let fields = object["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"]["f:ownerReferences"].clone();
+        assert!(fields.to_string().contains(&format!("uid\\\":\\\"{refs}")), "{fields}");
+    }
+    server.stop().await;
+}

@@ -15,6 +15,9 @@ fn list_options_are_checked_as_upstream_does() {
         ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", true, 200),
         ("resourceVersionMatch=NotOlderThan", true, 422),
         ("resourceVersion=x", true, 400),
+        ("resourceVersion=x", false, 400),
+        ("resourceVersionMatch=Other&resourceVersion=x", false, 422),
+        ("resourceVersionMatch=Exact&resourceVersion=x&continue=y", false, 422),
         ("limit=x", false, 400),
         ("labelSelector=a b", false, 400),
     ] {

@@ -101,7 +101,9 @@ impl Endpoint {
             // Told apart from fields that are left out even in the normal form.
             meta.insert("managedFields".into(), json!([{}]));
         }
-        call.warnings.extend(strategy::dedup_owners(&mut new, false));
+        if call.info.verb == "update" {
+            call.warnings.extend(strategy::dedup_owners(&mut new, false));
+        }
         apply_defaults(&self.row, &mut new);
         let (row, options, context) = (&self.row, change.options, self.context(call));
         if !change.tracked {
