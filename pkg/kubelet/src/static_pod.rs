@@ -11,6 +11,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use kube1_client::{Informer, ObjectKey};
 use kube1_supervisor::BoxError;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -142,10 +143,13 @@ fn read_manifests(dir: &Path, node_name: &str) -> HashMap<ObjectKey, Arc<Pod>> {
 
 pub(crate) fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
     // By way of JSON: a decoder of pods from YAML would be one more copy of a large one.
-    let manifest: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let manifest: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
     let mut pod: Pod = serde_json::from_str(&manifest.to_string()).map_err(|e| e.to_string())?;
     if pod.spec.as_ref().is_none_or(|s| s.containers.is_empty()) || pod.name().is_empty() {
         return Err("a pod needs a name and at least one container".to_owned());
+    }
+    if let Some(resource) = api_reference(&manifest["spec"]) {
+        return Err(format!("static pods may not reference {resource}"));
     }
     let digest = Sha256::digest(format!("{node_name}\n{text}"));
     let hash: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
@@ -167,6 +171,42 @@ pub(crate) fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
     Ok(pod)
 }
 
+/// The resource of the API that a specification needs, which a pod of a file cannot have: nobody was asked whether it may
+/// (`PreventStaticPodAPIReferences`).
+fn api_reference(spec: &Value) -> Option<&'static str> {
+    const NAMED: [(&str, &str); 2] =
+        [("/serviceAccountName", "serviceaccounts"), ("/serviceAccount", "serviceaccounts")];
+    const LISTED: [(&str, &str); 2] = [("/imagePullSecrets/0", "secrets"), ("/resourceClaims/0", "resourceclaims")];
+    let named =
+        NAMED.iter().find(|(path, _)| spec.pointer(path).and_then(Value::as_str).is_some_and(|n| !n.is_empty()));
+    let listed = || LISTED.iter().find(|(path, _)| spec.pointer(path).is_some());
+    let inside = || ["containers", "initContainers", "volumes"].iter().find_map(|list| referenced(&spec[*list]));
+    named.or_else(listed).map(|(_, resource)| *resource).or_else(inside)
+}
+
+/// The resource that a member anywhere inside names.
+fn referenced(value: &Value) -> Option<&'static str> {
+    const MEMBERS: [(&str, &str); 9] = [
+        ("secret", "secrets"),
+        ("secretRef", "secrets"),
+        ("secretKeyRef", "secrets"),
+        ("nodePublishSecretRef", "secrets"),
+        ("configMap", "configmaps"),
+        ("configMapRef", "configmaps"),
+        ("configMapKeyRef", "configmaps"),
+        ("clusterTrustBundle", "clustertrustbundles"),
+        ("persistentVolumeClaim", "persistentvolumeclaims"),
+    ];
+    match value {
+        Value::Array(items) => items.iter().find_map(referenced),
+        Value::Object(members) => members.iter().find_map(|(name, value)| {
+            let known = MEMBERS.iter().find(|(member, _)| member == name && value.is_object());
+            known.map(|(_, resource)| *resource).or_else(|| referenced(value))
+        }),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +220,32 @@ mod tests {
         assert_eq!(parse(text, "n1").map(|p| p.uid().to_owned()), Ok(pod.uid().to_owned()));
         assert_ne!(parse(text, "n2").map(|p| p.uid().to_owned()), Ok(pod.uid().to_owned()));
         assert!(parse("spec: {containers: []}", "n1").is_err());
+    }
+
+    #[test]
+    fn a_manifest_needs_nothing_of_the_api() {
+        let parse = |rest: &str, container: &str| {
+            parse(
+                &format!("{{metadata: {{name: web}}, spec: {{containers: [{{name: c, image: x{container}}}]{rest}}}}}"),
+                "n1",
+            )
+        };
+        for (rest, container, resource) in [
+            (", serviceAccountName: a", "", "serviceaccounts"),
+            (", imagePullSecrets: [{name: a}]", "", "secrets"),
+            (", volumes: [{name: v, secret: {secretName: a}}]", "", "secrets"),
+            (", volumes: [{name: v, projected: {sources: [{configMap: {name: a}}]}}]", "", "configmaps"),
+            (", volumes: [{name: v, persistentVolumeClaim: {claimName: a}}]", "", "persistentvolumeclaims"),
+            ("", ", env: [{name: A, valueFrom: {secretKeyRef: {name: a, key: b}}}]", "secrets"),
+            ("", ", envFrom: [{configMapRef: {name: a}}]", "configmaps"),
+        ] {
+            let why = parse(rest, container).map(drop);
+            assert_eq!(why, Err(format!("static pods may not reference {resource}")));
+        }
+        let plain = parse(
+            ", volumes: [{name: secret, hostPath: {path: /x}}], imagePullSecrets: []",
+            ", env: [{name: configMap}]",
+        );
+        assert!(plain.is_ok(), "{plain:?}");
     }
 }
