@@ -132,6 +132,10 @@ pub struct NodeArgs {
     /// How little may be left before pods are evicted [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%]
     #[arg(long, env = "KUBE1_EVICTION_HARD", value_name = "THRESHOLDS")]
     pub eviction_hard: Option<kube1_kubelet::EvictionThresholds>,
+    /// TracingConfiguration: the collector that gets spans of requests to the API server and the kubelet, and of the
+    /// synchronisation of pods, over OTLP, and how many of a million
+    #[arg(long, env = "KUBE1_TRACING_CONFIG_FILE", value_name = "FILE")]
+    pub tracing_config_file: Option<PathBuf>,
     /// Port of the kubelet's API
     #[arg(long, env = "KUBE1_KUBELET_PORT", default_value_t = 10250, value_name = "PORT")]
     pub kubelet_port: u16,

@@ -180,7 +180,11 @@ async fn open_api(
         service_cidr: args.node.service_cidr,
         node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
         cluster_domain: args.node.cluster_domain.clone(),
-        front: Front { flags: args.node.flags.clone(), ..args.front.front() },
+        front: Front {
+            flags: args.node.flags.clone(),
+            tracing_config_file: args.node.tracing_config_file.clone(),
+            ..args.front.front()
+        },
     };
     Ok(ApiServer::new(config).await?)
 }

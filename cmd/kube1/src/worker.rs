@@ -150,6 +150,7 @@ impl Worker<'_> {
             eviction: self.args.eviction_hard.clone().unwrap_or_default(),
             version: version::KUBERNETES,
             flags: self.args.flags.clone(),
+            tracing: self.args.tracing_config_file.as_deref().map(kube1_trace::Settings::read).transpose()?,
             ..KubeletConfig::new(
                 self.credentials.client.clone(),
                 &self.node.name,

@@ -91,11 +91,17 @@ impl Runtime {
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, CriError> {
         let started = Instant::now();
+        let span =
+            kube1_trace::begin(operation, || vec![("rpc.system", "grpc".into()), ("rpc.method", operation.into())]);
         let result = match tokio::time::timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(CriError::status(operation, &status)),
             Err(_) => Err(CriError::timeout(operation, limit.as_secs())),
         };
+        if let (Err(_), Some(span)) = (&result, &span) {
+            span.fail();
+        }
+        drop(span);
         let took = started.elapsed();
         tracing::trace!(operation, ?took, "the runtime was called");
         self.calls.lock().entry(operation).or_default().add(result.is_err(), took.as_secs_f64());

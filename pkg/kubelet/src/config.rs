@@ -49,6 +49,10 @@ pub struct KubeletConfig {
     pub version: &'static str,
     /// The flags in effect, for `/flagz`.
     pub flags: Vec<(String, String)>,
+    /// Who gets spans of requests and of the synchronisation of pods; nobody without.
+    pub tracing: Option<kube1_trace::Settings>,
+    /// Made of these when the kubelet runs.
+    pub tracer: Option<kube1_trace::Tracer>,
 }
 
 impl KubeletConfig {
@@ -76,6 +80,8 @@ impl KubeletConfig {
             eviction: EvictionThresholds::default(),
             version: "v1.36.0",
             flags: Vec::new(),
+            tracing: None,
+            tracer: None,
         }
     }
 

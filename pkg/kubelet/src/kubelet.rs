@@ -11,6 +11,7 @@ use kube1_client::{EventRecorder, Informer, Informers, ObjectKey, Outcome, Selec
 use kube1_cri::events::ContainerEvent;
 use kube1_cri::{ErrorKind, Runtime};
 use kube1_supervisor::{BoxError, Component, Context};
+use kube1_trace::Tracer;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,17 @@ async fn run(config: &KubeletConfig, ctx: &Context, stop: &CancellationToken) ->
     let version = wait_for_runtime(&runtime, stop).await?;
 
     let mut tasks: JoinSet<Result<(), BoxError>> = JoinSet::new();
+    let mut config = config.clone();
+    if let Some(settings) = &config.tracing {
+        let (tracer, exporter) = Tracer::new(settings, "kubelet", &config.node_name);
+        config.tracer = Some(tracer);
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            exporter.run(stop).await;
+            Ok(())
+        });
+    }
+    let config = &config;
     let informers = Informers::new(config.client.clone(), stop.clone());
     let (recorder, recording) =
         EventRecorder::new(config.client.clone(), "kubelet", Some(&config.node_name), stop.clone());

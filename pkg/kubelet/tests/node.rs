@@ -1,7 +1,11 @@
 //! Pods on a real node: apiserver, kubelet and containerd together.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../apiserver/tests/support/grpc.rs"]
+mod grpc;
 mod support;
+
+use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use serde_json::json;
@@ -67,6 +71,14 @@ async fn a_new_kubelet_goes_on_with_what_runs() {
     let before = node.wait_ready("keep").await;
     node.wait_ready("short").await;
     node.stop_kubelet().await;
+    let (socket, traced) = (node.containerd.dir.path().join("otlp.sock"), Arc::new(Mutex::new(Vec::new())));
+    let told = traced.clone();
+    let _collector = grpc::serve(&socket, move |_, message| {
+        told.lock().unwrap().extend_from_slice(&message);
+        Ok(Vec::new())
+    });
+    let endpoint = format!("unix://{}", socket.display());
+    node.config.tracing = Some(kube1_trace::Settings::new(Some(&endpoint), Some(1_000_000), &mut Vec::new()));
     node.start_kubelet();
     let ended = node.wait_phase("short", "Failed").await;
     let terminated = &ended["status"]["containerStatuses"][0]["state"]["terminated"];
@@ -79,6 +91,10 @@ async fn a_new_kubelet_goes_on_with_what_runs() {
     node.delete("keep").await;
     node.delete("short").await;
     node.stop().await;
+    let traced = traced.lock().unwrap();
+    for text in ["service.name", "kubelet", "syncPod", "k8s.pod.name", "short", "ContainerStatus"] {
+        assert!(traced.windows(text.len()).any(|part| part == text.as_bytes()), "no span tells of {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -92,6 +92,13 @@ impl Tracer {
         (Self { rate: settings.rate, spans }, Exporter::new(settings, service, instance, waiting))
     }
 
+    /// The span of work that nobody asked for, of which the configured share is traced.
+    pub fn root(&self, name: &'static str, attributes: impl FnOnce() -> Vec<Attribute>) -> Span {
+        let context = Context::root(self.rate);
+        let attributes = if context.sampled { attributes() } else { Vec::new() };
+        Span::new(self, Ended { attributes, ..Ended::new(context, name.into(), SystemTime::now()) })
+    }
+
     /// The span of a request that came at `started`. A caller's span becomes its parent if the caller is `trusted`, and
     /// then also says whether the request is traced; of others the configured share is.
     pub fn request(
@@ -180,11 +187,16 @@ pub fn is_traced() -> bool {
     CURRENT.try_with(Span::is_recorded).unwrap_or(false)
 }
 
-/// Does a part of the present work as a span of its own, if that work is traced. `attributes` are only made then.
+/// The span of a part of the present work, if that work is traced, until it is dropped. `attributes` are only made then.
+pub fn begin(name: &'static str, attributes: impl FnOnce() -> Vec<Attribute>) -> Option<Span> {
+    CURRENT.try_with(|span| span.is_recorded().then(|| span.child(name, attributes()))).ok().flatten()
+}
+
+/// The same around a part that has parts of its own, or tells others of its trace.
 pub async fn within<F: Future>(name: &'static str, attributes: impl FnOnce() -> Vec<Attribute>, work: F) -> F::Output {
-    match CURRENT.try_with(|span| span.is_recorded().then(|| span.child(name, attributes()))) {
-        Ok(Some(span)) => Box::pin(span.scope(work)).await,
-        _ => work.await,
+    match begin(name, attributes) {
+        Some(span) => Box::pin(span.scope(work)).await,
+        None => work.await,
     }
 }
 

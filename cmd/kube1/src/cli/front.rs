@@ -258,9 +258,6 @@ pub struct RequestArgs {
     /// How long requests are still taken after shutdown began, while /readyz already fails
     #[arg(long, env = "KUBE1_SHUTDOWN_DELAY_DURATION", value_parser = duration, default_value = "0s", value_name = "TIME")]
     pub shutdown_delay_duration: Duration,
-    /// TracingConfiguration: the collector that gets spans of requests over OTLP, and how many requests of a million
-    #[arg(long, env = "KUBE1_TRACING_CONFIG_FILE", value_name = "FILE")]
-    pub tracing_config_file: Option<PathBuf>,
     /// Requests of one HTTP/2 connection at a time
     #[arg(long, env = "KUBE1_HTTP2_MAX_STREAMS_PER_CONNECTION", default_value_t = 1000, value_name = "COUNT")]
     pub http2_max_streams_per_connection: u32,
@@ -353,7 +350,7 @@ impl FrontArgs {
                 automatic_reload: self.encryption.encryption_provider_config_automatic_reload,
             },
             serving: self.keys.serving(),
-            tracing_config_file: self.requests.tracing_config_file.clone(),
+            tracing_config_file: None,
             flags: Vec::new(),
         }
     }

@@ -272,14 +272,9 @@ impl Collection {
 
     async fn commit(&self, operation: &str, txn: Txn, write: &Arc<Write>) -> Result<Arc<Object>, StorageError> {
         let started = Instant::now();
-        let done = self.store.txn(txn.origin(origin(write)));
-        let done = match kube1_trace::is_traced() {
-            false => done.await,
-            true => {
-                let (name, key) = (span_name(operation), || vec![("type", self.identity.kind.as_str().into())]);
-                kube1_trace::within(name, key, done).await
-            }
-        };
+        let span = kube1_trace::begin(span_name(operation), || vec![("type", self.identity.kind.as_str().into())]);
+        let done = self.store.txn(txn.origin(origin(write))).await;
+        drop(span);
         let failed = done.as_ref().is_err_and(|error| !matches!(error, StoreError::Compare { .. }));
         self.meters.requested(operation, failed, started.elapsed());
         done?;

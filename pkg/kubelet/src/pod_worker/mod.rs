@@ -221,7 +221,11 @@ impl PodWorker {
 
     /// Brings the pod nearer to what is wanted, as far as possible now.
     async fn sync(&mut self, update: &PodUpdate) -> Next {
-        match self.try_sync(update).await {
+        let synced = match self.node.config.tracer.as_ref().map(|tracer| tracer.root("syncPod", || about(update))) {
+            None => self.try_sync(update).await,
+            Some(span) => Box::pin(span.scope(self.try_sync(update))).await,
+        };
+        match synced {
             Ok(next) => next,
             Err(error) => {
                 tracing::warn!(pod = %update.pod.full_name(), operation = error.operation, %error, "synchronisation failed");
@@ -433,4 +437,15 @@ fn wants_end(update: &PodUpdate, ended: bool) -> bool {
 /// The restart count that a container's annotations tell.
 fn restart_count(container: &crate::observed::ObservedContainer) -> u32 {
     container.annotation(labels::RESTART_COUNT).parse().unwrap_or(container.attempt)
+}
+
+/// What the span of a pod's synchronisation tells.
+fn about(update: &PodUpdate) -> Vec<kube1_trace::Attribute> {
+    let pod = &update.pod;
+    vec![
+        ("k8s.pod.uid", pod.uid().into()),
+        ("k8s.pod", format!("{}/{}", pod.namespace(), pod.name()).into()),
+        ("k8s.pod.name", pod.name().into()),
+        ("k8s.namespace.name", pod.namespace().into()),
+    ]
 }

@@ -21,7 +21,7 @@ pub(crate) use volumes::usage as disk_usage;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -145,6 +145,7 @@ impl Server {
     }
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>, caller: &Caller) -> Reply {
+        let started = Instant::now();
         let path = request.uri().path().to_owned();
         let parts: Vec<String> =
             path.trim_matches('/').split('/').map(|p| percent_decode_str(p).decode_utf8_lossy().into_owned()).collect();
@@ -154,10 +155,24 @@ impl Server {
         if let Err((code, message)) = self.authenticator.allow(&self.node, caller, bearer, verb, parts[0]).await {
             return text(code, message);
         }
-        match (request.method(), &parts[..]) {
+        let Some(tracer) = &self.node.config.tracer else { return self.routed(request, &path, &parts).await };
+        let (name, method) = (format!("{} /{}", request.method(), parts[0]), request.method().as_str());
+        let about = vec![("http.request.method", method.into()), ("url.path", path.as_str().into())];
+        let span = tracer.request(name, request.headers(), true, started, about);
+        let reply = Box::pin(span.clone().scope(self.routed(request, &path, &parts))).await;
+        span.add("http.response.status_code", i64::from(reply.status().as_u16()));
+        if reply.status().is_server_error() {
+            span.fail();
+        }
+        reply
+    }
+
+    /// Answers a caller who may ask.
+    async fn routed(self: &Arc<Self>, request: Request<Incoming>, path: &str, parts: &[&str]) -> Reply {
+        match (request.method(), parts) {
             (&Method::GET, ["healthz"] | ["healthz", "ping" | "log" | "syncloop"]) => text(StatusCode::OK, "ok"),
             (&Method::GET, ["statusz" | "flagz"]) => {
-                let kind = Pages::kind(&path).unwrap_or("Statusz");
+                let kind = Pages::kind(path).unwrap_or("Statusz");
                 zpages::serve(&self.pages, kind, request.headers())
             }
             (&Method::POST, ["checkpoint", namespace, pod, container]) => {
