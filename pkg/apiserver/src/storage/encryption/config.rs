@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use kube1_api::field::{FieldError, FieldPath};
 use serde::Deserialize;
 
-use super::super::kms::{Kms, KmsSettings};
+use super::super::kms::{Kms, KmsSettings, hash_of};
 use super::transformer::{Cipher, Transformer};
 use super::{EncryptionError, Rule, Rules, covers};
 use crate::http::requests::parse_duration;
@@ -75,7 +75,8 @@ pub(super) fn read(path: &Path, known: &Providers) -> Result<Rules, EncryptionEr
     let text = std::fs::read_to_string(path).map_err(|source| EncryptionError::Read { path: shown.clone(), source })?;
     let file: File = serde_saphyr::from_str(&text)
         .map_err(|error| EncryptionError::Parse { path: shown.clone(), reason: error.to_string() })?;
-    let mut reader = Reader { known, problems: Vec::new(), names: HashSet::new(), rules: Rules::default() };
+    let rules = Rules { hash: hash_of(&text), ..Rules::default() };
+    let mut reader = Reader { known, problems: Vec::new(), names: HashSet::new(), rules };
     reader.file(file);
     let Reader { problems, rules, .. } = reader;
     if problems.is_empty() { Ok(rules) } else { Err(EncryptionError::Invalid { path: shown, problems }) }

@@ -3,30 +3,39 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use kube1_telemetry::metrics::{Counters, Histograms, exponential, shared};
+use kube1_telemetry::metrics::{Counters, Gauges, Histograms, exponential, shared};
 
 struct Metrics {
     operations: Counters,
     times: Histograms,
+    config: Gauges,
 }
 
 const TIMES: &[f64] = &exponential::<25>(5e-6, 2.0);
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
-    shared(|r| {
-        Metrics {
+    const OPERATIONS: &str = "Total number of transformations. Successful transformation will have a status 'OK' and a \
+        varied status string when the transformation fails.";
+    const CONFIG: &str = "Information about the last applied encryption configuration with hash as label, split by \
+        apiserver identity.";
+    let name = |rest: &str| format!("apiserver_{rest}");
+    shared(|r| Metrics {
         operations: r.counters(
-            "apiserver_storage_transformation_operations",
-            "Total number of transformations. Successful transformation will have a status 'OK' and a varied status string when the transformation fails.",
+            &name("storage_transformation_operations"),
+            OPERATIONS,
             &["resource", "transformation_type", "transformer_prefix", "status"],
         ),
         times: r.histograms(
-            "apiserver_storage_transformation_duration_seconds",
+            &name("storage_transformation_duration_seconds"),
             "Latencies in seconds of value transformation operations.",
             &["transformation_type", "transformer_prefix"],
             TIMES,
         ),
-    }
+        config: r.gauges(
+            &name("encryption_config_controller_last_config_info"),
+            CONFIG,
+            &["apiserver_id_hash", "hash"],
+        ),
     })
 });
 
@@ -37,4 +46,11 @@ pub fn transformed(resource: &str, direction: &str, prefix: &str, fine: bool, to
     if fine {
         METRICS.times.observe(&[direction, prefix], took.as_secs_f64());
     }
+}
+
+/// Notes which configuration is in effect, and which was before.
+pub fn applied(before: &str, hash: &str) {
+    let server = crate::reload::server_hash();
+    METRICS.config.remove(&[&server, before]);
+    METRICS.config.set(&[&server, hash], 1.0);
 }

@@ -47,6 +47,8 @@ struct Rule {
 struct Rules {
     rules: Vec<Rule>,
     services: Vec<Arc<Kms>>,
+    /// Of the file's text.
+    hash: String,
 }
 
 /// How the values of all resources are kept; by default as they are.
@@ -63,6 +65,9 @@ impl Encryption {
     /// `own` keeps Secrets when there is no file, and always reads what it once wrote. Asks no service yet.
     pub fn open(own: Option<SecretKey>, file: Option<PathBuf>) -> Result<Self, EncryptionError> {
         let rules = file.as_deref().map(|file| config::read(file, &Providers::default())).transpose()?;
+        if let Some(rules) = &rules {
+            meters::applied("", &rules.hash);
+        }
         Ok(Self { own, file, rules: ArcSwap::from_pointee(rules.unwrap_or_default()), locked: Notify::new() })
     }
 
@@ -77,6 +82,7 @@ impl Encryption {
             return Err(EncryptionError::Unhealthy { path: file.display().to_string(), reason });
         }
         rules.services.iter().for_each(Kms::poll);
+        meters::applied(&old.hash, &rules.hash);
         self.rules.store(Arc::new(rules));
         // What could not be read may be readable now.
         self.locked.notify_one();

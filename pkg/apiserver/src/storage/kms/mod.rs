@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use envelope::aggregate;
-use envelope::{DERIVED_KEY, Opener, hash_of};
+use envelope::{DERIVED_KEY, Opener};
+pub use envelope::{aggregate, hash_of};
 use wire::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, EncryptedObject, StatusRequest, StatusResponse,
 };
@@ -321,4 +321,63 @@ fn decode(sealed: &Bytes) -> Result<EncryptedObject, String> {
 pub fn written_with(sealed: &Bytes) -> Option<(String, bool)> {
     let object = decode(sealed).ok()?;
     Some((object.key_id, object.encrypted_dek_source_type == DERIVED_KEY))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn service() -> Kms {
+        let socket = PathBuf::from("/nowhere/kms.sock");
+        Kms::new(KmsSettings { name: "tried".into(), socket, timeout: Duration::from_secs(1) })
+    }
+
+    #[test]
+    fn nothing_is_written_without_a_seed_or_by_an_old_one() {
+        let kms = service();
+        assert_eq!(kms.seal(b"k", b"v").unwrap_err(), "got unexpected nil transformer");
+        assert_eq!(kms.key_id(), None);
+        let (opener, secret) = envelope::new_seed();
+        let current = |expires: Instant| Current {
+            opener: Arc::new(Opener::new(DERIVED_KEY, &secret).unwrap()),
+            object: EncryptedObject {
+                key_id: "1".into(),
+                encrypted_dek_source: vec![1],
+                encrypted_dek_source_type: DERIVED_KEY,
+                ..EncryptedObject::default()
+            },
+            expires,
+            expires_at: "2026-01-01T00:00:00.5Z".parse().unwrap(),
+        };
+        let now = Instant::now();
+        kms.current.store(Some(Arc::new(current(now.checked_sub(Duration::from_secs(1)).unwrap()))));
+        let expected = format!(
+            "encryptedDEKSource with keyID hash {:?} expired at 2026-01-01T00:00:00Z (current time is ",
+            hash_of("1")
+        );
+        let refused = kms.seal(b"k", b"v").unwrap_err();
+        assert!(refused.starts_with(&expected) && refused.ends_with("Z)"), "{refused}");
+
+        kms.current.store(Some(Arc::new(current(now + WRITES))));
+        let sealed = Bytes::from(kms.seal(b"k", b"v").unwrap());
+        assert_eq!(kms.open(b"k", &sealed), Err(Unreadable::Locked), "its key must be asked for");
+        kms.keep(envelope::fingerprint(&decode(&sealed).unwrap()), Arc::new(opener));
+        assert_eq!(kms.open(b"k", &sealed).unwrap(), "v");
+        assert!(matches!(kms.open(b"other", &sealed), Err(Unreadable::Broken(_))));
+        assert_eq!(written_with(&sealed), Some(("1".to_owned(), true)));
+    }
+
+    #[test]
+    fn the_keys_that_are_kept_are_bounded() {
+        let kms = service();
+        let opener = Arc::new(envelope::new_seed().0);
+        for number in 0..=KEPT_MOST {
+            let mut fingerprint = [0; 32];
+            fingerprint[..8].copy_from_slice(&number.to_be_bytes());
+            kms.keep(fingerprint, opener.clone());
+        }
+        assert_eq!(kms.openers.lock().len(), KEPT_MOST);
+        assert!(kms.opener(&[0; 32]).is_none(), "the oldest is gone");
+    }
 }
