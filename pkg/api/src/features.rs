@@ -4,9 +4,7 @@
 const TABLE: &str = include_str!("data/features.txt");
 
 /// On by default upstream, and not here: what they switch is missing, or has no meaning here.
-const MISSING: [&str; 44] = [
-    // The spans are those of the API server.
-    "KubeletTracing",
+const MISSING: [&str; 43] = [
     // The watch cache is the state itself: there is nothing to compare it with.
     "DetectCacheInconsistency",
     // Requests of the server leave by the host's own routes.
