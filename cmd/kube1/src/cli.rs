@@ -139,6 +139,9 @@ pub struct NodeArgs {
     /// Port of the kubelet's API
     #[arg(long, env = "KUBE1_KUBELET_PORT", default_value_t = 10250, value_name = "PORT")]
     pub kubelet_port: u16,
+    /// KubeletConfiguration with settings of the node for which there is no flag
+    #[arg(long, env = "KUBE1_KUBELET_CONFIG", value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
     /// All flags with their values in effect.
     #[arg(skip)]
     pub flags: Vec<(String, String)>,

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Taint;
 use kube1_client::Informers;
 use kube1_dns::{Dns, DnsConfig};
 use kube1_images::PAUSE_IMAGE;
-use kube1_kubelet::{Kubelet, KubeletConfig};
+use kube1_kubelet::{Kubelet, KubeletConfig, Settings};
 use kube1_network::{NetworkPolicies, Overlay, OverlayConfig};
 use kube1_pki::ReloadingCertificate;
 use kube1_proxy::{Proxy, ProxyConfig};
@@ -52,6 +52,7 @@ pub enum Runtime {
 impl Runtime {
     /// Finds what the flags ask for. Fails with the full list of what the host lacks.
     pub fn prepare(args: &NodeArgs) -> anyhow::Result<Self> {
+        settings(args)?;
         if let Some(endpoint) = &args.container_runtime_endpoint {
             let path = PathBuf::from(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
             anyhow::ensure!(path.is_absolute(), "--container-runtime-endpoint {endpoint} is no path of a socket");
@@ -137,7 +138,13 @@ impl Worker<'_> {
         let layout = &self.node.layout;
         let labels = self.args.node_labels.iter().map(|text| parse_label(text)).collect::<anyhow::Result<_>>()?;
         let taints = self.args.node_taints.iter().map(|text| parse_taint(text)).collect::<anyhow::Result<_>>()?;
+        let settings = settings(self.args)?;
+        let eviction = match (&self.args.eviction_hard, &settings.eviction_hard) {
+            (None, Some(text)) => Some(text.parse()?),
+            (flag, _) => flag.clone(),
+        };
         Ok(KubeletConfig {
+            settings,
             node_labels: labels,
             node_taints: taints,
             cgroup_root: layout.cgroup_name(),
@@ -147,7 +154,7 @@ impl Worker<'_> {
             serving: Some(self.credentials.serving.clone()),
             client_ca_pem: self.credentials.ca_pem.clone(),
             pause_image: PAUSE_IMAGE.to_owned(),
-            eviction: self.args.eviction_hard.clone().unwrap_or_default(),
+            eviction: eviction.unwrap_or_default(),
             version: version::KUBERNETES,
             flags: self.args.flags.clone(),
             tracing: self.args.tracing_config_file.as_deref().map(kube1_trace::Settings::read).transpose()?,
@@ -160,6 +167,14 @@ impl Worker<'_> {
             )
         })
     }
+}
+
+/// The settings of the file that the flags name.
+fn settings(args: &NodeArgs) -> anyhow::Result<Settings> {
+    let Some(path) = &args.kubelet_config else { return Ok(Settings::default()) };
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read --kubelet-config {}", path.display()))?;
+    Settings::parse(&text).with_context(|| format!("--kubelet-config {}", path.display()))
 }
 
 type Label = (String, String);

@@ -4,7 +4,7 @@
 const TABLE: &str = include_str!("data/features.txt");
 
 /// On by default upstream, and not here: what they switch is missing, or has no meaning here.
-const MISSING: [&str; 43] = [
+const MISSING: [&str; 40] = [
     // The watch cache is the state itself: there is nothing to compare it with.
     "DetectCacheInconsistency",
     // Requests of the server leave by the host's own routes.
@@ -43,12 +43,9 @@ const MISSING: [&str; 43] = [
     "CustomCPUCFSQuotaPeriod",
     "GracefulNodeShutdown",
     "GracefulNodeShutdownBasedOnPodPriority",
-    "ImageMaximumGCAge",
     "KubeletCgroupDriverFromCRI",
-    "KubeletCrashLoopBackOffMax",
     "KubeletSeparateDiskGC",
     "KubeletServiceAccountTokenForCredentialProviders",
-    "NodeLogQuery",
     "ReloadKubeletClientCAFile",
     "SELinuxChangePolicy",
     "SELinuxMountReadWriteOncePod",

@@ -42,7 +42,8 @@ pub fn admit(node: &Node, entry: &Arc<PodEntry>, pod: &Pod) -> Result<(), Verdic
     }
     let sysctls = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
     for sysctl in sysctls {
-        if !SAFE_SYSCTLS.contains(&sysctl.name.replace('/', ".").as_str()) {
+        let name = sysctl.name.replace('/', ".");
+        if !SAFE_SYSCTLS.contains(&name.as_str()) && !node.config.settings.allows_sysctl(&name) {
             let message = format!("forbidden sysctl: \"{}\" not allowlisted", sysctl.name);
             return Err(Verdict { reason: "SysctlForbidden".to_owned(), message });
         }

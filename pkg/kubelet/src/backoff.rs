@@ -11,9 +11,16 @@ const MAX: Duration = Duration::from_secs(300);
 const FORGET: Duration = Duration::from_secs(600);
 
 /// Back-off by name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backoffs {
     entries: HashMap<String, Entry>,
+    max: Duration,
+}
+
+impl Default for Backoffs {
+    fn default() -> Self {
+        Self::with_max(MAX)
+    }
 }
 
 #[derive(Debug)]
@@ -27,6 +34,11 @@ fn since(earlier: Timestamp, now: Timestamp) -> Duration {
 }
 
 impl Backoffs {
+    /// Delays that never become longer than `max`.
+    pub fn with_max(max: Duration) -> Self {
+        Self { entries: HashMap::new(), max }
+    }
+
     /// What is left of the delay counted from `failed_at`, and the whole delay; `None` when it is over.
     pub fn remaining(&self, name: &str, failed_at: Timestamp, now: Timestamp) -> Option<(Duration, Duration)> {
         let entry = self.entries.get(name)?;
@@ -39,10 +51,10 @@ impl Backoffs {
 
     /// Counts an attempt after a failure; the next one waits longer.
     pub fn failed(&mut self, name: &str, now: Timestamp) {
-        let fresh = Entry { delay: FIRST, updated: now };
+        let fresh = Entry { delay: FIRST.min(self.max), updated: now };
         match self.entries.get_mut(name) {
             Some(entry) if since(entry.updated, now) <= FORGET => {
-                entry.delay = (entry.delay * 2).min(MAX);
+                entry.delay = (entry.delay * 2).min(self.max);
                 entry.updated = now;
             }
             _ => {
@@ -77,6 +89,10 @@ mod tests {
         let soon = start + SignedDuration::from_secs(299);
         assert_eq!(backoffs.remaining("c", start, soon).map(|(left, _)| left.as_secs()), Some(1));
         assert_eq!(backoffs.remaining("c", start, soon + SignedDuration::from_secs(1)), None);
+        let mut quick = Backoffs::with_max(Duration::from_secs(2));
+        quick.failed("c", start);
+        quick.failed("c", start);
+        assert_eq!(quick.remaining("c", start, start).map(|(_, delay)| delay.as_secs()), Some(2));
         let later = start + SignedDuration::from_secs(700);
         backoffs.failed("c", later);
         assert_eq!(backoffs.remaining("c", later, later).map(|(left, _)| left.as_secs()), Some(10));

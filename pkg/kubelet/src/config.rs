@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Taint;
 use kube1_pki::ReloadingCertificate;
 
 use crate::eviction::EvictionThresholds;
+use crate::settings::Settings;
 
 /// Everything a kubelet needs to know. What is on the host derives from `data_dir` and `cgroup_root`, so that several
 /// nodes fit on one machine.
@@ -42,7 +43,7 @@ pub struct KubeletConfig {
     pub static_pod_dir: PathBuf,
     /// The host's resolver configuration, which pods inherit.
     pub resolv_conf: PathBuf,
-    pub max_pods: u32,
+    pub settings: Settings,
     /// How little may be left of the node's resources.
     pub eviction: EvictionThresholds,
     /// Version to report, such as `v1.36.0`.
@@ -76,7 +77,7 @@ impl KubeletConfig {
             pause_image: "kube1.local/pause:1".to_owned(),
             static_pod_dir: data_dir.join("manifests"),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
-            max_pods: 110,
+            settings: Settings::default(),
             eviction: EvictionThresholds::default(),
             version: "v1.36.0",
             flags: Vec::new(),

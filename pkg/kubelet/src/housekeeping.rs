@@ -22,11 +22,6 @@ const PRESSURE: Duration = Duration::from_secs(10);
 const LOGS: Duration = Duration::from_secs(60);
 const ORPHANS: Duration = Duration::from_secs(120);
 const IMAGES: Duration = Duration::from_secs(300);
-/// Images are collected when the disk is fuller than this (percent), until it is this full.
-pub(crate) const IMAGES_HIGH: u64 = 85;
-pub(crate) const IMAGES_LOW: u64 = 80;
-/// An image that nothing has used for this long may go.
-const IMAGE_AGE: Duration = Duration::from_secs(120);
 
 /// Cleans until `stop`.
 pub(crate) async fn run(workers: Arc<Workers>, pods: Informer<Pod>, stop: CancellationToken) -> Result<(), BoxError> {
@@ -81,7 +76,8 @@ async fn rotate_logs(node: &Node) {
         let (namespace, name, uid) = (label(labels::POD_NAMESPACE), label(labels::POD_NAME), label(labels::POD_UID));
         let attempt = container.metadata.as_ref().map_or(0, |m| m.attempt);
         let dir = node.config.pod_log_dir(namespace, name, uid).join(label(labels::CONTAINER_NAME));
-        if let Err(error) = log_file::rotate(&node.runtime, &container.id, &dir.join(format!("{attempt}.log"))).await {
+        let log = dir.join(format!("{attempt}.log"));
+        if let Err(error) = log_file::rotate(&node.runtime, &node.config.settings, &container.id, &log).await {
             tracing::warn!(container = container.id, %error, "cannot rotate a log");
         }
     }
@@ -181,6 +177,18 @@ struct ImageCollector {
 }
 
 impl ImageCollector {
+    /// Removes images that nothing has used for longer than images may stay, as far as this node agent has seen.
+    async fn collect_old(&self, node: &Node, unused: impl Iterator<Item = &kube1_cri::v1::Image>, now: Instant) {
+        let Some(age) = node.config.settings.image_maximum_gc_age else { return };
+        for image in unused {
+            if self.last_used.get(&image.id).is_some_and(|at| now.duration_since(*at) >= age)
+                && let Err(error) = node.runtime.remove_image(&image.id).await
+            {
+                tracing::warn!(image = image.id, %error, "cannot remove an old image");
+            }
+        }
+    }
+
     /// Removes unused images if the disk is too full; in an emergency all of them.
     async fn collect(&mut self, node: &Node, emergency: bool) {
         let lists = tokio::try_join!(node.runtime.list_images(), node.runtime.list_containers(HashMap::new()));
@@ -206,17 +214,22 @@ impl ImageCollector {
                 *at = now;
             }
         }
+        let settings = &node.config.settings;
         let Some(disk) = machine::filesystem(&node.config.data_dir).filter(|d| d.capacity > 0) else { return };
         let usage = 100 - disk.available * 100 / disk.capacity;
-        if usage < IMAGES_HIGH && !emergency {
+        self.collect_old(node, images.iter().filter(|image| !in_use(image)), now).await;
+        if usage < settings.image_gc_high && !emergency {
             return;
         }
-        let surplus = usage.saturating_sub(IMAGES_LOW) * disk.capacity / 100;
+        let surplus = usage.saturating_sub(settings.image_gc_low) * disk.capacity / 100;
         let mut to_free = if emergency { u64::MAX } else { surplus };
         let mut unused: Vec<_> = images.iter().filter(|i| !in_use(i)).collect();
         unused.sort_by_key(|image| self.last_used.get(&image.id).copied());
         for image in unused {
-            let old = self.last_used.get(&image.id).is_some_and(|at| now.duration_since(*at) >= IMAGE_AGE);
+            let old = self
+                .last_used
+                .get(&image.id)
+                .is_some_and(|at| now.duration_since(*at) >= settings.image_minimum_gc_age);
             if to_free == 0 || !(old || emergency) {
                 break;
             }

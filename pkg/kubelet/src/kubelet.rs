@@ -149,7 +149,7 @@ fn build_node(
         config: config.clone(),
         recorder: recorder.clone(),
         volumes: VolumeManager::new(config.clone(), runtime.clone(), Arc::clone(&objects), tokens),
-        images: Images::new(runtime.clone(), recorder, Arc::clone(&objects), &config.data_dir),
+        images: Images::new(runtime.clone(), recorder, Arc::clone(&objects), config),
         objects,
         cgroups,
         machine,
@@ -161,7 +161,7 @@ fn build_node(
         existing: OnceLock::new(),
         allocatable: Mutex::new(allocatable),
         runtime,
-        user_namespaces: UserNamespaces::new(&config.data_dir, &config.pods_dir(), config.max_pods),
+        user_namespaces: UserNamespaces::new(&config.data_dir, &config.pods_dir(), config.settings.max_pods),
         features: Mutex::default(),
         turns: Turns::new(std::thread::available_parallelism().map_or(1, usize::from)),
     })

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use kube1_cri::Runtime;
 
-/// Size at which a log is put aside, and how many files of a container are kept.
-const ROTATE_AT: u64 = 10 << 20;
-const KEEP: usize = 5;
+use crate::settings::Settings;
+
 const BLOCK: u64 = 64 << 10;
 
 /// One entry of a log file.
@@ -98,8 +97,8 @@ pub fn remove(dir: &Path, attempt: u32) {
 }
 
 /// Puts a running container's log aside when it has grown large, and drops its oldest files.
-pub async fn rotate(runtime: &Runtime, container_id: &str, log: &Path) -> io::Result<()> {
-    if fs::metadata(log).map(|m| m.len()).unwrap_or(0) < ROTATE_AT {
+pub async fn rotate(runtime: &Runtime, settings: &Settings, container_id: &str, log: &Path) -> io::Result<()> {
+    if fs::metadata(log).map(|m| m.len()).unwrap_or(0) < settings.container_log_max_size {
         return Ok(());
     }
     let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
@@ -117,7 +116,7 @@ pub async fn rotate(runtime: &Runtime, container_id: &str, log: &Path) -> io::Re
         entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).map(|e| e.path()).collect();
     old.sort();
     // The file being written is one of those kept.
-    for path in old.iter().rev().skip(KEEP - 1) {
+    for path in old.iter().rev().skip(settings.container_log_max_files - 1) {
         fs::remove_file(path)?;
     }
     Ok(())

@@ -46,12 +46,14 @@ const DECLARED_FEATURES: [&str; 4] = [
 /// What the node can give to pods.
 pub fn allocatable(config: &KubeletConfig, machine: &Machine) -> Allocatable {
     let disk = machine::filesystem(&config.data_dir).unwrap_or_default();
+    let settings = &config.settings;
+    // The last tenth of the disk is the threshold of eviction.
+    let storage = i64::try_from(disk.capacity / 10 * 9).unwrap_or(0);
     Allocatable {
-        cpu_millis: machine.cpus * 1000,
-        memory: (machine.memory - MEMORY_RESERVED).max(0),
-        // The last tenth of the disk is the threshold of eviction.
-        ephemeral_storage: i64::try_from(disk.capacity / 10 * 9).unwrap_or(0),
-        pods: i64::from(config.max_pods),
+        cpu_millis: (machine.cpus * 1000 - settings.reserved_cpu_millis).max(0),
+        memory: (machine.memory - MEMORY_RESERVED - settings.reserved_memory).max(0),
+        ephemeral_storage: (storage - settings.reserved_storage).max(0),
+        pods: i64::from(settings.max_pods),
     }
 }
 
@@ -209,7 +211,7 @@ impl NodeStatusTask {
                 ("cpu", cpu),
                 ("memory", format!("{}Ki", memory / 1024)),
                 ("ephemeral-storage", storage),
-                ("pods", config.max_pods.to_string()),
+                ("pods", config.settings.max_pods.to_string()),
                 ("hugepages-2Mi", "0".to_owned()),
                 ("hugepages-1Gi", "0".to_owned()),
             ];
@@ -226,7 +228,7 @@ impl NodeStatusTask {
             ]),
             capacity: Some(resources(machine.cpus.to_string(), machine.memory, storage)),
             allocatable: Some(resources(
-                machine.cpus.to_string(),
+                kube1_api::quantity::Quantity::from_millis(allocatable.cpu_millis).to_string(),
                 allocatable.memory,
                 allocatable.ephemeral_storage.to_string(),
             )),

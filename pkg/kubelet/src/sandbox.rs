@@ -121,7 +121,9 @@ fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
 /// A seccomp profile as the runtime takes it; local ones are files below the node's data directory.
 pub fn seccomp(config: &KubeletConfig, profile: Option<&SeccompProfile>) -> SecurityProfile {
     let Some(profile) = profile else {
-        return SecurityProfile { profile_type: ProfileType::Unconfined.into(), ..SecurityProfile::default() };
+        let default =
+            if config.settings.seccomp_default { ProfileType::RuntimeDefault } else { ProfileType::Unconfined };
+        return SecurityProfile { profile_type: default.into(), ..SecurityProfile::default() };
     };
     let (kind, file) = match profile.type_.as_str() {
         "RuntimeDefault" => (ProfileType::RuntimeDefault, None),

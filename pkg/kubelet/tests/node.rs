@@ -393,6 +393,11 @@ async fn running_pods_are_resized_debugged_and_ended_in_time() {
     node.pods().patch_subresource("resize", "grow", &params, &resize("1500m")).await.unwrap();
     let stuck = node.wait("grow", "stuck", |pod| condition(pod, "PodResizePending") == "True").await;
     assert_eq!(stuck["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"], "800m");
+    // What waits for room takes none.
+    let mut beside = shell("c", "sleep 1000");
+    beside["resources"] = json!({"requests": {"cpu": "100m"}});
+    node.create("beside", json!({"containers": [beside], "terminationGracePeriodSeconds": 1})).await;
+    node.wait_ready("beside").await;
     node.pods().patch_subresource("resize", "grow", &params, &resize("700m")).await.unwrap();
     // What is made smaller shrinks below a pod limit that is no longer looser.
     let shrunk =
@@ -435,7 +440,28 @@ async fn running_pods_are_resized_debugged_and_ended_in_time() {
             && waiting["message"].as_str().unwrap().contains("ErrImagePull: failed to pull image")
     })
     .await;
-    for name in ["grow", "rest", "late", "huge", "nowhere"] {
+    let whole =
+        |cpu: &str| json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": cpu, "memory": "64Mi"}});
+    let spec = json!({"containers": [shell("c", "sleep 1000")], "resources": whole("100m"), "terminationGracePeriodSeconds": 1});
+    node.create("whole", spec).await;
+    let pod = node.wait_ready("whole").await;
+    assert_eq!(pod["status"]["resources"], whole("100m"));
+    assert_eq!(pod["status"]["allocatedResources"], whole("100m")["requests"]);
+    let patch = kube::api::Patch::Strategic(json!({"spec": {"resources": whole("200m")}}));
+    node.pods().patch_subresource("resize", "whole", &params, &patch).await.unwrap();
+    node.wait("whole", "resized", |pod| pod["status"]["resources"] == whole("200m")).await;
+    let group =
+        format!("{}/kubepods/burstable/pod{}", node.config.cgroup_root, pod["metadata"]["uid"].as_str().unwrap());
+    if let Ok(quota) = std::fs::read_to_string(format!("/sys/fs/cgroup/cpu/{group}/cpu.cfs_quota_us")) {
+        assert_eq!(quota.trim(), "20000");
+    }
+    let mut full = shell("c", "head -c 1000000 /dev/zero > /v/x; sleep 1000");
+    full["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    let volume = json!({"name": "v", "emptyDir": {"sizeLimit": "64Ki"}});
+    node.create("full", json!({"containers": [full], "volumes": [volume], "terminationGracePeriodSeconds": 1})).await;
+    let evicted = node.wait_phase("full", "Failed").await;
+    assert_eq!(evicted["status"]["reason"], "Evicted");
+    for name in ["grow", "rest", "beside", "late", "huge", "nowhere", "whole", "full"] {
         node.delete(name).await;
     }
     node.stop().await;
@@ -450,14 +476,20 @@ async fn a_volume_may_be_an_image() {
         eprintln!("skipped: containerd {version} cannot mount images");
         return node.stop().await;
     }
-    let mut container = shell("c", "ls /img/bin/busybox; touch /img/x");
-    container["volumeMounts"] = json!([{"name": "img", "mountPath": "/img"}]);
+    let mut container = shell("c", "ls /img/bin/busybox /part/busybox; touch /part/y; touch /img/x");
+    let part = json!({"name": "img", "mountPath": "/part", "subPathExpr": "$(DIR)"});
+    container["env"] = json!([{"name": "DIR", "value": "bin"}]);
+    container["volumeMounts"] = json!([{"name": "img", "mountPath": "/img"}, part]);
     let volume = json!({"name": "img", "image": {"reference": "kube1.local/busybox:1", "pullPolicy": "IfNotPresent"}});
     node.create("img", json!({"restartPolicy": "Never", "containers": [container], "volumes": [volume]})).await;
     let pod = node.wait_phase("img", "Failed").await;
     let log = node.log(&pod, "c", 0);
-    assert!(log.starts_with("/img/bin/busybox\n") && log.contains("Read-only"), "{log}");
+    assert!(log.starts_with("/img/bin/busybox\n/part/busybox\n"), "{log}");
+    assert_eq!(log.matches("Read-only").count(), 2, "{log}");
     node.delete("img").await;
+    let left = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    assert!(!left.contains(uid), "mounts of the pod are left");
     node.stop().await;
 }
 

@@ -5,7 +5,6 @@ mod pulled;
 pub(crate) mod reference;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,13 +18,11 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::backoff::Backoffs;
+use crate::config::KubeletConfig;
 use crate::object_cache::ObjectCache;
 use crate::pod::{self, PodExt};
 use keyring::{Credentials, Keyring};
 use pulled::{Known, PulledImages};
-
-/// Pulls at one time; more only take bandwidth from each other.
-pub(crate) const PARALLEL_PULLS: usize = 4;
 
 /// Makes images present.
 pub struct Images {
@@ -65,15 +62,15 @@ pub struct ImageRequest<'a> {
 }
 
 impl Images {
-    pub fn new(runtime: Runtime, recorder: EventRecorder, objects: Arc<ObjectCache>, data_dir: &Path) -> Self {
+    pub fn new(runtime: Runtime, recorder: EventRecorder, objects: Arc<ObjectCache>, config: &KubeletConfig) -> Self {
         Self {
             runtime,
             recorder,
             objects,
             backoffs: Mutex::default(),
             last_errors: Mutex::default(),
-            pulls: Semaphore::new(PARALLEL_PULLS),
-            pulled: PulledImages::new(data_dir),
+            pulls: Semaphore::new(config.settings.max_parallel_image_pulls),
+            pulled: PulledImages::new(&config.data_dir),
         }
     }
 

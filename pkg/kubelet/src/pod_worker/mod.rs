@@ -100,12 +100,12 @@ pub async fn run(node: Arc<Node>, entry: Arc<PodEntry>, shutdown: CancellationTo
     let worker = PodWorker {
         prober: Prober::new(&node, Arc::clone(&entry.nudge)),
         writer: StatusWriter::new(node.config.client.clone()),
+        backoffs: Backoffs::with_max(node.config.settings.crash_loop_max),
         node,
         entry,
         updates,
         uid,
         observer: Observer::default(),
-        backoffs: Backoffs::default(),
         blocked: HashMap::new(),
         waiting: HashMap::new(),
         hooks_run: HashSet::new(),

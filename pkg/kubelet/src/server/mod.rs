@@ -3,6 +3,7 @@
 mod auth;
 mod cadvisor;
 mod checkpoint;
+mod log_query;
 mod logs;
 mod metrics;
 mod stats;
@@ -40,8 +41,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::housekeeping::{IMAGES_HIGH, IMAGES_LOW};
-use crate::image::PARALLEL_PULLS;
 use crate::node::Node;
 use auth::{Authenticator, Caller};
 
@@ -197,7 +196,14 @@ impl Server {
                 Ok(summary) => json_reply(&summary),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
-            (&Method::GET, ["logs", path @ ..]) => system_logs::serve(path).await,
+            (&Method::GET, ["logs", path @ ..]) => {
+                let (settings, query) = (&self.node.config.settings, stream::query(&request));
+                match (settings.system_log_handler, settings.system_log_query && log_query::is_query(&query)) {
+                    (false, _) => text(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n"),
+                    (true, true) => log_query::serve(&query).await,
+                    (true, false) => system_logs::serve(path).await,
+                }
+            }
             (&Method::GET, ["metrics"]) => metrics::reply(metrics::kubelet(&self.node)),
             (&Method::GET, ["metrics", "probes"]) => {
                 let mut out = String::new();
@@ -231,6 +237,7 @@ impl Server {
 
     fn configz(&self) -> serde_json::Value {
         let config = &self.node.config;
+        let settings = &config.settings;
         json!({"kubeletconfig": {
             "kind": "KubeletConfiguration",
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -239,21 +246,34 @@ impl Server {
             "staticPodPath": config.static_pod_dir,
             "clusterDomain": config.cluster_domain,
             "clusterDNS": config.cluster_dns,
-            "maxPods": config.max_pods,
+            "maxPods": settings.max_pods,
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": config.cgroup_root,
             "containerRuntimeEndpoint": format!("unix://{}", config.runtime_endpoint.display()),
-            "containerLogMaxSize": "10Mi",
-            "containerLogMaxFiles": 5,
+            "containerLogMaxSize": settings.container_log_max_size.to_string(),
+            "containerLogMaxFiles": settings.container_log_max_files,
             "resolvConf": config.resolv_conf,
             "serializeImagePulls": false,
-            "maxParallelImagePulls": PARALLEL_PULLS,
+            "maxParallelImagePulls": settings.max_parallel_image_pulls,
             "nodeStatusUpdateFrequency": "10s",
             "nodeStatusReportFrequency": "5m0s",
             "nodeLeaseDurationSeconds": 40,
             "evictionHard": config.eviction.by_signal(),
-            "imageGCHighThresholdPercent": IMAGES_HIGH,
-            "imageGCLowThresholdPercent": IMAGES_LOW,
+            "imageGCHighThresholdPercent": settings.image_gc_high,
+            "imageGCLowThresholdPercent": settings.image_gc_low,
+            "imageMinimumGCAge": format!("{}s", settings.image_minimum_gc_age.as_secs()),
+            "imageMaximumGCAge": format!("{}s", settings.image_maximum_gc_age.unwrap_or_default().as_secs()),
+            "crashLoopBackOff": {"maxContainerRestartPeriod": format!("{}s", settings.crash_loop_max.as_secs())},
+            "imagePullCredentialsVerificationPolicy": "NeverVerifyPreloadedImages",
+            "allowedUnsafeSysctls": settings.allowed_unsafe_sysctls,
+            "enableSystemLogHandler": settings.system_log_handler,
+            "enableSystemLogQuery": settings.system_log_query,
+            "seccompDefault": settings.seccomp_default,
+            "cpuManagerPolicy": "none",
+            "memoryManagerPolicy": "None",
+            "topologyManagerPolicy": "none",
+            "memorySwap": {"swapBehavior": "NoSwap"},
+            "failSwapOn": false,
         }})
     }
 }

@@ -39,6 +39,15 @@ async fn answer(root: &Path, parts: &[&str]) -> io::Result<Reply> {
     Ok(reply)
 }
 
+/// The text of a regular file in the folder.
+pub(super) async fn text_of(path: &Path) -> io::Result<Vec<u8>> {
+    let path = resolve(Path::new(ROOT), &[&path.to_string_lossy()]).await?;
+    if !tokio::fs::metadata(&path).await?.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    tokio::fs::read(path).await
+}
+
 async fn resolve(root: &Path, parts: &[&str]) -> io::Result<PathBuf> {
     let root = tokio::fs::canonicalize(root).await?;
     let path = tokio::fs::canonicalize(root.join(parts.join("/").trim_start_matches('/'))).await?;
