@@ -225,7 +225,7 @@ impl DeleteOptions {
             Some("Foreground") => Some(Propagation::Foreground),
             Some(other) => {
                 let path = FieldPath::new("propagationPolicy");
-                errors.push(FieldError::not_supported(&path, other, &["Background", "Foreground", "Orphan"]));
+                errors.push(FieldError::not_supported(&path, other, &["Foreground", "Background", "Orphan", "nil"]));
                 None
             }
         };
@@ -324,14 +324,11 @@ fn query_delete_options(query: &Query) -> Result<Value, Status> {
 
 /// Only the single value `All` is a dry run; none at all is not.
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
-    let mut dry = false;
-    for value in values.filter(|v| !v.is_empty()) {
-        dry = true;
-        if value != "All" {
-            errors.push(FieldError::not_supported(&FieldPath::new("dryRun"), value, &["All"]));
-        }
+    let values: Vec<&str> = values.filter(|v| !v.is_empty()).collect();
+    if values.iter().any(|value| *value != "All") {
+        errors.push(FieldError::not_supported(&FieldPath::new("dryRun"), json!(values), &["All"]));
     }
-    dry
+    !values.is_empty()
 }
 
 fn bad_number(text: &str) -> Status {

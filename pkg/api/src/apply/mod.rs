@@ -206,8 +206,9 @@ impl Manager<'_> {
         let name = config["metadata"]["name"].as_str().unwrap_or_default();
         let namespace = config["metadata"]["namespace"].as_str().unwrap_or_default();
         Err(Status::failure(format!(
-            "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): {}",
-            self.resource.api_version(),
+            "failed to create typed patch object ({namespace}/{name}; {}/{}, Kind={}): {}",
+            self.resource.group,
+            self.resource.version,
             self.resource.kind,
             problems.join("\n")
         )))

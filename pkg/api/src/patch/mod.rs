@@ -18,8 +18,9 @@ const MAX_OPERATIONS: usize = 10_000;
 /// Why a JSON patch cannot be applied.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum JsonPatchError {
-    #[error("a JSON patch is a list of operations")]
-    Malformed,
+    /// Not a list of operations, in the words of upstream's decoder.
+    #[error("json: cannot unmarshal {what} into Go value of type jsonpatch.{into}")]
+    Malformed { what: &'static str, into: &'static str },
     #[error("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {0}")]
     TooMany(usize),
     /// An operation does not fit the object.
@@ -30,7 +31,7 @@ pub enum JsonPatchError {
 impl From<JsonPatchError> for Status {
     fn from(error: JsonPatchError) -> Self {
         match error {
-            JsonPatchError::Malformed => Self::bad_request(error.to_string()),
+            JsonPatchError::Malformed { .. } => Self::bad_request(error.to_string()),
             JsonPatchError::TooMany(_) => Self::too_large(error.to_string()),
             JsonPatchError::Failed(_) => Self::unprocessable(),
         }
@@ -39,8 +40,11 @@ impl From<JsonPatchError> for Status {
 
 /// Applies an RFC 6902 patch. As a Status, a malformed patch is a 400, one that does not fit the object a 422.
 pub fn json_patch(object: &Value, patch: &Value) -> Result<Value, JsonPatchError> {
-    let list = patch.as_array().filter(|list| list.iter().all(Value::is_object));
-    let list = list.ok_or(JsonPatchError::Malformed)?;
+    let malformed = |value: &Value, into| JsonPatchError::Malformed { what: restore::json_kind(value), into };
+    let list = patch.as_array().ok_or_else(|| malformed(patch, "Patch"))?;
+    if let Some(other) = list.iter().find(|operation| !operation.is_object()) {
+        return Err(malformed(other, "Operation"));
+    }
     if list.len() > MAX_OPERATIONS {
         return Err(JsonPatchError::TooMany(list.len()));
     }

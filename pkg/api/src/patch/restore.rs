@@ -75,6 +75,18 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// The name that JSON has for a value's kind.
+pub(super) fn json_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 /// A value as Go shows it: `map[a:1 b:[x <nil>]]`.
 pub fn shown(value: &Value) -> String {
     match value {

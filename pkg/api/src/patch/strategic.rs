@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use super::restore::shown;
 use crate::schema::{Field, Shape};
 use crate::status::Status;
 
@@ -31,9 +32,9 @@ fn merge_members(shape: Shape, mut target: Members, patch: &Members) -> Result<M
             "replace" => return Ok(without_directives(patch)),
             "delete" => return Ok(Members::new()),
             "merge" => {}
-            other => return Err(unknown_directive(&other.into())),
+            _ => return Err(unknown_directive(patch)),
         },
-        Some(other) => return Err(unknown_directive(other)),
+        Some(_) => return Err(unknown_directive(patch)),
     }
     retain_keys(&mut target, patch)?;
     for (key, change) in patch {
@@ -110,7 +111,7 @@ fn merge_list(field: &'static Field, mut items: Vec<Value>, patch: &[Value]) -> 
             None | Some((_, Some("merge"))) => changes.push((members, name)),
             Some((_, Some("replace"))) => replace = true,
             Some((_, Some("delete"))) => _ = deleted.insert(name()?),
-            Some((other, _)) => return Err(unknown_directive(other)),
+            Some(_) => return Err(unknown_directive(members)),
         }
     }
     if replace {
@@ -154,7 +155,7 @@ fn places(items: &[Value], merge_key: &str) -> HashMap<String, usize> {
 /// Clears the members that the patch does not say to keep.
 fn retain_keys(target: &mut Members, patch: &Members) -> Result<(), Status> {
     let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
-    let keys = keys.as_array().ok_or_else(|| bad_format(RETAIN_KEYS))?;
+    let keys = keys.as_array().ok_or_else(|| bad_format("retainKeys"))?;
     let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
     let kept = |key: &str| keys.contains(key);
     if patch.keys().any(|key| !is_directive(key) && !patch[key].is_null() && !kept(key)) {
@@ -165,7 +166,7 @@ fn retain_keys(target: &mut Members, patch: &Members) -> Result<(), Status> {
 }
 
 fn delete_from(target: &mut Members, list: &str, values: &Value) -> Result<(), Status> {
-    let values = values.as_array().ok_or_else(|| bad_format(DELETE_FROM))?;
+    let values = values.as_array().ok_or_else(|| bad_format("primitive list"))?;
     if let Some(items) = target.get_mut(list).and_then(Value::as_array_mut) {
         let values: HashSet<String> = values.iter().map(Value::to_string).collect();
         items.retain(|item| !values.contains(&item.to_string()));
@@ -187,7 +188,7 @@ fn set_order(
     known: usize,
 ) -> Result<(), Status> {
     let merge_key = merge_key(field);
-    let order = places(order.as_array().ok_or_else(|| bad_format(ELEMENT_ORDER))?, merge_key);
+    let order = places(order.as_array().ok_or_else(|| no_order(order))?, merge_key);
     let Some(items) = target.get_mut(list).and_then(Value::as_array_mut) else { return Ok(()) };
     let mut ordered = Vec::new();
     let mut others = Vec::new();
@@ -211,7 +212,7 @@ fn set_order(
 
 fn check_order(field: Option<&'static Field>, patch: &[Value], list: &str, order: &Value) -> Result<(), Status> {
     let merge_key = merge_key(field);
-    let order = places(order.as_array().ok_or_else(|| bad_format(ELEMENT_ORDER))?, merge_key);
+    let order = places(order.as_array().ok_or_else(|| no_order(order))?, merge_key);
     let mut last = 0;
     for item in patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
         match name_of(item, merge_key).and_then(|name| order.get(&name)) {
@@ -243,15 +244,27 @@ fn without_nulls(value: &Value) -> Value {
 }
 
 fn bad_format(directive: &str) -> Status {
-    Status::bad_request(format!("invalid patch format: {directive} takes a list"))
+    Status::bad_request(format!("invalid patch format of {directive}"))
 }
 
-fn unknown_directive(directive: &Value) -> Status {
-    Status::failure(format!("unknown patch type: {directive}"))
+fn no_order(given: &Value) -> Status {
+    let kind = match given {
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        _ => "map[string]interface {}",
+    };
+    Status::failure(format!("expected a []interface {{}}, but received a {kind}"))
+}
+
+fn unknown_directive(patch: &Members) -> Status {
+    let map = shown(&Value::Object(patch.clone()));
+    Status::failure(format!("unknown patch type: {} in map: {map}", shown(&patch[DIRECTIVE])))
 }
 
 fn no_merge_key(element: &Value, merge_key: &str) -> Status {
-    Status::failure(format!("map: {element} does not contain declared merge key: {merge_key}"))
+    Status::failure(format!("map: {} does not contain declared merge key: {merge_key}", shown(element)))
 }
 
 #[cfg(test)]

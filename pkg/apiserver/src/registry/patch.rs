@@ -154,7 +154,8 @@ impl Endpoint {
         let (manager, force) = (options.field_manager.as_str(), options.force.unwrap_or(false));
         let now = strategy::time_text(Timestamp::now());
         let merge = |live: Option<&Value>, versions: &Conversions| {
-            self.manager(manager, subresource, &now, versions).apply(live, &config, force)
+            let made = self.manager(manager, subresource, &now, versions).apply(live, &config, force)?;
+            self.check_restored(&config, &made).map(|()| made)
         };
         if self.collection.get(&self.namespace, &self.name).is_none() && subresource.is_empty() {
             self.authorize_create(call).await?;
@@ -184,6 +185,23 @@ impl Endpoint {
         self.answer(encoder, StatusCode::OK, applied.await?).await
     }
 
+    /// What was merged by the schema must still be an object of the kind: texts may be no bytes, times, quantities.
+    fn check_restored(&self, config: &Value, made: &Value) -> Result<(), Status> {
+        if self.row.is_custom() {
+            return Ok(());
+        }
+        let Err(status) = check_value(&self.row, made.clone(), FieldValidation::Ignore) else { return Ok(()) };
+        let kind = format!("{}, Kind={}", gv(&self.row), self.row.kind);
+        let (namespace, name) = (metadata::text(config, "namespace"), metadata::text(config, "name"));
+        let message = status.message();
+        let problem = message.split_once(" cannot be handled as a ").map_or(message, |(_, rest)| rest);
+        let problem = problem.split_once(": ").map_or(problem, |(_, rest)| rest);
+        Err(Status::failure(format!(
+            "failed to convert new object ({namespace}/{name}; {kind}) to proper version: unable to convert unstructured \
+             object to {kind}: error decoding from json: {problem}"
+        )))
+    }
+
     /// An applied configuration names its kind and, if anything, the object of the path.
     fn check_applied(&self, config: &mut Value) -> Result<(), Status> {
         if !config.is_object() {
@@ -204,6 +222,11 @@ impl Endpoint {
         self.check_name(config)?;
         self.check_same_namespace(config)
     }
+}
+
+/// Group and version as Go shows them: the core group's is `/v1`.
+fn gv(row: &Resource) -> String {
+    format!("{}/{}", row.group, row.version)
 }
 
 /// Options that only apply takes, or that it demands.

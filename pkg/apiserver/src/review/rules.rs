@@ -17,6 +17,8 @@ pub async fn self_subject_rules_review(ctx: &Context, user: &UserInfo, body: &Va
     let (paths, resources): (Vec<&Rule>, Vec<&Rule>) =
         found.rules.iter().partition(|rule| !rule.non_resource_urls.is_empty());
     let mut out = answer(body);
+    // Upstream answers without the question.
+    out["spec"] = json!({});
     out["status"] = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": found.incomplete});
     if !found.errors.is_empty() {
         out["status"]["evaluationError"] = found.errors.join(", ").into();

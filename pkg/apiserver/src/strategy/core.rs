@@ -40,20 +40,37 @@ pub(super) fn create_node(node: &mut Value, _: &Context<'_>) {
 
 /// dataSource and dataSourceRef say the same in two ways.
 pub(super) fn create_claim(claim: &mut Value, _: &Context<'_>) {
+    tell_source_twice(claim, None);
+    claim["status"] = json!({"phase": "Pending"});
+}
+
+/// Clients that know one of the two leave the other one out.
+pub(super) fn update_claim(new: &mut Value, old: &Value, _: &Context<'_>) {
+    tell_source_twice(new, Some(old));
+}
+
+fn tell_source_twice(claim: &mut Value, old: Option<&Value>) {
     let spec = &mut claim["spec"];
     // The feature of sources in other namespaces is off.
-    if spec["dataSourceRef"]["namespace"].as_str().is_some_and(|namespace| !namespace.is_empty()) {
+    let elsewhere = spec["dataSourceRef"]["namespace"].as_str().is_some_and(|namespace| !namespace.is_empty());
+    if elsewhere && old.is_none_or(|old| old["spec"]["dataSourceRef"].is_null()) {
         remove(spec, "dataSourceRef");
     }
-    let (source, reference) = (spec["dataSource"].clone(), spec["dataSourceRef"].clone());
+    let (mut source, reference) = (spec["dataSource"].clone(), spec["dataSourceRef"].clone());
     let known = |r: &Value| {
         let group = r["apiGroup"].as_str().unwrap_or_default();
         let kind = r["kind"].as_str().unwrap_or_default();
         matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
     };
+    // What the older member cannot say was always ignored, and is.
+    if !source.is_null() && !known(&source) && old.is_none_or(|old| old["spec"]["dataSource"].is_null()) {
+        spec["dataSource"] = Value::Null;
+        source = Value::Null;
+    }
+    let elsewhere = reference["namespace"].as_str().is_some_and(|namespace| !namespace.is_empty());
     if !source.is_null() && reference.is_null() {
         spec["dataSourceRef"] = source;
-    } else if source.is_null() && !reference.is_null() && known(&reference) {
+    } else if source.is_null() && !reference.is_null() && !elsewhere && known(&reference) {
         let mut source = reference;
         remove(&mut source, "namespace");
         spec["dataSource"] = source;
@@ -63,7 +80,6 @@ pub(super) fn create_claim(claim: &mut Value, _: &Context<'_>) {
             remove(spec, member);
         }
     }
-    claim["status"] = json!({"phase": "Pending"});
 }
 
 pub(super) fn create_volume(volume: &mut Value, context: &Context<'_>) {

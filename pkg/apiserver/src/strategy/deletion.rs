@@ -28,17 +28,24 @@ pub enum DeletePlan {
 /// 409 unless the object is the one that the request means.
 pub fn check_preconditions(resource: &Resource, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
     let metadata = &object["metadata"];
-    let checks = [("UID", "uid", &options.uid), ("ResourceVersion", "resourceVersion", &options.resource_version)];
-    for (label, member, wanted) in checks {
+    const DELETED: &str = "deleted and then recreated";
+    let checks = [
+        ("UID", "uid", &options.uid, DELETED),
+        ("ResourceVersion", "resourceVersion", &options.resource_version, "modified"),
+    ];
+    for (label, member, wanted, fate) in checks {
         let found = metadata[member].as_str().unwrap_or_default();
         if let Some(wanted) = wanted
             && wanted != found
         {
-            let group_resource = GroupResource::new(&resource.group, &resource.plural);
+            // Upstream names the kind in the place of the resource.
+            let group_kind = GroupResource::new(&resource.group, &resource.kind);
             let name = metadata["name"].as_str().unwrap_or_default();
-            let why =
-                format!("Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {found}");
-            return Err(Status::conflict(&group_resource, name, why));
+            let why = format!(
+                "the {label} in the precondition ({wanted}) does not match the {label} in record ({found}). The object \
+                 might have been {fate}"
+            );
+            return Err(Status::conflict(&group_kind, name, why));
         }
     }
     Ok(())

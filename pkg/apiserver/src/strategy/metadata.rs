@@ -38,7 +38,11 @@ pub fn generate_name(base: &str) -> String {
 /// Puts back what an update may not touch.
 pub(super) fn restore(new: &mut Value, old: &Value) {
     let old = &old["metadata"];
-    for member in ["generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for member in ["generation", "creationTimestamp"] {
+        set(new, &["metadata", member], old[member].clone());
+    }
+    // Where these were not set, nobody but a deletion sets them.
+    for member in ["deletionTimestamp", "deletionGracePeriodSeconds"].into_iter().filter(|m| !old[*m].is_null()) {
         set(new, &["metadata", member], old[member].clone());
     }
     remove(&mut new["metadata"], "selfLink");

@@ -84,7 +84,9 @@ fn rule(resource: &Resource) -> Rule {
             Rule { create: Some(core::create_namespace), update: Some(core::update_namespace), ..PLAIN }
         }
         ("", "nodes") => Rule { create: Some(core::create_node), starts_with_status: true, ..PLAIN },
-        ("", "persistentvolumeclaims") => Rule { create: Some(core::create_claim), ..PLAIN },
+        ("", "persistentvolumeclaims") => {
+            Rule { create: Some(core::create_claim), update: Some(core::update_claim), ..PLAIN }
+        }
         ("", "persistentvolumes") => {
             Rule { create: Some(core::create_volume), status: Some(core::update_volume_status), ..PLAIN }
         }

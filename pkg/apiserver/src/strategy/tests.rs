@@ -278,13 +278,46 @@ fn deletion_waits_for_finalizers_and_grace() {
 }
 
 #[test]
+fn claims_say_where_they_come_from_in_both_ways() {
+    let source = json!({"kind": "PersistentVolumeClaim", "name": "a"});
+    let old = created("", "v1", "persistentvolumeclaims", json!({"metadata": {}, "spec": {"dataSource": source}}));
+    assert_eq!(old["spec"]["dataSourceRef"], source);
+    let new = json!({"metadata": {}, "spec": {"dataSource": source}});
+    let mut stored = old.clone();
+    stored["status"] = json!({"phase": "Bound"});
+    assert_eq!(updated("", "v1", "persistentvolumeclaims", "", new, &stored), stored, "an older client leaves it out");
+    let other = json!({"apiGroup": "example.com", "kind": "Image", "name": "a"});
+    let claim =
+        |member: &str| created("", "v1", "persistentvolumeclaims", json!({"metadata": {}, "spec": {member: other}}));
+    assert_eq!(claim("dataSource")["spec"], json!({}), "only the newer one can say this");
+    assert_eq!(claim("dataSourceRef")["spec"], json!({"dataSourceRef": other}));
+}
+
+#[test]
+fn deletion_times_are_the_servers() {
+    for (given, before, after) in [
+        (json!(null), json!("old"), json!("old")),
+        (json!("new"), json!("old"), json!("old")),
+        // Refused, once it is compared with the old object.
+        (json!("new"), json!(null), json!("new")),
+    ] {
+        let object = |time: &Value| {
+            let metadata = if time.is_null() { json!({}) } else { json!({"deletionTimestamp": time}) };
+            json!({"metadata": metadata, "data": {}})
+        };
+        let new = updated("", "v1", "configmaps", "", object(&given), &object(&before));
+        assert_eq!(new["metadata"]["deletionTimestamp"], after);
+    }
+}
+
+#[test]
 fn preconditions_and_names() {
     let object = json!({"metadata": {"name": "a", "uid": "u1", "resourceVersion": "5"}});
     let options = DeleteOptions { uid: Some("u2".into()), ..DeleteOptions::default() };
     let error = check_preconditions(&row("", "v1", "pods"), &object, &options).unwrap_err();
     assert_eq!(
         error.message(),
-        "Operation cannot be fulfilled on pods \"a\": Precondition failed: UID in precondition: u2, UID in object meta: u1"
+        "Operation cannot be fulfilled on Pod \"a\": the UID in the precondition (u2) does not match the UID in record (u1). The object might have been deleted and then recreated"
     );
     let mut object = json!({"metadata": {"generateName": "x".repeat(70), "uid": "mine", "deletionTimestamp": "y"}});
     wipe_system_fields(&mut object);
