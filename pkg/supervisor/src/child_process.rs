@@ -1,9 +1,8 @@
 //! Child processes that outlive this one: containerd goes on when kube1 is killed, and is adopted when it returns.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,10 +13,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::child_log::{self, LOG_MAX, LOOK};
 use crate::component::{BoxError, Component, Context};
 
-/// A log file larger than this is put aside (one old file is kept) before the process is started again.
-const LOG_MAX: u64 = 8 << 20;
 /// How long a process may take to end after SIGTERM.
 const TERM_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -32,7 +30,7 @@ pub struct ChildProcessConfig {
     pub env: Vec<(String, String)>,
     /// Where the process id is remembered, for adoption.
     pub pid_file: PathBuf,
-    /// Standard output and error are appended here.
+    /// Standard output and error are appended here. What is there is put aside when it has become long.
     pub log_file: PathBuf,
     /// Whether stopping the component stops the process. False leaves it running, to be adopted later.
     pub stop_with_component: bool,
@@ -96,11 +94,15 @@ impl ChildProcess {
 
     fn open_log(&self) -> Result<File, ChildError> {
         let path = &self.config.log_file;
-        if path.metadata().is_ok_and(|m| m.len() > LOG_MAX) {
-            let _ = std::fs::rename(path, path.with_extension("log.1"));
+        self.tidy_log();
+        child_log::open(path).map_err(|source| ChildError::File { path: path.clone(), source })
+    }
+
+    fn tidy_log(&self) {
+        let path = &self.config.log_file;
+        if let Err(error) = child_log::keep_small(path, LOG_MAX) {
+            tracing::warn!(%error, log = %path.display(), "a long log could not be put aside");
         }
-        let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-        opened.map_err(|source| ChildError::File { path: path.clone(), source })
     }
 
     fn ended(&self) -> ChildError {
@@ -138,8 +140,10 @@ impl Component for ChildProcess {
         let exit = Exit::of(pid).map_err(follow_error)?;
         let mut probe = std::pin::pin!((self.ready)());
         let mut probing = true;
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
+                _ = look.tick() => self.tidy_log(),
                 ended = exit.wait() => {
                     ended.map_err(follow_error)?;
                     reap(child.as_mut()).await;

@@ -3,6 +3,7 @@
 //! A [`Supervisor`] owns every component task of a process. Components start in the order they are added, each once
 //! those before it are ready, and stop in reverse. What each does is always readable as [`ComponentStatus`].
 
+mod child_log;
 mod child_process;
 mod component;
 mod memory;
