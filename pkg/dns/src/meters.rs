@@ -1,18 +1,12 @@
 //! What was asked and answered, under CoreDNS's names, and the port where monitoring reads it.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use kube1_telemetry::port::{self, METRICS, StatusCode, answer, not_found};
 use kube1_telemetry::{Counters, Histograms};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// In seconds: doubled from 0.25 ms on.
@@ -21,9 +15,6 @@ const BOUNDS: &[f64] = &[
 ];
 /// Labels that CoreDNS has and that have one value here.
 const SERVER: &str = "server=\"dns://:53\",view=\"\",zone=\".\"";
-/// A client that does not end its request is cut off.
-const PATIENCE: Duration = Duration::from_secs(10);
-const CONNECTIONS: usize = 32;
 
 /// Counts since the process started.
 pub struct Meters {
@@ -105,38 +96,11 @@ fn code(code: ResponseCode) -> &'static str {
 
 /// Answers `/metrics` until stopped.
 pub async fn serve(listener: TcpListener, meters: Arc<Meters>, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        let meters = Arc::clone(&meters);
-        connections.spawn(async move {
-            let reply = service_fn(move |request: Request<Incoming>| {
-                std::future::ready(Ok::<_, Infallible>(answer(&meters, request.uri().path())))
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), reply);
-            // A client that breaks off or dawdles is not our concern.
-            let _ = tokio::time::timeout(PATIENCE, served).await;
-        });
-    }
-}
-
-fn answer(meters: &Meters, path: &str) -> Response<Full<Bytes>> {
-    let (status, text) = match path {
-        "/metrics" => (StatusCode::OK, meters.text()),
-        _ => (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+    let reply = move |path: &str| match path {
+        "/metrics" => answer(StatusCode::OK, METRICS, meters.text()),
+        _ => not_found(),
     };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
-    response
+    port::serve(listener, stop, reply).await;
 }
 
 #[cfg(test)]

@@ -1,19 +1,12 @@
 //! What load balancers ask a node: whether it has endpoints of a service, and whether its proxy works.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
 use jiff::Timestamp;
 use kube1_client::ObjectKey;
+use kube1_telemetry::port::{Answer, HeaderValue, METRICS, StatusCode, TEXT, answer, not_found, serve};
 use kube1_telemetry::{Counters, Histograms, SECONDS};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -21,9 +14,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-/// Connections that one port serves at a time; a load balancer needs a few.
-const CONNECTIONS: usize = 64;
 
 /// Service, and number of its ready endpoints on this node.
 type Report = (ObjectKey, usize);
@@ -74,7 +64,7 @@ impl HealthChecks {
     }
 }
 
-fn service_report((service, endpoints): &Report) -> Response<Full<Bytes>> {
+fn service_report((service, endpoints): &Report) -> Answer {
     let status = if *endpoints > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "service": {"namespace": service.namespace, "name": service.name},
@@ -86,13 +76,10 @@ fn service_report((service, endpoints): &Report) -> Response<Full<Bytes>> {
     response
 }
 
-fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
-    headers.insert("x-content-type-options", hyper::header::HeaderValue::from_static("nosniff"));
-    response
+fn json_response(status: StatusCode, body: &serde_json::Value) -> Answer {
+    let mut answer = answer(status, "application/json", body.to_string());
+    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    answer
 }
 
 /// What the proxy says of itself.
@@ -160,7 +147,7 @@ impl Health {
     }
 
     /// For everybody who asks the node: load balancers, monitoring.
-    pub fn public(&self, path: &str) -> Response<Full<Bytes>> {
+    pub fn public(&self, path: &str) -> Answer {
         match path {
             "/healthz" | "/livez" => {
                 let updated = self.updated.lock().map(|time| time.to_string());
@@ -168,57 +155,18 @@ impl Health {
                 let now = Timestamp::now().to_string();
                 json_response(status, &json!({"lastUpdated": updated, "currentTime": now, "nodeEligible": true}))
             }
-            _ => text_response(StatusCode::NOT_FOUND, "404 page not found\n"),
+            _ => not_found(),
         }
     }
 
     /// For the node's administrator.
-    pub fn local(&self, path: &str) -> Response<Full<Bytes>> {
+    pub fn local(&self, path: &str) -> Answer {
         match path {
-            "/healthz" => text_response(StatusCode::OK, "ok"),
-            "/metrics" => {
-                let kind = "text/plain; version=0.0.4; charset=utf-8";
-                response(StatusCode::OK, kind, Bytes::from(self.metrics()))
-            }
-            "/proxyMode" => text_response(StatusCode::OK, "nftables"),
-            _ => text_response(StatusCode::NOT_FOUND, "404 page not found\n"),
+            "/healthz" => answer(StatusCode::OK, TEXT, "ok"),
+            "/metrics" => answer(StatusCode::OK, METRICS, self.metrics()),
+            "/proxyMode" => answer(StatusCode::OK, TEXT, "nftables"),
+            _ => not_found(),
         }
-    }
-}
-
-fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    response(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
-}
-
-fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
-    response
-}
-
-/// Answers every request on `listener` by its path alone, until stopped.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    stop: CancellationToken,
-    answer: impl Fn(&str) -> Response<Full<Bytes>> + Send + Sync + 'static,
-) {
-    let (answer, mut connections) = (Arc::new(answer), JoinSet::new());
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        let answer = Arc::clone(&answer);
-        connections.spawn(async move {
-            let reply = service_fn(move |request: Request<Incoming>| {
-                std::future::ready(Ok::<_, Infallible>(answer(request.uri().path())))
-            });
-            // A client that breaks off is not our concern.
-            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), reply).await;
-        });
     }
 }
 
@@ -232,7 +180,7 @@ mod tests {
     #[test]
     fn the_proxy_tells_what_upstream_s_tells() {
         let health = Health::default();
-        let status = |answer: Response<Full<Bytes>>| answer.status().as_u16();
+        let status = |answer: Answer| answer.status().as_u16();
         assert_eq!(status(health.public("/healthz")), 503);
         health.updated(true, 2, Duration::from_millis(20));
         let healthy = health.public("/healthz");

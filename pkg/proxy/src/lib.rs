@@ -22,6 +22,7 @@ use kube1_client::{Informer, Informers, ObjectKey, Selection};
 use kube1_network::nft::NftError;
 use kube1_network::{PROXY_TABLE, ServiceChanges, slices_of};
 use kube1_supervisor::{BoxError, Component, Context};
+use kube1_telemetry::port;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -278,13 +279,13 @@ impl Component for Proxy {
         if let Some(address) = self.config.healthz {
             let health = Arc::clone(&self.health);
             let serving =
-                health::serve(listen(address).await?, ctx.shutdown.child_token(), move |path| health.public(path));
+                port::serve(listen(address).await?, ctx.shutdown.child_token(), move |path| health.public(path));
             servers.spawn(serving);
         }
         if let Some(address) = self.config.status {
             let health = Arc::clone(&self.health);
             let serving =
-                health::serve(listen(address).await?, ctx.shutdown.child_token(), move |path| health.local(path));
+                port::serve(listen(address).await?, ctx.shutdown.child_token(), move |path| health.local(path));
             servers.spawn(serving);
         }
         let result = self.serve(&ctx).await;

@@ -1,10 +1,12 @@
-//! What a process tells of itself: tracing set-up (what is logged, in which form), and its own metrics.
+//! What a process tells of itself: tracing set-up (what is logged, in which form), its own metrics, and the ports where
+//! such things are asked for.
 
 mod build;
 mod meters;
 pub mod metrics;
 mod pages;
 mod plain;
+pub mod port;
 mod process;
 
 pub use meters::{Counters, Histogram, Histograms, SECONDS, write_histograms};
