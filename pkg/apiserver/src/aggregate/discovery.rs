@@ -1,7 +1,7 @@
 //! What extension API servers offer, for the discovery documents of this one.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,10 @@ pub struct RemoteVersion {
 impl RemoteDiscovery {
     /// All group versions that are served elsewhere, most important first.
     pub async fn versions(&self, server: &Arc<Server>) -> Vec<RemoteVersion> {
-        let asked = all(server).into_iter().map(|(service, object)| async move {
+        let services = all(server);
+        let keys: HashSet<String> = services.iter().map(|(service, _)| key(service)).collect();
+        self.known.lock().retain(|known, _| keys.contains(known));
+        let asked = services.into_iter().map(|(service, object)| async move {
             let resources = if is_available(&object) {
                 self.resources(server, &service).await
             } else {

@@ -106,7 +106,13 @@ pub async fn follow(
             Ok(events) => events,
             Err(error) => {
                 tracing::warn!(%error, "following stored objects starts over");
-                since = None;
+                // Without a revision only a broken storage refuses.
+                if since.take().is_none() {
+                    server.shutdown.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                }
+                if server.shutdown.is_cancelled() {
+                    return;
+                }
                 continue;
             }
         };
