@@ -3,9 +3,10 @@
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
-    PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
+    PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerSpec,
+    ReplicationControllerStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
@@ -69,112 +70,79 @@ pub trait Replicas:
 
 const FAILURE: &str = "ReplicaFailure";
 
-impl Replicas for ReplicaSet {
-    fn wanted(&self) -> Option<Wanted<'_>> {
-        let spec = self.spec.as_ref()?;
-        Some(Wanted {
-            replicas: spec.replicas.unwrap_or(1),
-            min_ready: spec.min_ready_seconds.unwrap_or(0),
-            selector: self.pod_selector()?,
-            template: spec.template.as_ref()?,
-        })
-    }
+/// The two kinds differ in what selects their pods, and in one number that only the newer one has.
+macro_rules! keeps_replicas {
+    ($kind:ident, $status:ident, $condition:ident, $selector_of:expr $(, $terminating:ident)?) => {
+        impl Replicas for $kind {
+            fn wanted(&self) -> Option<Wanted<'_>> {
+                let spec = self.spec.as_ref()?;
+                Some(Wanted {
+                    replicas: spec.replicas.unwrap_or(1),
+                    min_ready: spec.min_ready_seconds.unwrap_or(0),
+                    selector: self.pod_selector()?,
+                    template: spec.template.as_ref()?,
+                })
+            }
 
-    fn pod_selector(&self) -> Option<Selector> {
-        owner::pod_selector(Some(&self.spec.as_ref()?.selector))
-    }
+            fn pod_selector(&self) -> Option<Selector> {
+                $selector_of(self.spec.as_ref()?)
+            }
 
-    fn reported(&self) -> Reported {
-        let status = self.status.clone().unwrap_or_default();
-        let failure = status.conditions.iter().flatten().find(|c| c.type_ == FAILURE);
-        Reported {
-            replicas: status.replicas,
-            fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
-            ready: status.ready_replicas.unwrap_or(0),
-            available: status.available_replicas.unwrap_or(0),
-            terminating: status.terminating_replicas.unwrap_or(0),
-            observed_generation: status.observed_generation.unwrap_or(0),
-            failure: failure.map(|c| Failure {
-                reason: c.reason.clone().unwrap_or_default(),
-                message: c.message.clone().unwrap_or_default(),
-                since: c.last_transition_time.clone(),
-            }),
+            fn reported(&self) -> Reported {
+                let status = self.status.clone().unwrap_or_default();
+                let failure = status.conditions.iter().flatten().find(|c| c.type_ == FAILURE);
+                Reported {
+                    replicas: status.replicas,
+                    fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
+                    ready: status.ready_replicas.unwrap_or(0),
+                    available: status.available_replicas.unwrap_or(0),
+                    terminating: [$(status.$terminating,)? None::<i32>].into_iter().flatten().sum(),
+                    observed_generation: status.observed_generation.unwrap_or(0),
+                    failure: failure.map(|c| Failure {
+                        reason: c.reason.clone().unwrap_or_default(),
+                        message: c.message.clone().unwrap_or_default(),
+                        since: c.last_transition_time.clone(),
+                    }),
+                }
+            }
+
+            fn report(&mut self, reported: Reported) {
+                let mut conditions = self.status.take().and_then(|s| s.conditions).unwrap_or_default();
+                conditions.retain(|c| c.type_ != FAILURE);
+                conditions.extend(reported.failure.map(|f| $condition {
+                    type_: FAILURE.into(),
+                    status: "True".into(),
+                    reason: Some(f.reason),
+                    message: Some(f.message),
+                    last_transition_time: f.since,
+                }));
+                self.status = Some($status {
+                    replicas: reported.replicas,
+                    fully_labeled_replicas: Some(reported.fully_labeled),
+                    ready_replicas: Some(reported.ready),
+                    available_replicas: Some(reported.available),
+                    $($terminating: Some(reported.terminating),)?
+                    observed_generation: Some(reported.observed_generation),
+                    conditions: (!conditions.is_empty()).then_some(conditions),
+                });
+            }
         }
-    }
-
-    fn report(&mut self, reported: Reported) {
-        let mut conditions = self.status.take().and_then(|s| s.conditions).unwrap_or_default();
-        conditions.retain(|c| c.type_ != FAILURE);
-        conditions.extend(reported.failure.map(|f| ReplicaSetCondition {
-            type_: FAILURE.into(),
-            status: "True".into(),
-            reason: Some(f.reason),
-            message: Some(f.message),
-            last_transition_time: f.since,
-        }));
-        self.status = Some(ReplicaSetStatus {
-            replicas: reported.replicas,
-            fully_labeled_replicas: Some(reported.fully_labeled),
-            ready_replicas: Some(reported.ready),
-            available_replicas: Some(reported.available),
-            terminating_replicas: Some(reported.terminating),
-            observed_generation: Some(reported.observed_generation),
-            conditions: (!conditions.is_empty()).then_some(conditions),
-        });
-    }
+    };
 }
 
-impl Replicas for ReplicationController {
-    fn wanted(&self) -> Option<Wanted<'_>> {
-        let spec = self.spec.as_ref()?;
-        Some(Wanted {
-            replicas: spec.replicas.unwrap_or(1),
-            min_ready: spec.min_ready_seconds.unwrap_or(0),
-            selector: self.pod_selector()?,
-            template: spec.template.as_ref()?,
-        })
-    }
-
-    fn pod_selector(&self) -> Option<Selector> {
-        let labels = self.spec.as_ref()?.selector.clone().filter(|s| !s.is_empty())?;
+keeps_replicas!(
+    ReplicaSet,
+    ReplicaSetStatus,
+    ReplicaSetCondition,
+    |spec: &ReplicaSetSpec| owner::pod_selector(Some(&spec.selector)),
+    terminating_replicas
+);
+keeps_replicas!(
+    ReplicationController,
+    ReplicationControllerStatus,
+    ReplicationControllerCondition,
+    |spec: &ReplicationControllerSpec| {
+        let labels = spec.selector.clone().filter(|s| !s.is_empty())?;
         Some(labels.into_iter().collect())
     }
-
-    fn reported(&self) -> Reported {
-        let status = self.status.clone().unwrap_or_default();
-        let failure = status.conditions.iter().flatten().find(|c| c.type_ == FAILURE);
-        Reported {
-            replicas: status.replicas,
-            fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
-            ready: status.ready_replicas.unwrap_or(0),
-            available: status.available_replicas.unwrap_or(0),
-            terminating: 0,
-            observed_generation: status.observed_generation.unwrap_or(0),
-            failure: failure.map(|c| Failure {
-                reason: c.reason.clone().unwrap_or_default(),
-                message: c.message.clone().unwrap_or_default(),
-                since: c.last_transition_time.clone(),
-            }),
-        }
-    }
-
-    fn report(&mut self, reported: Reported) {
-        let mut conditions = self.status.take().and_then(|s| s.conditions).unwrap_or_default();
-        conditions.retain(|c| c.type_ != FAILURE);
-        conditions.extend(reported.failure.map(|f| ReplicationControllerCondition {
-            type_: FAILURE.into(),
-            status: "True".into(),
-            reason: Some(f.reason),
-            message: Some(f.message),
-            last_transition_time: f.since,
-        }));
-        self.status = Some(ReplicationControllerStatus {
-            replicas: reported.replicas,
-            fully_labeled_replicas: Some(reported.fully_labeled),
-            ready_replicas: Some(reported.ready),
-            available_replicas: Some(reported.available),
-            observed_generation: Some(reported.observed_generation),
-            conditions: (!conditions.is_empty()).then_some(conditions),
-        });
-    }
-}
+);

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
@@ -11,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube1_controllers::{ControllerManager, ControllerManagerConfig};
 use kube1_join::{CertificateRotation, JoinConfig, JoinError, NewToken, create_token, delete_token, join, list_tokens};
 use kube1_supervisor::{Component, Context};
-use kube1_test_support::{admin, api_server, client_as};
+use kube1_test_support::{account_clients, admin, api_server, client_as};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -33,13 +32,9 @@ async fn control_plane() -> ControlPlane {
     let mut tasks = JoinSet::new();
     let served = api.clone();
     tasks.spawn(async move { served.serve(listener, CancellationToken::new()).await.unwrap() });
-    let by_account = api.clone();
     let manager = ControllerManager::new(ControllerManagerConfig {
         client: client_as(&api, "system:kube-controller-manager", &[]),
-        clients: Arc::new(move |account| {
-            let user = format!("system:serviceaccount:kube-system:{account}");
-            client_as(&by_account, user, &["system:serviceaccounts"])
-        }),
+        clients: account_clients(&api),
         ca: pki.ca.clone(),
         service_account_keys: pki.service_account_keys.clone(),
         root_ca_pem: pki.ca.certificate_pem().to_owned(),

@@ -49,3 +49,12 @@ pub fn client_as(api: &ApiServer, name: impl Into<String>, groups: &[&str]) -> C
 pub fn admin(api: &ApiServer) -> Client {
     client_as(api, "admin", &["system:masters"])
 }
+
+/// Clients as service accounts of `kube-system`, by the account's name: what controllers write with.
+pub fn account_clients(api: &ApiServer) -> Arc<dyn Fn(&str) -> Client + Send + Sync> {
+    let api = api.clone();
+    Arc::new(move |account| {
+        let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+        client_as(&api, format!("system:serviceaccount:kube-system:{account}"), &groups)
+    })
+}

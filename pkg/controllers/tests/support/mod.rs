@@ -18,7 +18,7 @@ use kube1_client::{Event, Informers, ObjectKey, Outcome, WorkQueue, reconcile_al
 use kube1_controllers::{ControllerManager, ControllerManagerConfig};
 use kube1_scheduler::Scheduler;
 use kube1_supervisor::{Component, Context};
-use kube1_test_support::{admin, api_server, client_as};
+use kube1_test_support::{account_clients, admin, api_server, client_as};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -52,14 +52,9 @@ impl Cluster {
         let stop = CancellationToken::new();
         let client = admin(&api);
         let mut tasks = JoinSet::new();
-        let server = api.clone();
         let manager = ControllerManager::new(ControllerManagerConfig {
             client: client_as(&api, "system:kube-controller-manager", &[]),
-            clients: Arc::new(move |account| {
-                let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
-                let name = format!("system:serviceaccount:kube-system:{account}");
-                client_as(&server, name, &groups)
-            }),
+            clients: account_clients(&api),
             ca: Arc::new(kube1_pki::Authority::create("kubernetes").unwrap()),
             service_account_keys: pki.service_account_keys.clone(),
             root_ca_pem: pki.ca.certificate_pem().to_owned(),
