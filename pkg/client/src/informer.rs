@@ -139,7 +139,13 @@ impl Informers {
     }
 }
 
-type Handler<K> = Box<dyn Fn(&Event<K>) + Send + Sync>;
+type Tell<K> = Box<dyn Fn(&Event<K>) + Send + Sync>;
+
+/// Whom to tell of changes, until this is cancelled.
+struct Handler<K> {
+    stop: Option<CancellationToken>,
+    tell: Tell<K>,
+}
 
 /// What a watch feeds, whatever its kind.
 trait Observer: Send + Sync {
@@ -205,11 +211,20 @@ impl<K: Keep> Informer<K> {
     /// Handlers run on the watch's own task: they must be quick, normally adding a key to a work queue, and must not
     /// add handlers. They may read this informer's cache, which holds the change already.
     pub fn add_handler(&self, handler: impl Fn(&Event<K>) + Send + Sync + 'static) {
+        self.add(Handler { stop: None, tell: Box::new(handler) });
+    }
+
+    /// The same until `stop` is cancelled: it is not told of anything after that, and forgotten with the next change.
+    pub fn add_handler_until(&self, stop: CancellationToken, handler: impl Fn(&Event<K>) + Send + Sync + 'static) {
+        self.add(Handler { stop: Some(stop), tell: Box::new(handler) });
+    }
+
+    fn add(&self, handler: Handler<K>) {
         let mut handlers = self.inner.handlers.lock();
         for object in self.list() {
-            handler(&Event::Added(object));
+            (handler.tell)(&Event::Added(object));
         }
-        handlers.push(Box::new(handler));
+        handlers.push(handler);
     }
 
     /// Whether the first complete list has arrived.
@@ -235,18 +250,19 @@ impl<K: Keep> Inner<K> {
         }
     }
 
-    fn tell(handlers: &[Handler<K>], event: &Event<K>) {
+    fn tell(handlers: &mut Vec<Handler<K>>, event: &Event<K>) {
+        handlers.retain(|handler| !handler.stop.as_ref().is_some_and(CancellationToken::is_cancelled));
         for handler in handlers {
-            handler(event);
+            (handler.tell)(event);
         }
     }
 
     fn apply(&self, object: K) {
-        let handlers = self.handlers.lock();
-        self.apply_locked(&handlers, object);
+        let mut handlers = self.handlers.lock();
+        self.apply_locked(&mut handlers, object);
     }
 
-    fn apply_locked(&self, handlers: &[Handler<K>], object: K) {
+    fn apply_locked(&self, handlers: &mut Vec<Handler<K>>, object: K) {
         let new = Arc::new(object);
         let event = match self.cache.write().insert(Arc::clone(&new)) {
             Some(old) if old.version() == new.version() && new.version() != 0 => return,
@@ -258,27 +274,27 @@ impl<K: Keep> Inner<K> {
 
     /// `last` is the object's last state, if it could be read.
     fn delete(&self, key: &ObjectKey, last: Option<K>) {
-        let handlers = self.handlers.lock();
+        let mut handlers = self.handlers.lock();
         let known = self.cache.write().remove(key);
         if let Some(known) = known {
-            Self::tell(&handlers, &Event::Deleted(last.map_or(known, Arc::new)));
+            Self::tell(&mut handlers, &Event::Deleted(last.map_or(known, Arc::new)));
         }
     }
 
     /// Makes the cache equal to a complete list.
     fn replace(&self, objects: Vec<K>) {
-        let handlers = self.handlers.lock();
+        let mut handlers = self.handlers.lock();
         let listed: std::collections::HashSet<ObjectKey> = objects.iter().map(K::key).collect();
         let gone: Vec<ObjectKey> =
             self.cache.read().all().map(|object| object.key()).filter(|key| !listed.contains(key)).collect();
         for key in gone {
             let removed = self.cache.write().remove(&key);
             if let Some(object) = removed {
-                Self::tell(&handlers, &Event::Deleted(object));
+                Self::tell(&mut handlers, &Event::Deleted(object));
             }
         }
         for object in objects {
-            self.apply_locked(&handlers, object);
+            self.apply_locked(&mut handlers, object);
         }
         drop(handlers);
         self.synced.send_replace(true);
@@ -306,5 +322,39 @@ impl<K: Keep> Observer for Inner<K> {
             }
             watcher::Event::Delete(raw) => self.delete(&raw.key(), decode(&raw)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    #[test]
+    fn a_handler_is_forgotten_once_it_is_stopped() {
+        let informer = Informer { inner: Arc::new(Inner::<ConfigMap>::new()) };
+        let (stop, told) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&told);
+        informer.add_handler_until(stop.clone(), move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let object = |version: &str| ConfigMap {
+            metadata: ObjectMeta {
+                name: Some("a".into()),
+                resource_version: Some(version.into()),
+                ..ObjectMeta::default()
+            },
+            ..ConfigMap::default()
+        };
+        informer.inner.apply(object("1"));
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        stop.cancel();
+        informer.inner.apply(object("2"));
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert_eq!(Arc::strong_count(&told), 1, "what it held is free");
     }
 }

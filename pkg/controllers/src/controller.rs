@@ -56,12 +56,10 @@ impl Controller {
         T: Clone + Eq + Hash + Send + Sync + 'static,
         I: IntoIterator<Item = T>,
     {
-        let (queue, stop) = (queue.clone(), self.stop.clone());
-        informer.add_handler(move |event| {
-            // Handlers outlive a failed run of the controller.
-            if !stop.is_cancelled() {
-                keys(event).into_iter().for_each(|key| queue.add(key));
-            }
+        let queue = queue.clone();
+        // Informers outlive a failed run of the controller.
+        informer.add_handler_until(self.stop.clone(), move |event| {
+            keys(event).into_iter().for_each(|key| queue.add(key));
         });
     }
 

@@ -31,8 +31,8 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
         return Ok(());
     }
     let queue = WorkQueue::new();
-    let (on_nodes, delayed, stop) = (pods.clone(), queue.clone(), controller.stop.clone());
-    nodes.add_handler(move |event| {
+    let (on_nodes, delayed) = (pods.clone(), queue.clone());
+    nodes.add_handler_until(controller.stop.clone(), move |event| {
         let node = event.object();
         let out = taints(node).iter().any(|t| t.key == OUT_OF_SERVICE);
         let delay = match event {
@@ -41,9 +41,7 @@ pub async fn run(controller: Controller) -> Result<(), BoxError> {
             _ => return,
         };
         for pod in on_nodes.by_index(BY_NODE, node.metadata.name.as_deref().unwrap_or_default()) {
-            if !stop.is_cancelled() {
-                delayed.add_after(pod.key(), delay);
-            }
+            delayed.add_after(pod.key(), delay);
         }
     });
     let known = pods.clone();
