@@ -42,7 +42,7 @@ pub struct Bindings {
 impl Expression {
     /// Compiles an expression whatever it gives; the error says where it is wrong.
     pub fn compile(text: &str, env: &Env) -> Result<Self, String> {
-        let program = Program::compile(text, env).map_err(|issues| format!("compilation failed: {issues}"))?;
+        let program = Program::compile(text, env).map_err(|issues| issues.detail())?;
         Ok(Self { program })
     }
 

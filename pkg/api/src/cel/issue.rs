@@ -12,12 +12,26 @@ const LINE_MAX: usize = 16_384;
 #[error("{shown}")]
 pub struct Issues {
     shown: String,
+    /// The text is right, but what it says of literals can never be evaluated.
+    instantiation: bool,
 }
 
 impl Issues {
     /// One that is not about a place in the text.
     pub(super) fn plain(text: impl fmt::Display) -> Self {
-        Self { shown: format!("ERROR: <input>:1:1: {text}") }
+        Self { shown: format!("ERROR: <input>:1:1: {text}"), instantiation: false }
+    }
+
+    /// The issues as most users of expressions tell them.
+    pub fn detail(&self) -> String {
+        let what = if self.instantiation { "program instantiation" } else { "compilation" };
+        format!("{what} failed: {}", self.shown)
+    }
+
+    /// As [`Self::detail`], of an expression that makes the message of a rule.
+    pub fn of_message(&self) -> String {
+        let what = if self.instantiation { "instantiation" } else { "compilation" };
+        format!("messageExpression {what} failed: {}", self.shown)
     }
 }
 
@@ -26,11 +40,12 @@ pub(super) struct Found<'t> {
     text: &'t [char],
     issues: Vec<(usize, String)>,
     more: usize,
+    failure: Option<String>,
 }
 
 impl<'t> Found<'t> {
     pub fn new(text: &'t [char]) -> Self {
-        Self { text, issues: Vec::new(), more: 0 }
+        Self { text, issues: Vec::new(), more: 0, failure: None }
     }
 
     /// An issue at a place, in characters from the start.
@@ -42,6 +57,11 @@ impl<'t> Found<'t> {
         }
     }
 
+    /// A part that fails whenever it is evaluated; only told where all else is right.
+    pub fn fail(&mut self, why: impl fmt::Display) {
+        self.failure.get_or_insert_with(|| why.to_string());
+    }
+
     pub fn is_empty(&self) -> bool {
         self.issues.is_empty()
     }
@@ -49,14 +69,14 @@ impl<'t> Found<'t> {
     /// All of them in the order of the text.
     pub fn into_result(mut self) -> Result<(), Issues> {
         if self.is_empty() {
-            return Ok(());
+            return self.failure.map_or(Ok(()), |shown| Err(Issues { shown, instantiation: true }));
         }
         self.issues.sort_by_key(|(at, _)| *at);
         let mut shown: Vec<String> = self.issues.iter().map(|(at, message)| self.show(*at, message)).collect();
         if self.more > 0 {
             shown.push(format!("{} more errors were truncated", self.more));
         }
-        Err(Issues { shown: shown.join("\n") })
+        Err(Issues { shown: shown.join("\n"), instantiation: false })
     }
 
     fn show(&self, at: usize, message: &str) -> String {

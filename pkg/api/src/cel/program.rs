@@ -11,7 +11,7 @@ use super::env::Env;
 use super::estimate;
 use super::eval::{Machine, literal_value};
 use super::issue::{Found, Issues};
-use super::library::{OF_LITERALS, Overload, regex};
+use super::library::{OF_LITERALS, Overload, printf, regex};
 use super::map::Map;
 use super::parser::parse;
 use super::shape::Shape;
@@ -131,7 +131,17 @@ impl Program {
                     Err(_) if matches!(&**function, "duration" | "timestamp") => {
                         found.report(places[args[0].id], format!("invalid {function} argument"));
                     }
-                    Err(_) => {}
+                    Err(why) => found.fail(why),
+                }
+            }
+            Kind::Call { target: Some(target), function, args } if &**function == "format" && args.len() == 1 => {
+                let (Kind::Literal(Literal::String(pattern)), Kind::List(items)) = (&target.kind, &args[0].kind) else {
+                    return;
+                };
+                let types: Vec<&Type> = items.iter().map(|item| &self.checked.types[item.value.id]).collect();
+                if let Some((item, why)) = printf::check_literal(pattern, &types) {
+                    let at = item.map_or(expr.id, |index| items[index].value.id);
+                    found.report(places[at], why);
                 }
             }
             Kind::Call { target, function, args } if matches!(&**function, "matches" | "find" | "findAll") => {
@@ -144,7 +154,7 @@ impl Program {
                     (Err(_), Some(pattern)) if &**function == "matches" => {
                         found.report(places[pattern.id], "invalid matches argument");
                     }
-                    _ => {}
+                    (Err(why), _) => found.fail(why),
                 }
             }
             _ => {}

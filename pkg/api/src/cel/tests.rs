@@ -90,6 +90,34 @@ fn expressions_give_values() {
         ("'aaa'.replace('a', 'b', 2)", "\"bba\""),
         ("'abc'.substring(5)", "index out of range: 5"),
         ("'%s %d %.2f %x %b %%'.format(['a', 5, 1.0, 255, 5])", "\"a 5 1.00 ff 101 %\""),
+        (
+            "'%s'.format([{'b': 1.0, 'a': ['x\"', b'y', null, duration('90s'), [double('NaN')]]}]) == \
+             '{\"a\":[\"x\\\\\"\", b\"y\", null, duration(\"90s\"), [\"NaN\"]], \"b\":1.000000}'",
+            "true",
+        ),
+        (
+            "'%f %.0f %e %e'.format([-1234567.5, 999.5, 0.00015, double('Infinity')])",
+            "\"-1,234,567.500000 1,000 1.500000×10⁻⁰⁴      ∞\"",
+        ),
+        ("'%s %s'.format([1.5, dyn(b'x')])", "\"1.5 x\""),
+        ("'%f'.format([dyn(1)])", {
+            "error during formatting: fixed-point clause can only be used on doubles, was given int"
+        }),
+        ("true || int('x') == 1", "type conversion error from 'string' to 'int'"),
+        (
+            "'%d'.format(['x'])",
+            "ERROR: <input>:1:14: error during formatting: decimal clause can only be used on integers, was given string\n \
+             | '%d'.format(['x'])\n | .............^",
+        ),
+        (
+            "'%s %s'.format([1])",
+            "ERROR: <input>:1:15: index 1 out of range\n | '%s %s'.format([1])\n | ..............^",
+        ),
+        (
+            "'x'.format([1])",
+            "ERROR: <input>:1:11: too many arguments supplied to string.format (expected 0, got 1)\n \
+             | 'x'.format([1])\n | ..........^",
+        ),
         ("strings.quote('a\"b')", "\"\\\"a\\\\\\\"b\\\"\""),
         ("'abc123'.matches('^[a-z]+\\\\d+$') && 'abc 123'.find('[0-9]+') == '123'", "true"),
         ("'1a2b'.findAll('[0-9]') == ['1', '2'] && '1a2b'.findAll('[0-9]', 1) == ['1']", "true"),

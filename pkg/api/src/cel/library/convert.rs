@@ -65,9 +65,9 @@ fn to_double<'a>(call: &mut Call<'a, '_>) -> Evaluated<'a> {
     Ok(Value::Double(match call.arg(0) {
         Value::Int(value) => *value as f64,
         Value::Uint(value) => *value as f64,
-        Value::String(text) => text
-            .parse()
-            .map_err(|_| Error::failed(format!("strconv.ParseFloat: parsing {:?}: invalid syntax", &**text)))?,
+        Value::String(text) => {
+            text.parse().map_err(|_| Error::failed("type conversion error from 'string' to 'double'"))?
+        }
         _ => return Err(Error::no_overload()),
     }))
 }
@@ -79,10 +79,10 @@ fn to_duration<'a>(call: &mut Call<'a, '_>) -> Evaluated<'a> {
 }
 
 fn to_timestamp<'a>(call: &mut Call<'a, '_>) -> Evaluated<'a> {
-    const WRONG: &str = "type conversion error from 'string' to 'google.protobuf.Timestamp'";
     let nanos = match call.arg(0) {
         Value::Int(seconds) => i128::from(*seconds) * 1_000_000_000,
-        Value::String(text) => time::read_timestamp(text).ok_or_else(|| Error::failed(WRONG))?,
+        Value::String(text) => time::read_timestamp(text)
+            .ok_or_else(|| Error::failed(format!("invalid RFC 3339 timestamp {:?}", &**text)))?,
         _ => return Err(Error::no_overload()),
     };
     let fits = (time::EARLIEST..=time::LATEST).contains(&nanos);
@@ -98,9 +98,9 @@ fn to_int<'a>(call: &mut Call<'a, '_>) -> Evaluated<'a> {
         Value::Duration(nanos) => *nanos,
         Value::Timestamp(nanos) => i64::try_from(nanos.div_euclid(1_000_000_000)).map_err(|_| overflow())?,
         Value::Uint(value) => i64::try_from(*value).map_err(|_| overflow())?,
-        Value::String(text) => text
-            .parse()
-            .map_err(|_| Error::failed(format!("strconv.ParseInt: parsing {:?}: invalid syntax", &**text)))?,
+        Value::String(text) => {
+            text.parse().map_err(|_| Error::failed("type conversion error from 'string' to 'int'"))?
+        }
         _ => return Err(Error::no_overload()),
     }))
 }
@@ -111,9 +111,9 @@ fn to_uint<'a>(call: &mut Call<'a, '_>) -> Evaluated<'a> {
         Value::Double(value) if *value >= 0.0 && *value < 1.844674407370955e19 => *value as u64,
         Value::Double(_) => return Err(overflow()),
         Value::Int(value) => u64::try_from(*value).map_err(|_| overflow())?,
-        Value::String(text) => text
-            .parse()
-            .map_err(|_| Error::failed(format!("strconv.ParseUint: parsing {:?}: invalid syntax", &**text)))?,
+        Value::String(text) => {
+            text.parse().map_err(|_| Error::failed("type conversion error from 'string' to 'uint'"))?
+        }
         _ => return Err(Error::no_overload()),
     }))
 }

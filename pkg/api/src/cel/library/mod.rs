@@ -10,7 +10,7 @@ mod maths;
 pub(super) mod network;
 mod operators;
 mod optional;
-mod printf;
+pub(in crate::cel) mod printf;
 mod quantity;
 pub(super) mod regex;
 pub(super) mod semver;

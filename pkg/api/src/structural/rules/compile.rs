@@ -239,8 +239,8 @@ impl Compiler {
             Ok(program) if program.output() == gives => return Some(program),
             Ok(_) if message => "messageExpression must evaluate to a string".to_owned(),
             Ok(_) => "cel expression must evaluate to a bool".to_owned(),
-            Err(issues) if message => format!("messageExpression compilation failed: {issues}"),
-            Err(issues) => format!("compilation failed: {issues}"),
+            Err(issues) if message => issues.of_message(),
+            Err(issues) => issues.detail(),
         };
         self.errors.push(FieldError::invalid_part(&path.child(key), format!("{}: {why}", shown(rule))));
         None
