@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
@@ -115,6 +117,15 @@ async fn entries_of_versions_that_are_gone_are_forgotten() {
         [owner("one", "Apply", "example.com/v1", a.clone()), owner("two", "Apply", "example.com/v2", b)]
     );
     let definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.com";
+    let defined = client.get(definition).await.ok();
+    let status = defined["metadata"]["managedFields"].as_array().unwrap().iter().find(|e| e["subresource"] == "status");
+    let status = status.expect("the server owns the status");
+    assert_eq!((&status["manager"], &status["operation"]), (&json!("kube-apiserver"), &json!("Update")));
+    assert_eq!(
+        status["fieldsV1"]["f:status"]["f:conditions"]["k:{\"type\":\"Established\"}"]["f:status"],
+        json!({}),
+        "{status}"
+    );
     let remaining = json!({"spec": {"versions": [versions[0]]}});
     client.merge(definition, &remaining).await.ok();
     client.until(&at("v2"), |answer| answer.code == 404).await;
@@ -124,6 +135,13 @@ async fn entries_of_versions_that_are_gone_are_forgotten() {
         owner("one", "Update", "example.com/v1", json!({"f:spec": {"f:b": {}}})),
     ];
     assert_eq!(owners(&after), now);
+    let nothing = client.get(&format!("{}/scale", at("v1"))).await;
+    assert_eq!(nothing.message(), "things.example.com \"t\" not found");
+    client.merge(&at("v1"), &json!({"metadata": {"finalizers": ["x.io/y"]}})).await.ok();
+    client.json("DELETE", &at("v1"), &Value::Null).await.ok();
+    let last = client.merge(&at("v1"), &json!({"metadata": {"finalizers": null}})).await.ok();
+    assert_eq!(last["metadata"].get("finalizers"), None, "who lets go sees it without what held it");
+    assert_eq!(client.get(&at("v1")).await.code, 404);
     server.stop().await;
 }
 
@@ -180,6 +198,25 @@ async fn a_webhook_tells_what_others_own() {
     let updated = client.json("PUT", &format!("{}?fieldManager=writer", at("v2")), &update).await.ok();
     let width = json!({"f:spec": {"f:width": {}}});
     assert_eq!(owners(&updated), [owner("writer", "Update", "example.com/v2", width)], "both others lost it");
+    // A conversion has its say in dry runs too, and cannot make what the schema does not know.
+    let dry = client.merge(&format!("{}?dryRun=All", at("v2")), &json!({"spec": {"width": 6}})).await.ok();
+    assert_eq!(dry["spec"], json!({"width": 6}));
+    // Objects move to the new storage version by being written as they are.
+    let definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crates.example.com";
+    let mut versions = versions;
+    versions[0]["storage"] = false.into();
+    versions[1]["storage"] = true.into();
+    client.merge(definition, &json!({"spec": {"versions": versions}})).await.ok();
+    let before = client.get(&at("v2")).await.ok();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let moved = loop {
+        let written = client.merge(&at("v2"), &json!({})).await.ok();
+        if written["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"] {
+            break written;
+        }
+        assert!(Instant::now() < deadline, "the object stays in its old version");
+    };
+    assert_eq!(moved["spec"], before["spec"]);
     server.stop().await;
 }
 

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kube1_api::field::FieldError;
 use kube1_api::resource::Resource;
 use kube1_api::status::Status;
+use kube1_api::validate::validate_metadata;
 use serde_json::{Value, json};
 
 use crate::dial::{self, Address, Resolver, Target, Trust};
@@ -25,18 +27,26 @@ pub async fn convert(
         return Ok(objects);
     }
     let asked: Vec<&Value> = foreign.iter().map(|i| &objects[*i]).collect();
-    let failed = |why: String| {
-        Status::internal(format!("conversion webhook for {}, Kind={} failed: {why}", row.api_version(), row.kind))
-    };
-    let converted = ask(resolver, hook, wanted, &asked).await.map_err(failed)?;
+    let subject = format!("conversion webhook for {}, Kind={}", text(&asked[0]["apiVersion"]), row.kind);
+    let failed = |why: String| Status::failure(format!("{subject} {why}"));
+    let converted = ask(resolver, hook, wanted, &asked).await.map_err(|why| failed(format!("failed: {why}")))?;
     if converted.len() != foreign.len() {
-        return Err(failed(format!("{} objects came back for {}", converted.len(), foreign.len())));
+        return Err(failed(format!("returned {} objects, expected {}", converted.len(), foreign.len())));
     }
+    let schema = wanted.rsplit_once('/').and_then(|(_, version)| row.version_schemas.get(version));
     let mut objects = objects;
     for (index, new) in foreign.into_iter().zip(converted) {
-        objects[index] = checked(&objects[index], new, wanted).map_err(failed)?;
+        let mut new = checked(row, &objects[index], new, wanted).map_err(|why| failed(format!("returned {why}")))?;
+        if let Some(schema) = schema {
+            schema.prune(&mut new);
+        }
+        objects[index] = new;
     }
     Ok(objects)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 async fn ask(resolver: &Resolver, hook: &Value, wanted: &str, objects: &[&Value]) -> Result<Vec<Value>, String> {
@@ -47,25 +57,50 @@ async fn ask(resolver: &Resolver, hook: &Value, wanted: &str, objects: &[&Value]
         "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": objects}});
     let (target, path) = target(resolver, &hook["clientConfig"])?;
     let answer = dial::post(&target, &path, review.to_string().into(), TIMEOUT).await.map_err(|e| e.with_cause())?;
-    if !answer.status.is_success() {
-        return Err(format!("the server answered {}", answer.status));
+    match answer.status.as_u16() {
+        200..300 => {}
+        404 => return Err("the server could not find the requested resource".into()),
+        500.. => return Err("an error on the server (\"unknown\") has prevented the request from succeeding".into()),
+        code => {
+            return Err(format!(
+                "the server responded with the status code {code} but did not return more information"
+            ));
+        }
     }
-    let mut answer: Value = serde_json::from_slice(&answer.body).map_err(|e| format!("the answer is no JSON: {e}"))?;
-    let response = &mut answer["response"];
-    if response["uid"] != uid.as_str() {
-        return Err("the answer is to another question".into());
+    let answer: Value = serde_json::from_slice(&answer.body)
+        .map_err(|e| format!("couldn't get version/kind; json parse error: {e}"))?;
+    response(answer, version, &uid)
+}
+
+/// The objects of an answer. In the old version upstream looked neither at its kind nor at its uid.
+fn response(mut answer: Value, version: &str, uid: &str) -> Result<Vec<Value>, String> {
+    let (api_version, kind) = (text(&answer["apiVersion"]), text(&answer["kind"]));
+    let wanted = format!("apiextensions.k8s.io/{version}");
+    if version == "v1" && (api_version != wanted || kind != "ConversionReview") {
+        let found = if api_version.is_empty() { "/" } else { api_version };
+        return Err(format!("expected webhook response of {wanted}, Kind=ConversionReview, got {found}, Kind={kind}"));
     }
-    if response["result"]["status"] != "Success" {
-        return Err(response["result"]["message"].as_str().unwrap_or("no reason given").to_owned());
+    let Some(response) = answer.get_mut("response").filter(|response| response.is_object()) else {
+        return Err("no response provided".into());
+    };
+    if version == "v1" && response["uid"] != uid {
+        return Err(format!("expected response.uid={uid:?}, got {:?}", text(&response["uid"])));
+    }
+    let (status, message) = (text(&response["result"]["status"]), text(&response["result"]["message"]));
+    if status != "Success" {
+        return Err(match message {
+            "" => format!("response.result.status was '{status}', not 'Success'"),
+            message => message.to_owned(),
+        });
     }
     match response["convertedObjects"].take() {
         Value::Array(objects) => Ok(objects),
-        _ => Err("the answer holds no objects".into()),
+        _ => Ok(Vec::new()),
     }
 }
 
 fn target(resolver: &Resolver, client: &Value) -> Result<(Target, String), String> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value| text(value).to_owned();
     let rooted = |path: String| if path.starts_with('/') { path } else { format!("/{path}") };
     let trust = Trust::bundle(STANDARD.decode(text(&client["caBundle"])).unwrap_or_default());
     if let Some(url) = client["url"].as_str() {
@@ -83,24 +118,104 @@ fn target(resolver: &Resolver, client: &Value) -> Result<(Target, String), Strin
     Ok((target, rooted(text(&service["path"]))))
 }
 
-/// A webhook may change everything but the identity of an object.
-pub(crate) fn checked(old: &Value, mut new: Value, wanted: &str) -> Result<Value, String> {
-    if new["apiVersion"] != wanted || new["kind"] != old["kind"] {
-        return Err(format!("an object came back as {} of {}", new["kind"], new["apiVersion"]));
+/// A webhook may change everything but the identity of an object; of its metadata only labels and annotations.
+pub(crate) fn checked(row: &Resource, old: &Value, mut new: Value, wanted: &str) -> Result<Value, String> {
+    let invalid = |what: &str, expected: &str, received: &str| {
+        Err(format!("invalid object at index 0: invalid {what} (expected {expected}, received {received})"))
+    };
+    if new["apiVersion"] != wanted {
+        return invalid("groupVersion", wanted, text(&new["apiVersion"]));
     }
-    for member in ["name", "namespace", "uid"] {
-        if new["metadata"][member] != old["metadata"][member] {
-            return Err(format!("metadata.{member} was changed"));
+    if new["kind"] != old["kind"] {
+        return invalid("kind", text(&old["kind"]), text(&new["kind"]));
+    }
+    for (member, name) in [("name", "name"), ("namespace", "namespace"), ("uid", "UID")] {
+        let (before, after) = (text(&old["metadata"][member]), text(&new["metadata"][member]));
+        if before != after {
+            return Err(format!("invalid object: must have the same {name}: {before} != {after}"));
         }
     }
-    // Of metadata only labels and annotations are the webhook's to change.
     let mut metadata = old["metadata"].clone();
     for member in ["labels", "annotations"] {
-        match new["metadata"].get(member) {
-            Some(value) => metadata[member] = value.clone(),
+        match new["metadata"].get(member).filter(|value| !value.is_null()) {
+            Some(value) => metadata[member] = texts(member, value).map_err(|why| format!("invalid metadata: {why}"))?,
             None => drop(metadata.as_object_mut().and_then(|m| m.remove(member))),
         }
     }
     new["metadata"] = metadata;
-    Ok(new)
+    let told =
+        |error: &FieldError| error.field.starts_with("metadata.labels") || error.field.starts_with("metadata.anno");
+    let errors = validate_metadata(row, &new, Some(old)).into_iter().filter(told);
+    let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
+    match &errors[..] {
+        [] => Ok(new),
+        [one] => Err(format!("invalid metadata: {one}")),
+        many => Err(format!("invalid metadata: [{}]", many.join(", "))),
+    }
+}
+
+fn texts(member: &str, value: &Value) -> Result<Value, String> {
+    let Some(members) = value.as_object() else {
+        return Err(format!("invalid metadata.{member} in converted object"));
+    };
+    match members.iter().find(|(_, value)| !value.is_string()) {
+        Some((key, _)) => Err(format!("metadata.{member}[{key}] must be a string in converted object")),
+        None => Ok(value.clone()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use kube1_api::resource::CustomResource;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_looked_at() {
+        let good = json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": {"uid": "u",
+            "result": {"status": "Success"}, "convertedObjects": [1]}});
+        for (pointer, value, expected) in [
+            ("/kind", json!("ConversionReview"), Ok(vec![json!(1)])),
+            ("/kind", json!("X"), {
+                Err(
+                    "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got apiextensions.k8s.io/v1, Kind=X",
+                )
+            }),
+            ("/response", Value::Null, Err("no response provided")),
+            ("/response/uid", json!("v"), Err("expected response.uid=\"u\", got \"v\"")),
+            (
+                "/response/result",
+                json!({"status": "Failed"}),
+                Err("response.result.status was 'Failed', not 'Success'"),
+            ),
+            ("/response/result", json!({"status": "Failed", "message": "no"}), Err("no")),
+            ("/response/convertedObjects", Value::Null, Ok(vec![])),
+        ] {
+            let mut answer = good.clone();
+            *answer.pointer_mut(pointer).unwrap() = value;
+            assert_eq!(response(answer, "v1", "u"), expected.map_err(str::to_owned), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn converted_objects_stay_who_they_are() {
+        let row = Resource::from(CustomResource { group: "x.io".into(), kind: "K".into(), ..Default::default() });
+        let old = json!({"apiVersion": "x.io/v1", "kind": "K", "metadata": {"name": "a", "namespace": "n", "uid": "u", "generation": 3}});
+        let with = |member: &str, value: Value| {
+            let mut new = old.clone();
+            new["apiVersion"] = "x.io/v2".into();
+            new["metadata"][member] = value;
+            checked(&row, &old, new, "x.io/v2")
+        };
+        assert_eq!(checked(&row, &old, old.clone(), "x.io/v2").unwrap_err(), {
+            "invalid object at index 0: invalid groupVersion (expected x.io/v2, received x.io/v1)"
+        });
+        assert_eq!(with("name", "b".into()).unwrap_err(), "invalid object: must have the same name: a != b");
+        assert_eq!(with("generation", 9.into()).unwrap()["metadata"]["generation"], 3);
+        assert_eq!(with("labels", json!({"a": "b"})).unwrap()["metadata"]["labels"], json!({"a": "b"}));
+        for bad in [json!({"a": 5}), json!({"-": "v"}), json!("x")] {
+            assert!(with("labels", bad.clone()).unwrap_err().starts_with("invalid metadata: "), "{bad}");
+        }
+    }
 }

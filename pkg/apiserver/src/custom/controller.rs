@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::StreamExt;
 use jiff::Timestamp;
+use kube1_api::apply;
 use kube1_api::resource::{Resource, ResourceTable};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -19,12 +20,17 @@ use crate::options::ListOptions;
 use crate::storage::{Collection, Object, Storage, StorageError};
 use crate::strategy::time_text;
 
+/// Who owns the status of definitions.
+const MANAGER: &str = "kube-apiserver";
+
 /// The pause after a failed write to the store; a watch wakes the controller for everything else.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The part of the API server that serves custom resources.
 pub struct DefinitionController {
     storage: Storage,
+    /// Of definitions.
+    row: Arc<Resource>,
     definitions: Arc<Collection>,
     builtin: ResourceTable,
     table: Arc<ArcSwap<ResourceTable>>,
@@ -64,8 +70,9 @@ impl DefinitionController {
     /// `table` is replaced whole whenever what is served changes. None if definitions themselves are not served.
     pub fn new(storage: Storage, table: Arc<ArcSwap<ResourceTable>>) -> Option<Self> {
         let builtin = ResourceTable::clone(&table.load());
-        let definitions = storage.collection(&*builtin.stored("apiextensions.k8s.io", "customresourcedefinitions")?);
-        Some(Self { storage, definitions, builtin, table, served: Mutex::default() })
+        let row = builtin.stored("apiextensions.k8s.io", "customresourcedefinitions")?;
+        let definitions = storage.collection(&row);
+        Some(Self { storage, row, definitions, builtin, table, served: Mutex::default() })
     }
 
     /// Serves what was established before: to be called once before the first request is answered.
@@ -115,7 +122,7 @@ impl DefinitionController {
                 let mut changed = definition.clone();
                 changed["status"] = wanted;
                 // The watch shows the new status, and with it the next round.
-                settled &= self.write(object, changed).await;
+                settled &= self.write_status(object, definition, changed).await;
             }
         }
         self.serve(&self.current());
@@ -158,6 +165,12 @@ impl DefinitionController {
         }
     }
 
+    /// Writes a status, of which the server owns what it changes.
+    async fn write_status(&self, object: &Object, old: &Value, mut new: Value) -> bool {
+        apply::track_update(&self.row, Some(old), &mut new, MANAGER, "status", &now());
+        self.write(object, new).await
+    }
+
     async fn write(&self, object: &Object, value: Value) -> bool {
         match self.definitions.update(value, object.revision()).await {
             // Whoever was faster wakes the watch.
@@ -181,7 +194,7 @@ impl DefinitionController {
         if state == Termination::InProgress {
             // Objects with finalizers go when their owners let them: looked at again after the pause.
             if changed != *definition {
-                self.write(object, changed).await;
+                self.write_status(object, definition, changed).await;
             }
             return false;
         }
@@ -190,7 +203,7 @@ impl DefinitionController {
             return self.remove(object).await;
         }
         changed["metadata"]["finalizers"] = rest.into();
-        self.write(object, changed).await
+        self.write_status(object, definition, changed).await
     }
 
     /// Deletes the objects of a definition as far as they can be.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use kube1_api::resource::ResourceTable;
+use kube1_api::resource::{CustomResource, Resource, ResourceTable};
 use serde_json::{Value, json};
 
 use crate::aggregate::{RemoteService, discovery};
@@ -39,5 +39,6 @@ pub(super) fn answers(data: &[u8]) {
     discovery::hostile(&answer);
     resource_metrics::hostile(&answer);
     let old = json!({"kind": "Foo", "metadata": {"name": "n"}});
-    let _ = convert::webhook::checked(&old, answer, "g/v1");
+    let row = Resource::from(CustomResource::default());
+    let _ = convert::webhook::checked(&row, &old, answer, "g/v1");
 }

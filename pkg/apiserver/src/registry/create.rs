@@ -108,7 +108,7 @@ impl Endpoint {
             if self.collection.get(metadata::text(&object, "namespace"), &name).is_some() {
                 return Err(StorageError::AlreadyExists.to_status(&self.group_resource(), &name));
             }
-            return Ok(Written::Simulated(object));
+            return self.simulated(object).await;
         }
         match self.collection.create(self.to_stored(object).await?).await {
             Ok(created) => {

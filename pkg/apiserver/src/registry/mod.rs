@@ -140,6 +140,16 @@ impl Endpoint {
         Ok(value)
     }
 
+    /// What a dry run answers: a conversion would have its say on the way to the store and back.
+    async fn simulated(&self, value: Value) -> Result<Written, Status> {
+        if self.row.conversion.is_none() {
+            return Ok(Written::Simulated(value));
+        }
+        let stored = self.to_stored(value).await?;
+        let mut all = self.converted(&self.row.api_version(), vec![stored]).await?;
+        all.pop().map(Written::Simulated).ok_or_else(|| Status::internal("a conversion lost its object"))
+    }
+
     /// Circumstances of this write.
     pub fn context<'a>(&self, call: &'a Call) -> strategy::Context<'a> {
         strategy::Context { now: Timestamp::now(), user: &call.user }

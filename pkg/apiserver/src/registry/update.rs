@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use kube1_api::default::apply_defaults;
 use kube1_api::field::{FieldError, FieldPath};
+use kube1_api::name::{GroupKind, api_version};
 use kube1_api::status::Status;
 use kube1_api::validate::validate_update;
 use serde_json::{Value, json};
@@ -137,12 +138,12 @@ impl Endpoint {
         }
         let new = attributes.object.take().unwrap_or_default();
         let old = attributes.old.take().unwrap_or_default();
-        let outdated = self.collection.is_outdated(&self.namespace, &self.name);
+        let outdated = self.collection.is_outdated(&self.namespace, &self.name) || self.is_of_old_version(stored);
         if !metadata::differs(&new, &old) && !outdated {
             return Ok(Outcome::Done(Written::Stored(stored.clone())));
         }
         if options.dry_run {
-            return Ok(Outcome::Done(Written::Simulated(new)));
+            return Ok(Outcome::Done(self.simulated(new).await?));
         }
         let written = self.write(stored, new).await?;
         if let (Some(allocation), Outcome::Done(_)) = (allocation, &written) {
@@ -151,13 +152,21 @@ impl Endpoint {
         Ok(written)
     }
 
+    /// Whether a custom object is stored in another version than it would be now: writing it again moves it.
+    fn is_of_old_version(&self, stored: &Object) -> bool {
+        let wanted = api_version(&self.row.storage_group, &self.row.storage_version);
+        // The stored form begins with the version.
+        self.row.is_custom() && !stored.json().starts_with(format!("{{\"apiVersion\":\"{wanted}\",").as_bytes())
+    }
+
     fn check_preconditions(&self, change: &Change<'_>, stored: &Object, new: &Value) -> Result<(), Status> {
         match metadata::text(new, "resourceVersion") {
             // Clients say "0" for whichever version there is.
             "" | "0" if change.demands_version && !self.row.unconditional_update => {
                 let path = FieldPath::new("metadata").child("resourceVersion");
                 let error = FieldError::invalid(&path, 0, "must be specified for an update");
-                return Err(Status::invalid(&self.group_kind(), &self.name, vec![error]));
+                let kind = GroupKind::new(&self.row.group, &self.row.plural);
+                return Err(Status::invalid(&kind, &self.name, vec![error]));
             }
             "" | "0" => {}
             given if given == stored.revision().to_string() => {}
@@ -184,19 +193,21 @@ impl Endpoint {
 
     /// Stores the changed object, or removes it when nothing holds it any more.
     async fn write(&self, stored: &Arc<Object>, new: Value) -> Result<Outcome, Status> {
-        let released = strategy::is_released(&self.row, &new);
-        let written = if released {
+        let released = strategy::is_released(&self.row, &new).then(|| new.clone());
+        let written = if released.is_some() {
             self.collection.delete(&self.namespace, &self.name, stored.revision()).await
         } else {
             self.collection.update(self.to_stored(new).await?, stored.revision()).await
         };
         match written {
-            Ok(object) => {
-                if released {
+            Ok(object) => Ok(Outcome::Done(match released {
+                None => Written::Stored(object),
+                Some(last) => {
                     self.removed(&self.shown(&object).await?).await;
+                    // Who lets go of it sees it without what held it.
+                    Written::Simulated(last)
                 }
-                Ok(Outcome::Done(Written::Stored(object)))
-            }
+            })),
             Err(StorageError::Conflict { .. }) => Ok(Outcome::Conflict),
             Err(error) => Err(error.to_status(&self.group_resource(), &self.name)),
         }
