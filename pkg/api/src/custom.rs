@@ -108,12 +108,42 @@ impl CustomSchema {
     /// Everything that is wrong with an object. Rules are only asked when its structure is right. Errors that `old`
     /// already had are left out where the value at their field is unchanged, those of rules are marked as tolerated.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let mut errors = self.schema.validate(object);
-        if let Some(old) = old.filter(|_| !errors.is_empty()) {
-            let before = self.schema.validate(old);
-            errors.retain(|error| !(before.contains(error) && is_unchanged(error, object, old)));
+        let errors = unless_before(object, old, |object| self.schema.validate(object));
+        self.go_on(errors, true, object, old)
+    }
+
+    /// As [`Self::validate`], for a change of the status alone.
+    pub fn validate_status(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let errors = unless_before(object, Some(old), |object| self.status_errors(object));
+        self.go_on(errors, false, object, Some(old))
+    }
+
+    /// The messages name the parts of a status as seen from it, as upstream's do.
+    fn status_errors(&self, object: &Value) -> Vec<FieldError> {
+        let (Some(schema), Some(status)) = (self.schema.properties.get("status"), object.get("status")) else {
+            return Vec::new();
+        };
+        let mut errors = schema.errors_of(status);
+        for error in &mut errors {
+            error.field = match error.field.as_str() {
+                "" | "<nil>" => "status".to_owned(),
+                item if item.starts_with('[') => format!("status{item}"),
+                field => format!("status.{field}"),
+            };
         }
-        errors.extend(self.schema.embedded_errors(object));
+        errors
+    }
+
+    fn go_on(
+        &self,
+        mut errors: Vec<FieldError>,
+        embedded: bool,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> Vec<FieldError> {
+        if embedded {
+            errors.extend(self.schema.embedded_errors(object));
+        }
         // Lists that the schema did not fit before need not fit it now.
         if old.is_none_or(|old| self.schema.duplicates(old).is_empty()) {
             errors.extend(self.schema.duplicates(object));
@@ -127,6 +157,16 @@ impl CustomSchema {
         }
         errors
     }
+}
+
+/// What `check` finds wrong with an object, but for what is as wrong in the old one and unchanged.
+fn unless_before(object: &Value, old: Option<&Value>, check: impl Fn(&Value) -> Vec<FieldError>) -> Vec<FieldError> {
+    let mut errors = check(object);
+    if let Some(old) = old.filter(|_| !errors.is_empty()) {
+        let before = check(old);
+        errors.retain(|error| !(before.contains(error) && is_unchanged(error, object, old)));
+    }
+    errors
 }
 
 /// Whether an object with such an error is not what rules are written for.
@@ -170,6 +210,24 @@ mod tests {
             let errors = schema.validate(&new, Some(&old));
             let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
             assert_eq!(fields, Vec::from_iter(refused), "{change}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_status_is_judged_by_its_part_of_the_schema() {
+        let schema = json!({"type": "object", "required": ["spec"], "properties": {"status": {"type": "object", "required": ["r"],
+            "properties": {"r": {"type": "integer"}, "l": {"type": "array", "items": {"type": "string"}}}}}});
+        let schema = CustomSchema::compile(&schema, &FieldPath::new("schema")).unwrap();
+        let old = json!({"status": {"r": 1, "l": [5]}});
+        for (status, expected) in [
+            (json!({"r": "x"}), "status.r: Invalid value: \"string\": r in body must be of type integer: \"string\""),
+            (json!({"l": [5]}), "status.r: Required value"),
+            (json!({"r": 2, "l": [5]}), ""),
+            (json!(5), "status: Invalid value: \"integer\":  in body must be of type object: \"integer\""),
+        ] {
+            let found = schema.validate_status(&json!({"status": status}), &old);
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(found.join("; "), expected, "{status}");
         }
     }
 

@@ -23,6 +23,7 @@ pub mod quota;
 pub mod resource;
 pub mod schema;
 pub mod selector;
+mod shown;
 pub mod status;
 pub mod structural;
 pub mod table;

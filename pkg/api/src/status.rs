@@ -324,7 +324,7 @@ impl Status {
         }
         let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure",
             "message": inner.message, "reason": inner.reason, "code": inner.code});
-        if !details.is_empty() {
+        if !details.is_empty() || inner.code == 422 {
             status["details"] = details.into();
         }
         if let Some(members) = status.as_object_mut().filter(|_| inner.reason.is_empty()) {

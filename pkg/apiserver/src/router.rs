@@ -107,6 +107,9 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
         }
         return Err(not_allowed(&row, &info.verb));
     }
+    if name.is_empty() && row.is_custom() && matches!(info.verb.as_str(), "update" | "patch") {
+        return Err(Status::bad_request("name must be provided"));
+    }
     if name.is_empty() && matches!(info.verb.as_str(), "get" | "update" | "patch" | "delete") {
         return Err(not_allowed(&row, &info.verb));
     }
@@ -124,7 +127,7 @@ async fn resource(server: &Arc<Server>, call: &mut Call) -> Result<Reply, Status
         ("get", false) => endpoint.get(call).await,
         ("list", _) => endpoint.list(call).boxed().await,
         ("watch", _) => endpoint.watch(call).boxed().await,
-        ("create", true) => endpoint.create(call).boxed().await,
+        ("create", collection) if collection || endpoint.row.is_custom() => endpoint.create(call).boxed().await,
         ("update", false) => endpoint.update(call, "").boxed().await,
         ("patch", false) => endpoint.patch(call, "").boxed().await,
         ("delete", false) => endpoint.delete(call).boxed().await,

@@ -120,7 +120,8 @@ impl FieldSet {
         Value::Object(self.0)
     }
 
-    /// All places, in the words of messages: `.spec.containers[name="x"].image`.
+    /// All places, in the words of messages: `.spec.containers[name="x"].image`. The places of a level come before those
+    /// below it.
     pub fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         collect(&self.0, "", &mut paths);
@@ -215,15 +216,12 @@ fn keep(mine: &mut Map<String, Value>, paths: &[&str]) {
 }
 
 fn collect(steps: &Map<String, Value>, prefix: &str, paths: &mut Vec<String>) {
-    for (step, below) in steps.iter().filter(|(step, _)| *step != SELF) {
-        let path = format!("{prefix}{}", step_text(step));
-        if let Some(below) = below.as_object() {
-            if is_owned(below) {
-                paths.push(path.clone());
-            }
-            collect(below, &path, paths);
-        }
-    }
+    let steps = || {
+        let steps = steps.iter().filter(|(step, _)| *step != SELF);
+        steps.filter_map(|(step, below)| Some((format!("{prefix}{}", step_text(step)), below.as_object()?)))
+    };
+    paths.extend(steps().filter(|(_, below)| is_owned(below)).map(|(path, _)| path));
+    steps().for_each(|(path, below)| collect(below, &path, paths));
 }
 
 /// A step in the words of messages.
@@ -258,9 +256,9 @@ mod tests {
             set.paths(),
             [
                 ".metadata.finalizers[=\"x\"]",
+                ".spec.replicas",
                 ".spec.containers[name=\"a\"]",
-                ".spec.containers[name=\"a\"].image",
-                ".spec.replicas"
+                ".spec.containers[name=\"a\"].image"
             ]
         );
         assert!(FieldSet::from_json(json!({"spec": {}})).is_none());

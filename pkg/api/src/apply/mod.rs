@@ -2,6 +2,7 @@
 
 mod entries;
 mod field_set;
+mod mismatch;
 mod place;
 mod scope;
 mod versions;
@@ -145,9 +146,11 @@ impl Manager<'_> {
     fn entry(&self, operation: Operation, mut fields: FieldSet) -> Entry {
         scope::restrict(self.resource, self.subresource, &mut fields);
         scope::strip(&mut fields);
+        // The way back from a Scale to its parent has no time for who is new there.
+        let time = if self.subresource == "scale" { String::new() } else { self.now.to_owned() };
         Entry {
             operation,
-            time: self.now.to_owned(),
+            time,
             manager: self.name.to_owned(),
             api_version: self.resource.api_version(),
             subresource: self.subresource.to_owned(),

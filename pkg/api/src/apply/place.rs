@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::quantity::Quantity;
 use crate::resource::Resource;
 use crate::schema::{self, Field, Scalar, Shape};
-use crate::structural::{Additional, JsonType, ListType, Schema};
+use crate::structural::{JsonType, ListType, Schema};
 
 /// A place in an object.
 #[derive(Clone, Copy)]
@@ -93,10 +93,9 @@ impl<'a> Place<'a> {
             },
             Self::Structural(schema) => {
                 let of_every_object = if schema.embedded_resource { embedded(name) } else { None };
-                let free = schema.preserve_unknown || matches!(schema.additional, Additional::Any);
                 of_every_object
                     .or_else(|| schema.member(name).map(Self::Structural))
-                    .or_else(|| free.then_some(Self::Deduced))
+                    .or_else(|| schema.takes_any_member.then_some(Self::Deduced))
             }
             Self::Root(schema) => match embedded(name) {
                 Some(place) => Some(place),
@@ -108,6 +107,11 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Whether a null is a value here, to be judged by the schema.
+    pub fn keeps_null(self) -> bool {
+        !matches!(self, Self::Typed { .. })
+    }
+
     /// Whether no schema says how values there merge.
     pub fn is_free(self) -> bool {
         matches!(self, Self::Deduced | Self::Typed { shape: Shape::Any, .. })
@@ -117,7 +121,9 @@ impl<'a> Place<'a> {
     pub fn is_field(self, name: &str) -> bool {
         match self {
             Self::Typed { shape, .. } => matches!(shape, Shape::Struct(_)) && shape.member(name).is_some(),
-            Self::Structural(schema) => schema.properties.contains_key(name),
+            Self::Structural(schema) => {
+                schema.properties.contains_key(name) || (schema.embedded_resource && embedded(name).is_some())
+            }
             Self::Root(schema) => embedded(name).is_some() || schema.is_some_and(|s| s.properties.contains_key(name)),
             Self::Deduced => false,
         }
@@ -167,28 +173,6 @@ impl<'a> Place<'a> {
         if let Ok(quantity) = Quantity::parse(&text) {
             *value = quantity.to_string().into();
         }
-    }
-
-    /// The kind of value that belongs here, when this one is of another; of an applied configuration.
-    pub fn mismatch(self, value: &Value) -> Option<&'static str> {
-        let (fits, expected) = match self {
-            Self::Typed { shape, .. } => match shape {
-                Shape::Struct(_) | Shape::Map(_) => (value.is_object(), "map"),
-                Shape::List(_) | Shape::Strings => (value.is_array(), "list"),
-                Shape::Scalar(Scalar::Bool) => (value.is_boolean(), "boolean"),
-                Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double) => {
-                    (value.is_number(), "numeric (int or float)")
-                }
-                Shape::Scalar(Scalar::Quantity | Scalar::IntOrString) => {
-                    (value.is_number() || value.is_string(), "string or numeric")
-                }
-                Shape::Scalar(_) => (value.is_string(), "string"),
-                Shape::Any => return None,
-            },
-            Self::Root(_) => (value.is_object(), "map"),
-            Self::Structural(_) | Self::Deduced => return None,
-        };
-        (!fits).then_some(expected)
     }
 }
 

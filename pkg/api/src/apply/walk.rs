@@ -142,6 +142,10 @@ pub(super) fn merge(place: Place, live: Option<&Value>, config: &Value) -> Value
             Value::Object(merged)
         }
         (Form::Items, Value::Array(live), Value::Array(config)) => Value::Array(merge_items(place, live, config)),
+        // A null takes nothing away from what merges.
+        (_, live, Value::Null) if !super::is_empty_container(live) && !matches!(place.form(live), Form::Leaf) => {
+            live.clone()
+        }
         _ => config.clone(),
     }
 }
@@ -223,7 +227,7 @@ fn below<'a>(owners: &[(bool, Part<'a>)]) -> Vec<Part<'a>> {
     owners.iter().map(|(_, part)| *part).collect()
 }
 
-/// Makes a configuration ready to merge: explicit nulls go, scalars take their stored form. Returns what is wrong.
+/// Makes a configuration ready to merge: explicit nulls go where types know none, scalars take their stored form. Returns what is wrong.
 pub(super) fn prepare(place: Place, value: &mut Value) -> Vec<String> {
     let mut problems = Vec::new();
     check(place, value, &mut String::new(), &mut problems);
@@ -267,14 +271,14 @@ fn find_atomics(place: Place, value: &Value, path: &mut String, found: &mut Vec<
 }
 
 fn check(place: Place, value: &mut Value, path: &mut String, problems: &mut Vec<String>) {
-    if let Some(expected) = place.mismatch(value) {
-        problems.push(format!("{path}: expected {expected}, got {value}"));
+    if let Some(why) = place.mismatch(value) {
+        problems.push(format!("{path}: {why}"));
         return;
     }
     let length = path.len();
     match value {
         Value::Object(members) => {
-            if members.values().any(Value::is_null) {
+            if !place.keeps_null() && members.values().any(Value::is_null) {
                 members.retain(|_, v| !v.is_null());
             }
             for (name, value) in members.iter_mut() {

@@ -147,12 +147,12 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         let mut map = Map::new();
         while let Some(key) = members.next_key::<String>()? {
             let length = self.0.borrow_mut().enter(&key);
-            let value = members.next_value_seed(self)?;
-            let found = &mut *self.0.borrow_mut();
-            if map.insert(key, value).is_some() {
-                found.note();
+            if map.contains_key(&key) {
+                self.0.borrow_mut().note();
             }
-            found.leave(length);
+            let value = members.next_value_seed(self)?;
+            map.insert(key, value);
+            self.0.borrow_mut().leave(length);
         }
         Ok(Value::Object(map))
     }
@@ -169,6 +169,12 @@ mod tests {
     fn decode(body: &str, validation: FieldValidation) -> Result<Decoded, Status> {
         let pods = ResourceTable::builtin().get("", "v1", "pods").unwrap();
         decode_json(&pods, body.as_bytes(), validation)
+    }
+
+    #[test]
+    fn members_that_come_twice_are_told_where_they_begin() {
+        let (value, twice) = parse_json(br#"{"a": 1, "a": {"b": 1, "b": 2}}"#).unwrap();
+        assert_eq!((value, twice), (json!({"a": {"b": 2}}), vec!["a".to_owned(), "a.b".to_owned()]));
     }
 
     #[test]

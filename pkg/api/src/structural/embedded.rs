@@ -95,4 +95,18 @@ impl Schema {
         self.may_embed = found;
         found
     }
+
+    /// Notes where members without a schema may be: as upstream has it, also anywhere below where they are preserved.
+    pub(super) fn note_openness(&mut self, above: bool) {
+        let preserve = above || self.preserve_unknown;
+        let free = self.properties.is_empty() && matches!(self.additional, Additional::None) && !self.embedded_resource;
+        self.takes_any_member = preserve || free || matches!(self.additional, Additional::Any);
+        self.properties.values_mut().for_each(|schema| schema.note_openness(preserve));
+        if let Additional::Schema(schema) = &mut self.additional {
+            schema.note_openness(preserve);
+        }
+        if let Some(schema) = &mut self.items {
+            schema.note_openness(preserve);
+        }
+    }
 }

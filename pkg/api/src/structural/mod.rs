@@ -134,6 +134,8 @@ pub struct Schema {
     pub embedded_resource: bool,
     /// It or something below it is an embedded resource.
     pub may_embed: bool,
+    /// Applied configurations may have members here that the schema does not name, be they pruned later.
+    pub takes_any_member: bool,
     pub properties: BTreeMap<String, Schema>,
     pub additional: Additional,
     pub items: Option<Box<Schema>>,
@@ -247,6 +249,43 @@ mod tests {
         assert!(
             errors(json!({"name": "a", "either": {}}))[0].contains("must validate one and only one schema (oneOf)")
         );
+    }
+
+    #[test]
+    fn types_with_a_format_are_told_by_it() {
+        let text = |format: &str| json!({"type": "string", "format": format});
+        let integer = json!({"type": "integer", "format": "int64", "maximum": 5});
+        for (schema, value, expected) in [
+            (
+                integer.clone(),
+                json!(1u64 << 63),
+                &["x in body must be of type int64: \"float64\"", "int64 in x", "equal to 5"][..],
+            ),
+            (integer.clone(), json!(true), &["x in body must be of type int64: \"\""]),
+            (integer, json!("1"), &["x in body must be of type integer: \"string\""]),
+            (text("date"), json!(1), &["x in body must be of type date: \"int64\""]),
+            (text("date"), json!([1]), &[]),
+            (text(""), json!([1]), &["x in body must be of type string: \"array\""]),
+            (
+                json!({"type": "object", "properties": {"a": {"type": "integer"}}, "allOf": [{"required": ["b"]}, {"required": ["c"]}],
+                    "anyOf": [{"required": ["d"]}]}),
+                json!({"a": "1"}),
+                &[
+                    "(anyOf)",
+                    "x.d: Required",
+                    "x.b: Required",
+                    "x.c: Required",
+                    "(allOf). None validated",
+                    "x.a in body must be",
+                ],
+            ),
+        ] {
+            let schema = json!({"type": "object", "properties": {"x": schema}});
+            let found = parse(&schema, &FieldPath::new("schema")).unwrap().validate(&json!({"x": value}));
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            let same = found.len() == expected.len() && found.iter().zip(expected).all(|(f, e)| f.contains(e));
+            assert!(same, "{value}: {found:?}");
+        }
     }
 
     #[test]

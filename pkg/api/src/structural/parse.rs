@@ -32,6 +32,8 @@ pub fn parse(value: &Value, path: &FieldPath) -> Result<Schema, Vec<FieldError>>
     let mut parser = Parser { errors: Vec::new() };
     let mut schema = parser.node(value, path, 0, Place::Root);
     schema.note_embedding();
+    schema.note_openness(false);
+    schema.takes_any_member &= schema.preserve_unknown;
     if parser.errors.is_empty() { Ok(schema) } else { Err(parser.errors) }
 }
 

@@ -1,6 +1,6 @@
 //! Checking objects against their schema. Messages have the form that clients of upstream know.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Checks, JsonType, Schema, format};
 use crate::field::{FieldError, FieldPath};
@@ -13,6 +13,7 @@ impl Schema {
     /// are looked at elsewhere.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
+        self.checks.check_branches(object, &FieldPath::new("<nil>"), &mut errors);
         for (name, schema) in &self.properties {
             if let Some(value) =
                 object.get(name).filter(|_| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata"))
@@ -20,42 +21,33 @@ impl Schema {
                 schema.check(value, &FieldPath::new(name.clone()), &mut errors);
             }
         }
-        for name in &self.checks.required {
-            if object.get(name).is_none() {
-                errors.push(FieldError::required(&FieldPath::new(name.clone()), ""));
-            }
+        if let Value::Object(map) = object {
+            self.checks.check_required(map, &FieldPath::default(), &mut errors);
         }
-        self.checks.check_branches(object, &FieldPath::new("<nil>"), &mut errors);
         errors
     }
 
     /// What is wrong with a value of this node.
-    pub(super) fn errors_of(&self, value: &Value) -> Vec<FieldError> {
+    pub(crate) fn errors_of(&self, value: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         self.check(value, &FieldPath::default(), &mut errors);
         errors
     }
 
+    /// The checks come in upstream's order.
     fn check(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
         if (value.is_null() && self.nullable) || errors.len() >= ERRORS_MAX {
             return;
         }
-        if !self.check_type(value, path, errors) {
-            if value.is_f64() && self.json_type == Some(JsonType::Integer) {
-                errors.push(self.checks.unfit(self.json_type, path));
-            }
-            return self.checks.check_values(value, path, errors);
+        self.check_type(value, path, errors);
+        if !value.is_null() {
+            self.checks.check_branches(value, path, errors);
         }
-        self.check_range(value, path, errors);
-        self.checks.check(value, path, errors);
         match value {
-            Value::Object(map) => {
-                for (name, member) in map {
-                    let known = self.embedded_resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
-                    if let Some(schema) = self.member(name).filter(|_| !known) {
-                        schema.check(member, &path.child(name), errors);
-                    }
-                }
+            Value::String(text) => self.checks.check_text(text, value, path, errors),
+            Value::Number(number) => {
+                self.check_range(value, path, errors);
+                self.checks.check_number(number.as_f64().unwrap_or(0.0), value, path, errors);
             }
             Value::Array(items) => {
                 if let Some(schema) = &self.items {
@@ -63,42 +55,56 @@ impl Schema {
                         schema.check(item, &path.index(index), errors);
                     }
                 }
+                self.checks.check_length(items.len(), path, errors);
             }
             _ => {}
         }
+        self.checks.check_values(value, path, errors);
+        if let Value::Object(map) = value {
+            self.checks.check_size(map.len(), path, errors);
+            for (name, member) in map {
+                let known = self.embedded_resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
+                if let Some(schema) = self.member(name).filter(|_| !known) {
+                    schema.check(member, &path.child(name), errors);
+                }
+            }
+            self.checks.check_required(map, path, errors);
+        }
     }
 
-    /// Whether a number fits the format of its type.
+    /// Whether a number fits its type and format.
     fn check_range(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-        let format = self.checks.format.as_str();
-        let Some(number) = value.as_f64().filter(|_| value.is_number()) else { return };
-        // What is larger is a number with a fraction to upstream.
-        let large = format == "int64" && value.as_i64().is_none() && self.json_type == Some(JsonType::Integer);
-        if large && number.abs() > i64::MAX as f64 / 2.0 {
-            let detail = format!("{path} in body must be of type int64: \"float64\"");
-            errors.push(FieldError::type_invalid(path, "float64", detail));
-            errors.push(self.checks.unfit(self.json_type, path));
-        } else if !format::number_fits(format, number) {
+        let number = value.as_f64().unwrap_or(0.0);
+        let of_type = self.json_type != Some(JsonType::Integer) || JsonType::Integer.holds(value);
+        if !of_type || !format::number_fits(&self.checks.format, number) {
             errors.push(self.checks.unfit(self.json_type, path));
         }
     }
 
-    /// Whether the value has the node's type, so that further checks make sense.
-    fn check_type(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) -> bool {
+    /// Whether the value has the node's type. With a format upstream looks at that first, and takes any list for a text.
+    fn check_type(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
         let (fits, expected) = if self.int_or_string {
             (JsonType::Integer.holds(value) || value.is_string(), "integer,string")
         } else {
             match self.json_type {
                 Some(json_type) => (json_type.holds(value), json_type.name()),
-                None => return true,
+                None => return,
             }
         };
-        if !fits {
-            let found = type_name(value);
-            let detail = format!("{path} in body must be of type {expected}: \"{found}\"");
-            errors.push(FieldError::type_invalid(path, found, detail));
+        if fits {
+            return;
         }
-        fits
+        let format = self.checks.format.as_str();
+        let number = matches!(self.json_type, Some(JsonType::Integer | JsonType::Number));
+        let (expected, found) = match value {
+            _ if format.is_empty() || value.is_null() => (expected, type_name(value)),
+            Value::String(_) | Value::Array(_) if number => (expected, type_name(value)),
+            Value::String(_) | Value::Array(_) => return,
+            Value::Number(number) => (format, if number.is_i64() { "int64" } else { "float64" }),
+            _ => (format, ""),
+        };
+        let detail = format!("{path} in body must be of type {expected}: \"{found}\"");
+        errors.push(FieldError::type_invalid(path, found, detail));
     }
 }
 
@@ -115,34 +121,28 @@ fn type_name(value: &Value) -> &'static str {
 }
 
 impl Checks {
-    fn check(&self, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-        match value {
-            Value::Object(map) => {
-                for name in self.required.iter().filter(|name| !map.contains_key(*name)) {
-                    errors.push(FieldError::required(&path.child(name), ""));
-                }
-                let count = map.len() as u64;
-                if let Some(min) = self.min_properties.filter(|min| count < *min) {
-                    errors.push(in_body(path, &count.into(), &format!("should have at least {min} properties")));
-                }
-                if let Some(max) = self.max_properties.filter(|max| count > *max) {
-                    errors.push(FieldError::too_many(path, map.len(), max as usize));
-                }
-            }
-            Value::Array(items) => {
-                if let Some(min) = self.min_items.filter(|min| (items.len() as u64) < *min) {
-                    errors.push(in_body(path, &items.len().into(), &format!("should have at least {min} items")));
-                }
-                if let Some(max) = self.max_items.filter(|max| items.len() as u64 > *max) {
-                    errors.push(FieldError::too_many(path, items.len(), max as usize));
-                }
-            }
-            Value::String(text) => self.check_text(text, value, path, errors),
-            Value::Number(number) => self.check_number(number.as_f64().unwrap_or(0.0), value, path, errors),
-            _ => {}
+    fn check_required(&self, map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        for name in self.required.iter().filter(|name| !map.contains_key(*name)) {
+            errors.push(FieldError::required(&path.child(name), ""));
         }
-        self.check_values(value, path, errors);
-        self.check_branches(value, path, errors);
+    }
+
+    fn check_size(&self, count: usize, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        if let Some(min) = self.min_properties.filter(|min| (count as u64) < *min) {
+            errors.push(in_body(path, &count.into(), &format!("should have at least {min} properties")));
+        }
+        if let Some(max) = self.max_properties.filter(|max| count as u64 > *max) {
+            errors.push(FieldError::too_many(path, count, max as usize));
+        }
+    }
+
+    fn check_length(&self, count: usize, path: &FieldPath, errors: &mut Vec<FieldError>) {
+        if let Some(min) = self.min_items.filter(|min| (count as u64) < *min) {
+            errors.push(in_body(path, &count.into(), &format!("should have at least {min} items")));
+        }
+        if let Some(max) = self.max_items.filter(|max| count as u64 > *max) {
+            errors.push(FieldError::too_many(path, count, max as usize));
+        }
     }
 
     fn check_text(&self, text: &str, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
@@ -162,16 +162,16 @@ impl Checks {
     }
 
     fn check_number(&self, number: f64, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-        if let Some(max) = self.maximum.filter(|max| number > *max || (self.exclusive_maximum && number >= *max)) {
-            let or_equal = if self.exclusive_maximum { "" } else { " or equal to" };
-            errors.push(in_body(path, value, &format!("should be less than{or_equal} {max}")));
+        if let Some(factor) = self.multiple_of.filter(|factor| (number / factor).fract() != 0.0) {
+            errors.push(in_body(path, value, &format!("should be a multiple of {factor}")));
         }
         if let Some(min) = self.minimum.filter(|min| number < *min || (self.exclusive_minimum && number <= *min)) {
             let or_equal = if self.exclusive_minimum { "" } else { " or equal to" };
             errors.push(in_body(path, value, &format!("should be greater than{or_equal} {min}")));
         }
-        if let Some(factor) = self.multiple_of.filter(|factor| (number / factor).fract() != 0.0) {
-            errors.push(in_body(path, value, &format!("should be a multiple of {factor}")));
+        if let Some(max) = self.maximum.filter(|max| number > *max || (self.exclusive_maximum && number >= *max)) {
+            let or_equal = if self.exclusive_maximum { "" } else { " or equal to" };
+            errors.push(in_body(path, value, &format!("should be less than{or_equal} {max}")));
         }
     }
 
@@ -202,13 +202,6 @@ impl Checks {
             errors
         };
         let quoted = || format!("\"{path}\"");
-        for schema in &self.all_of {
-            let found = failures(schema);
-            if !found.is_empty() {
-                errors.push(nowhere(format!("{} must validate all the schemas (allOf)", quoted())));
-                errors.extend(found);
-            }
-        }
         // Each branch is tried once: branches of branches would multiply.
         let mut first = None;
         let fits = |schema: &Schema| {
@@ -236,6 +229,16 @@ impl Checks {
                 errors.push(nowhere(detail));
                 errors.extend(first.filter(|_| valid == 0).unwrap_or_default());
             }
+        }
+        let mut valid = 0;
+        for schema in &self.all_of {
+            let found = failures(schema);
+            valid += usize::from(found.is_empty());
+            errors.extend(found);
+        }
+        if valid < self.all_of.len() {
+            let none = if valid == 0 { ". None validated" } else { "" };
+            errors.push(nowhere(format!("{} must validate all the schemas (allOf){none}", quoted())));
         }
         if self.not.as_ref().is_some_and(|schema| failures(schema).is_empty()) {
             errors.push(nowhere(format!("{} must not validate the schema (not)", quoted())));

@@ -13,7 +13,8 @@ use crate::field::{FieldError, FieldPath};
 pub(super) fn custom_resource_definition(object: &At, old: Option<&At>, errors: &mut Errors) {
     let spec = object.get("spec");
     let (group, plural) = (spec.get("group"), spec.str("names.plural"));
-    if object.str("metadata.name") != format!("{plural}.{}", group.text()) {
+    // What a change makes of the names is told by what may not change.
+    if old.is_none() && object.str("metadata.name") != format!("{plural}.{}", group.text()) {
         object.get("metadata.name").invalid(errors, "must be spec.names.plural+\".\"+spec.group");
     }
     if group.need(errors) {

@@ -201,8 +201,13 @@ pub fn validate_update(resource: &Resource, new: &Value, old: &Value, subresourc
         }
     }
     if let Some(custom) = &resource.custom_schema {
-        errors.extend(custom.validate(new, Some(old)));
-        scale::values(resource, new, &mut errors);
+        if subresource == "status" {
+            errors.extend(custom.validate_status(new, old));
+            scale::status(resource, new, &mut errors);
+        } else {
+            errors.extend(custom.validate(new, Some(old)));
+            scale::values(resource, new, &mut errors);
+        }
     }
     errors
 }

@@ -5,26 +5,20 @@ use serde_json::Value;
 use super::Errors;
 use crate::field::{FieldError, FieldPath};
 use crate::resource::Resource;
+use crate::shown;
 
 /// The numbers and the selector must be such, wherever the definition says that they are.
 pub(super) fn values(resource: &Resource, object: &Value, errors: &mut Errors) {
-    let Some(scale) = &resource.scale else { return };
-    for path in [&scale.spec_replicas_path, &scale.status_replicas_path] {
-        let mut wrong =
-            |value: i64, why: String| errors.push(FieldError::invalid(&FieldPath::new(path.clone()), value, why));
-        match part(object, path) {
-            Err(why) => wrong(0, why),
-            Ok(None) => {}
-            Ok(Some(value)) => match value.as_i64() {
-                None => wrong(0, accessor(path, value, "int64")),
-                Some(number) if number < 0 => wrong(number, "should be a non-negative integer".into()),
-                Some(number) if number > i64::from(i32::MAX) => {
-                    wrong(number, format!("should be less than or equal to {}", i32::MAX));
-                }
-                Some(_) => {}
-            },
-        }
+    if let Some(scale) = &resource.scale {
+        replicas(&scale.spec_replicas_path, object, errors);
+        status(resource, object, errors);
     }
+}
+
+/// As [`values`], of what the status subresource can change.
+pub(super) fn status(resource: &Resource, object: &Value, errors: &mut Errors) {
+    let Some(scale) = &resource.scale else { return };
+    replicas(&scale.status_replicas_path, object, errors);
     let path = &scale.label_selector_path;
     let why = match part(object, path) {
         Ok(Some(value)) if !value.is_string() => accessor(path, value, "string"),
@@ -32,6 +26,22 @@ pub(super) fn values(resource: &Resource, object: &Value, errors: &mut Errors) {
         Ok(_) => return,
     };
     errors.push(FieldError::invalid(&FieldPath::new(path.clone()), "", why));
+}
+
+fn replicas(path: &str, object: &Value, errors: &mut Errors) {
+    let mut wrong = |value: i64, why: String| errors.push(FieldError::invalid(&FieldPath::new(path), value, why));
+    match part(object, path) {
+        Err(why) => wrong(0, why),
+        Ok(None) => {}
+        Ok(Some(value)) => match value.as_i64() {
+            None => wrong(0, accessor(path, value, "int64")),
+            Some(number) if number < 0 => wrong(number, "should be a non-negative integer".into()),
+            Some(number) if number > i64::from(i32::MAX) => {
+                wrong(number, format!("should be less than or equal to {}", i32::MAX));
+            }
+            Some(_) => {}
+        },
+    }
 }
 
 /// The value at a dotted path; an error for a part on the way that has no members.
@@ -49,15 +59,7 @@ fn part<'a>(object: &'a Value, path: &str) -> Result<Option<&'a Value>, String> 
 }
 
 fn accessor(path: &str, value: &Value, wanted: &str) -> String {
-    let (found, shown) = match value {
-        Value::Null => ("<nil>", "<nil>".to_owned()),
-        Value::Bool(value) => ("bool", value.to_string()),
-        Value::Number(number) if number.is_f64() => ("float64", number.as_f64().unwrap_or_default().to_string()),
-        Value::Number(number) => ("int64", number.to_string()),
-        Value::String(text) => ("string", text.clone()),
-        Value::Array(_) => ("[]interface {}", value.to_string()),
-        Value::Object(_) => ("map[string]interface {}", value.to_string()),
-    };
+    let (found, shown) = (shown::type_name(value), shown::plain(value));
     format!("{path} accessor error: {shown} is of the type {found}, expected {wanted}")
 }
 

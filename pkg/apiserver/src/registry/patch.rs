@@ -64,7 +64,15 @@ impl Patch {
         };
         let mut body = if body.is_null() && kind == PatchKind::Strategic { serde_json::json!({}) } else { body };
         if kind == PatchKind::Merge && !body.is_object() {
-            return Err(Status::bad_request("error decoding patch: the patch is not a JSON object"));
+            let why = not_decoded(&body, "map[string]interface {}");
+            return Err(Status::bad_request(why));
+        }
+        if kind == PatchKind::Json {
+            let operation = body.as_array().into_iter().flatten().find(|operation| !operation.is_object());
+            let wrong = if body.is_array() { operation.map(|o| (o, "")) } else { Some((&body, "[]")) };
+            if let Some((value, list)) = wrong {
+                return Err(Status::bad_request(not_decoded(value, &format!("{list}handlers.jsonPatchOp"))));
+            }
         }
         call.trail.request_patch(&body);
         let duplicates = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
@@ -85,6 +93,19 @@ pub fn strategic_patch(row: &Resource, old: &Value, patch: &Value) -> Result<Val
         }
     }
     Ok(new)
+}
+
+/// Why a patch of another type than its format's is none.
+fn not_decoded(body: &Value, wanted: &str) -> String {
+    let found = match body {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::Null => "null",
+    };
+    format!("error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}")
 }
 
 impl Endpoint {
@@ -127,7 +148,14 @@ impl Endpoint {
         if by_value {
             unfit(self.row.shape(), &new).map_err(|problem| refused(&problem))?;
         }
-        let decoded = check_value(&self.row, new, validation).map_err(|status| refused(status.message()))?;
+        let kind = new["kind"].as_str().unwrap_or_default();
+        if self.row.is_custom() && !kind.is_empty() && kind != self.row.kind {
+            let error = FieldError::invalid(&FieldPath::new("kind"), kind, format!("must be {}", self.row.kind));
+            return Err(Status::invalid(&GroupKind::new(&self.row.group, kind), &self.name, vec![error]));
+        }
+        let prefix = format!("{0} in version \"{1}\" cannot be handled as a {0}: ", self.row.kind, self.row.version);
+        let decoded = check_value(&self.row, new, validation)
+            .map_err(|status| refused(status.message().strip_prefix(&prefix).unwrap_or(status.message())))?;
         if validation == FieldValidation::Strict && !duplicates.is_empty() {
             return Err(refused(&format!("strict decoding error: {}", duplicates.join(", "))));
         }
@@ -150,7 +178,12 @@ impl Endpoint {
         subresource: &str,
     ) -> Result<Reply, Status> {
         let mut config = config.clone();
+        // Messages name the namespace only where the configuration does.
+        let names_namespace = !metadata::text(&config, "namespace").is_empty();
         self.check_applied(&mut config)?;
+        if !names_namespace {
+            metadata::metadata(&mut config).remove("namespace");
+        }
         let (manager, force) = (options.field_manager.as_str(), options.force.unwrap_or(false));
         let now = strategy::time_text(Timestamp::now());
         let merge = |live: Option<&Value>, versions: &Conversions| {

@@ -30,7 +30,7 @@ pub async fn route(endpoint: &Endpoint, call: &mut Call) -> Result<Reply, Status
     let name = call.info.subresource.clone();
     let Some(found) = endpoint.row.subresource(&name) else {
         if endpoint.row.is_custom() {
-            return Ok(crate::http::respond::page_not_found());
+            return Err(endpoint.not_found());
         }
         return Err(Status::no_such_path());
     };

@@ -88,7 +88,8 @@ async fn write(
 
 fn check_replicas(endpoint: &Endpoint, scale: &Value) -> Result<i64, Status> {
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-    if replicas >= 0 {
+    // Custom resources are judged with their parent.
+    if replicas >= 0 || endpoint.row.is_custom() {
         return Ok(replicas);
     }
     let path = FieldPath::new("spec").child("replicas");
@@ -119,6 +120,15 @@ fn merged(endpoint: &Endpoint, parent: &Value, scale: &Value) -> Result<Value, S
 }
 
 async fn apply(endpoint: &Endpoint, call: &Call, options: &WriteOptions, config: &Value) -> Result<Value, Status> {
+    if endpoint.row.is_custom() {
+        let text = |member: &str| config["metadata"][member].as_str().unwrap_or_default();
+        return Err(Status::failure(format!(
+            "failed to convert new object ({}/{}; {API_VERSION}, Kind={KIND}) to proper version: \
+             request to convert CR to an invalid group/version: {API_VERSION}",
+            text("namespace"),
+            text("name")
+        )));
+    }
     let force = options.force.unwrap_or(false);
     let change = Change { options, subresource: "scale", demands_version: false, tracked: true, admitted: false };
     let now = strategy::time_text(Timestamp::now());
