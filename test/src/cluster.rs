@@ -47,6 +47,8 @@ impl Cluster {
         // 10.64.0.0/10 is split among processes; equal numbers need two live processes 4096 apart.
         let slot = (pid.wrapping_mul(4).wrapping_add(u32::from(number))) & 0x3fff;
         let subnet = format!("10.{}.{}", 64 + (slot >> 8), slot & 0xff);
+        // A process of the same number that was killed may have left its bridge; no living one has this name.
+        try_run(Command::new("ip").args(["link", "delete", &id]), "");
         ip(&["link", "add", &id, "type", "bridge"]);
         ip(&["addr", "add", &format!("{subnet}.1/24"), "dev", &id]);
         ip(&["link", "set", &id, "up"]);
